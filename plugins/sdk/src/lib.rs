@@ -1,0 +1,73 @@
+//! Makes a devnetd plugin a single trait plus `serve()`.
+//!
+//! Implement [`Plugin`], call [`serve`] from `main`. The messages are those of `plugin/v1/plugin.proto`, where every field is
+//! explained. A plugin owns no process: what must run it names as jobs and launch plans. stdout belongs to the protocol; log with
+//! `tracing`, which goes to stderr.
+
+use async_trait::async_trait;
+use futures::stream::BoxStream;
+
+pub use dvb_proto::plugin::v1 as pb;
+
+/// Why a plugin refuses a call; each becomes the gRPC code of its name.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum PluginFault {
+    /// What the user can mend; the message says how.
+    #[error("{0}")]
+    InvalidArgument(String),
+    /// The chain is in the wrong state for this.
+    #[error("{0}")]
+    FailedPrecondition(String),
+    /// The node does not answer.
+    #[error("{0}")]
+    Unavailable(String),
+    /// This family has no such thing.
+    #[error("{0}")]
+    Unimplemented(String),
+    #[error("{0}")]
+    Internal(String),
+}
+
+pub type Result<T> = std::result::Result<T, PluginFault>;
+pub type HeightStream = BoxStream<'static, Result<pb::BlockHeight>>;
+
+/// One chain family. Every method is a pure function of its request and of the files named in it.
+#[async_trait]
+pub trait Plugin: Send + Sync + 'static {
+    async fn get_info(&self, request: pb::GetInfoRequest) -> Result<pb::PluginInfo>;
+    async fn get_supported_sdk_versions(&self, _request: pb::GetSupportedSdkVersionsRequest) -> Result<pb::SdkVersionRange> {
+        Ok(pb::SdkVersionRange::default())
+    }
+    /// Default: there is nothing to read from the binary.
+    async fn initialize(&self, _request: pb::InitializeRequest) -> Result<pb::InitializeResponse> {
+        Ok(pb::InitializeResponse::default())
+    }
+    /// Default: everything is valid.
+    async fn validate_spec(&self, _request: pb::ValidateSpecRequest) -> Result<pb::ValidateSpecResponse> {
+        Ok(pb::ValidateSpecResponse::default())
+    }
+    async fn plan_nodes(&self, request: pb::PlanNodesRequest) -> Result<pb::PlanNodesResponse>;
+    async fn generate_genesis(&self, request: pb::GenerateGenesisRequest) -> Result<pb::GenerateGenesisResponse>;
+    async fn start_node(&self, request: pb::StartNodeRequest) -> Result<pb::LaunchPlan>;
+    /// Default: SIGTERM, ten seconds.
+    async fn stop_node(&self, _request: pb::StopNodeRequest) -> Result<pb::StopPlan> {
+        Ok(pb::StopPlan { signal: "SIGTERM".into(), grace_ms: 10_000 })
+    }
+    async fn get_node_status(&self, request: pb::NodeRef) -> Result<pb::NodeStatus>;
+    async fn get_block_height(&self, request: pb::NodeRef) -> Result<pb::BlockHeight>;
+    async fn stream_block_heights(&self, request: pb::NodeRef) -> Result<HeightStream>;
+    /// Default: unknown.
+    async fn classify_exit(&self, _request: pb::ClassifyExitRequest) -> Result<pb::ExitClass> {
+        Ok(pb::ExitClass { class: "unknown".into(), ..pb::ExitClass::default() })
+    }
+    async fn create_tx_builder(&self, _request: pb::CreateTxBuilderRequest) -> Result<pb::TxBuilder> {
+        Err(PluginFault::Unimplemented("this plugin builds no transactions".into()))
+    }
+    async fn get_supported_tx_types(&self, _request: pb::GetSupportedTxTypesRequest) -> Result<pb::SupportedTxTypes> {
+        Ok(pb::SupportedTxTypes::default())
+    }
+    async fn export(&self, _request: pb::ExportRequest) -> Result<pb::ExportPlan> {
+        Err(PluginFault::Unimplemented("this plugin exports no state".into()))
+    }
+    async fn close(&self) {}
+}

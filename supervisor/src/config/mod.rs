@@ -1,0 +1,54 @@
+//! Where things lie in a home, and the daemon's settings.
+
+use std::path::{Path, PathBuf};
+
+/// The folder tree of one daemon.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Home(PathBuf);
+
+impl Home {
+    /// `root` must be canonical: it names sockets and cgroups.
+    pub fn new(root: PathBuf) -> Self {
+        Self(root)
+    }
+    pub fn root(&self) -> &Path {
+        &self.0
+    }
+    pub fn database(&self) -> PathBuf {
+        self.0.join("devnetd.db")
+    }
+    pub fn lock(&self) -> PathBuf {
+        self.0.join("devnetd.lock")
+    }
+    pub fn daemon_log(&self) -> PathBuf {
+        self.0.join("logs/devnetd.log")
+    }
+    pub fn plugins(&self) -> PathBuf {
+        self.0.join("plugins")
+    }
+    pub fn cache(&self) -> PathBuf {
+        self.0.join("cache")
+    }
+    /// Everything of one devnet.
+    pub fn devnet(&self, namespace: &str, devnet: &str) -> PathBuf {
+        self.0.join("devnets").join(namespace).join(devnet)
+    }
+    /// Genesis, mnemonic and other common files of a devnet.
+    pub fn shared(&self, namespace: &str, devnet: &str) -> PathBuf {
+        self.devnet(namespace, devnet).join("shared")
+    }
+    /// Where a plugin writes before the result is renamed into place.
+    pub fn staging(&self, namespace: &str, devnet: &str) -> PathBuf {
+        self.devnet(namespace, devnet).join("staging")
+    }
+    pub fn node(&self, namespace: &str, devnet: &str, short: &str) -> PathBuf {
+        self.devnet(namespace, devnet).join("nodes").join(short)
+    }
+    pub fn node_home(&self, namespace: &str, devnet: &str, short: &str) -> PathBuf {
+        self.node(namespace, devnet, short).join("home")
+    }
+    /// One file per launch: `<launch id>.log`.
+    pub fn node_logs(&self, namespace: &str, devnet: &str, short: &str) -> PathBuf {
+        self.node(namespace, devnet, short).join("logs")
+    }
+}

@@ -1,0 +1,99 @@
+//! Launches: one run of a node each. The row is committed before the fork (Intended), after it (Running) and at the end (Ended).
+
+use super::{LastExit, LaunchId, Meta, Timestamp};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LaunchPhase {
+    #[default]
+    Intended,
+    Running,
+    Ended,
+}
+
+/// `metadata.name` is `<node>@<launch id>`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Launch {
+    pub metadata: Meta,
+    pub spec: LaunchRecord,
+    #[serde(default)]
+    pub status: LaunchStatus,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct LaunchRecord {
+    /// Full node name.
+    pub node_ref: String,
+    pub launch_id: LaunchId,
+    pub generation: u64,
+    pub argv: Vec<String>,
+    pub env: BTreeMap<String, String>,
+    pub binary_hash: String,
+    pub log_path: String,
+    /// How to stop it: signal name and grace.
+    pub stop_signal: String,
+    pub grace_ms: u64,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct LaunchStatus {
+    pub phase: LaunchPhase,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pid: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub started_at: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ended_at: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exit: Option<LastExit>,
+    /// The runtime's opaque handle, as JSON; not part of the client API.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub handle: Option<serde_json::Value>,
+}
+
+/// How a process ended, as the runtime saw it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Exit {
+    /// Exit code of a process that exited by itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub code: Option<i32>,
+    /// Number of the signal that killed it. Neither code nor signal: the status could not be had.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub signal: Option<i32>,
+    pub at: Timestamp,
+    pub oom_killed: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_peak: Option<u64>,
+    /// We sent the stop signal or the kill.
+    pub requested: bool,
+}
+
+/// Why a node died; decides whether it is started again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ExitClass {
+    Oom,
+    PortBusy,
+    DbLocked,
+    AppHash,
+    UpgradeNeeded,
+    BadFlag,
+    GenesisMismatch,
+    KeyRefused,
+    Panic,
+    KilledByUser,
+    #[default]
+    Unknown,
+}
+
+impl ExitClass {
+    /// A restart cannot heal these.
+    pub fn is_final(self) -> bool {
+        matches!(self, Self::AppHash | Self::UpgradeNeeded | Self::BadFlag | Self::GenesisMismatch | Self::KeyRefused)
+    }
+}

@@ -1,0 +1,41 @@
+//! What the daemon talks about: objects, their specs and statuses, ids, quantities, faults. Values only: no I/O, no clock.
+//!
+//! The JSON form of each type here is the JSON form of the message of the same name in `devnet.v1`; `api::convert` rests on it.
+
+mod condition;
+mod devnet;
+mod event;
+mod fault;
+mod ids;
+mod launch;
+mod lease;
+mod meta;
+mod node;
+mod object;
+mod plan;
+mod quantity;
+mod spec;
+mod time;
+mod validate;
+
+pub use condition::{Condition, ConditionStatus, Conditions};
+pub use devnet::{Account, BinaryStatus, Devnet, DevnetPhase, DevnetStatus, SdkChange};
+pub use event::{Event, EventType};
+pub use fault::{Fault, FaultCode, Violation};
+pub use ids::{EventId, LaunchId, NodeName, Uid};
+pub use launch::{Exit, ExitClass, Launch, LaunchPhase, LaunchRecord, LaunchStatus};
+pub use lease::{Lease, LeaseSpec};
+pub use meta::{DEFAULT_NAMESPACE, Meta, Revision};
+pub use node::{Desired, HealthCheck, LastExit, Node, NodePhase, NodeSpec, NodeStatus, Resources, RestartPolicy, RestartRules, Usage};
+pub use object::{Key, Kind, Object};
+pub use plan::{PlacedNode, Plan, PlanBody, PlannedNode, PlannedPort};
+pub use quantity::{ByteSize, Cpu, QuantityError, Span};
+pub use spec::{
+    Addresses, BinarySource, CargoSource, DevnetSpec, GenesisSpec, GitSource, GoModule, Mode, NodeOverride, NpmSource, Operations, ReadinessSpec, ResourcesSpec,
+    RestartSpec, ServiceSpec,
+};
+pub use time::Timestamp;
+pub use validate::{MAX_NODES, validate_devnet};
+
+/// The API version that every object carries.
+pub const API_VERSION: &str = "devnet.builder/v1";

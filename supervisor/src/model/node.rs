@@ -1,0 +1,193 @@
+//! Nodes: spec, status and phases.
+//!
+//! ```text
+//!           launch           ready                 exit          back-off over
+//! Pending ────────► Starting ─────► Running ─────────► Crashed ─► Backoff ──► Starting
+//!    ▲                  │ stop         │ stop             │ no restart for this cause,
+//!    │                  ▼              ▼                  ▼ or budget used
+//! Stopped ◄───────── Stopping ◄────────┘               Failed
+//! ```
+
+use super::{Conditions, EventId, ExitClass, LaunchId, Meta, NodeName, Timestamp};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Desired {
+    #[default]
+    Running,
+    Stopped,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum RestartPolicy {
+    #[default]
+    Always,
+    OnFailure,
+    Never,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum NodePhase {
+    #[default]
+    Pending,
+    Starting,
+    Running,
+    Backoff,
+    Stopping,
+    Stopped,
+    Crashed,
+    Failed,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Node {
+    pub metadata: Meta,
+    pub spec: NodeSpec,
+    #[serde(default)]
+    pub status: NodeStatus,
+}
+
+impl Node {
+    /// `metadata.name`, split. Only the daemon names nodes, so it always has both parts.
+    pub fn node_name(&self) -> NodeName {
+        NodeName::parse(&self.metadata.name).unwrap_or_else(|| NodeName::new(&self.spec.devnet_ref, &self.metadata.name))
+    }
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct NodeSpec {
+    pub devnet_ref: String,
+    pub index: u32,
+    /// validator, fullnode, driver, service ...
+    pub role: String,
+    pub binary_path: String,
+    pub binary_hash: String,
+    pub home_dir: String,
+    pub address: String,
+    pub ports: BTreeMap<String, u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resources: Option<Resources>,
+    pub restart: RestartRules,
+    pub desired: Desired,
+    /// Each request to restart adds one; `status.observedRestart` catches up.
+    pub restart_request: u64,
+    /// Hex of the consensus public key; none: the node does not sign.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub consensus_key: Option<String>,
+    /// The sign-state file, a path below `home_dir`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sign_state: Option<String>,
+    /// Short names of nodes that must be ready before it starts.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub after: Vec<String>,
+}
+
+/// Limits in numbers. None anywhere means no limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Resources {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_high_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpu_millis: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tasks: Option<u32>,
+}
+
+/// When and how often a node that died is started again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct RestartRules {
+    pub policy: RestartPolicy,
+    pub backoff_ms: u64,
+    pub max_backoff_ms: u64,
+    pub max_restarts: u32,
+    pub reset_after_ms: u64,
+}
+
+impl Default for RestartRules {
+    fn default() -> Self {
+        Self { policy: RestartPolicy::Always, backoff_ms: 5_000, max_backoff_ms: 300_000, max_restarts: 5, reset_after_ms: 60_000 }
+    }
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct NodeStatus {
+    pub phase: NodePhase,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pid: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub container_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub launch_id: Option<LaunchId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub started_at: Option<Timestamp>,
+    /// Observations, merged in at read: height, peers, catching up, usage.
+    pub block_height: u64,
+    pub peer_count: u32,
+    pub catching_up: bool,
+    /// Restarts since the node was created.
+    pub restart_count: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_restart: Option<Timestamp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next_restart: Option<Timestamp>,
+    pub health_checks: Vec<HealthCheck>,
+    pub endpoints: BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub usage: Option<Usage>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_exit: Option<LastExit>,
+    pub conditions: Conditions,
+    pub observed_generation: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cause: Option<EventId>,
+    /// Restarts since the last stable run: drives the back-off.
+    pub recent_restarts: u32,
+    pub observed_restart: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub log_path: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct HealthCheck {
+    pub name: String,
+    pub status: String,
+    pub message: String,
+    pub at: Timestamp,
+}
+
+/// cpu in cores, memory in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Usage {
+    pub cpu: f64,
+    pub memory: u64,
+    pub fds: u32,
+}
+
+/// The death certificate's short form.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct LastExit {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub code: Option<i32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub signal: Option<String>,
+    pub class: ExitClass,
+    pub message: String,
+    pub at: Timestamp,
+    pub oom_killed: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_peak: Option<u64>,
+    pub log_tail: Vec<String>,
+}

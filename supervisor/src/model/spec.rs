@@ -1,0 +1,262 @@
+//! The spec of a devnet: what a user writes in YAML, typed. Field names and defaults are the contract's.
+
+use super::{ByteSize, Cpu, Desired, RestartPolicy, Span, Timestamp};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct DevnetSpec {
+    /// Chain family: the plugin's name.
+    pub plugin: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub network: Option<String>,
+    /// Filled in at admission from the name when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub chain_id: Option<String>,
+    /// Filled in at admission: 4, or 0 for plugin exec.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub validators: Option<u32>,
+    pub full_nodes: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub accounts: Option<u32>,
+    /// All keys and all randomness come from it. Filled in at admission from name and uid when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seed: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub binary: Option<BinarySource>,
+    pub genesis: GenesisSpec,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub block_time: Option<Span>,
+    pub mode: Mode,
+    pub addresses: Addresses,
+    /// validator-0 gets 127.0.0.1 when its ports are free there at first allocation.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub localhost: Option<bool>,
+    pub restart: RestartSpec,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resources: Option<ResourcesSpec>,
+    /// Keeps its value when a file that lacks it is applied again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub desired: Option<Desired>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub nodes: Vec<NodeOverride>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub services: Vec<ServiceSpec>,
+    pub operations: Operations,
+}
+
+impl DevnetSpec {
+    pub fn desired(&self) -> Desired {
+        self.desired.unwrap_or_default()
+    }
+    pub fn validators(&self) -> u32 {
+        self.validators.unwrap_or(if self.plugin == "exec" { 0 } else { 4 })
+    }
+    pub fn accounts(&self) -> u32 {
+        self.accounts.unwrap_or(10)
+    }
+    pub fn localhost(&self) -> bool {
+        self.localhost.unwrap_or(true)
+    }
+    /// The override of the node with this short name.
+    pub fn node(&self, short: &str) -> Option<&NodeOverride> {
+        self.nodes.iter().find(|node| node.name == short)
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Mode {
+    #[default]
+    Native,
+    Docker,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Addresses {
+    /// Each node its own 127.x.y.z with the chain's standard ports.
+    #[default]
+    Loopback,
+    /// One address, leased ports.
+    Ports,
+}
+
+/// Counters behind the verbs restart, reset and `restart --refresh-binary`: each request adds one, the controllers catch up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Operations {
+    pub restart: u64,
+    pub reset: u64,
+    pub refresh_binary: u64,
+}
+
+/// Where a node binary comes from: exactly one of the fields (`sha256` goes with `url`).
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct BinarySource {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub go_module: Option<GoModule>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cargo: Option<CargoSource>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub npm: Option<NpmSource>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub git: Option<GitSource>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct GoModule {
+    pub module: String,
+    pub version: String,
+    /// The main package; default: the module itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub package: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tags: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ldflags: Option<String>,
+    /// Toolchain, as in `go1.23.1`; default: what the module's go.mod names.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub go_version: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct CargoSource {
+    #[serde(rename = "crate")]
+    pub name: String,
+    pub version: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bin: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct NpmSource {
+    pub package: String,
+    pub version: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bin: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct GitSource {
+    pub url: String,
+    pub rev: String,
+    pub build: String,
+    pub bin: String,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct GenesisSpec {
+    /// Filled in at admission with now when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub time: Option<Timestamp>,
+    /// JSON merge patch over the chain's genesis.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub patch: Option<serde_json::Value>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct RestartSpec {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub policy: Option<RestartPolicy>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backoff: Option<Span>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_backoff: Option<Span>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_restarts: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reset_after: Option<Span>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct ResourcesSpec {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory: Option<ByteSize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_high: Option<ByteSize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpu: Option<Cpu>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tasks: Option<u32>,
+}
+
+/// What one node has otherwise than its devnet.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct NodeOverride {
+    /// Short name: `validator-1`.
+    pub name: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub binary: Option<BinarySource>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub env: BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub args: Vec<String>,
+    /// Config file name to settings that are merged into it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub config: Option<serde_json::Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resources: Option<ResourcesSpec>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub restart: Option<RestartSpec>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub desired: Option<Desired>,
+}
+
+/// A further supervised command of the devnet: relayer, faucet, indexer.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct ServiceSpec {
+    pub name: String,
+    pub command: Vec<String>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub env: BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cwd: Option<String>,
+    /// Short names of nodes that must be ready first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub after: Vec<String>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub ports: BTreeMap<String, u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub readiness: Option<ReadinessSpec>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub restart: Option<RestartSpec>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resources: Option<ResourcesSpec>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stop_signal: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub grace: Option<Span>,
+}
+
+/// At most one of the fields; none: ready when the process exists.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct ReadinessSpec {
+    /// A port's name: it accepts connections.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tcp: Option<String>,
+    /// `port-name/path`: GET answers below 400.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub http: Option<String>,
+    /// A text that a log line holds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub log: Option<String>,
+}

@@ -1,0 +1,156 @@
+//! What can be said of a spec without a plugin, a file or a machine: names, counts, contradictions.
+
+use super::{BinarySource, Devnet, Mode, ReadinessSpec, ServiceSpec, Span, Violation};
+use std::collections::BTreeSet;
+
+/// Nodes of one devnet, services included: what one loopback /24 can address.
+pub const MAX_NODES: u32 = 250;
+
+/// All faults, in the order of the document. An empty list: valid as far as can be told here.
+pub fn validate_devnet(devnet: &Devnet) -> Vec<Violation> {
+    let mut faults = Vec::new();
+    let spec = &devnet.spec;
+    check_name("metadata.name", &devnet.metadata.name, &mut faults);
+    check_name("metadata.namespace", &devnet.metadata.namespace, &mut faults);
+    if spec.plugin.is_empty() {
+        faults.push(Violation::new("spec.plugin", "is required: the chain family, as in cosmos or commonware"));
+    } else {
+        check_name("spec.plugin", &spec.plugin, &mut faults);
+    }
+    if let Some(chain_id) = &spec.chain_id
+        && (chain_id.is_empty() || chain_id.len() > 50 || !chain_id.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c)))
+    {
+        faults.push(Violation::new("spec.chainId", "must have 1 to 50 letters, digits, `-`, `_` or `.`"));
+    }
+    check_counts(devnet, &mut faults);
+    if spec.mode == Mode::Docker {
+        faults.push(Violation::new("spec.mode", "docker is not built yet; leave it out to run natively"));
+    }
+    if spec.block_time.is_some_and(|time| time < Span::millis(10) || time > Span::secs(3600)) {
+        faults.push(Violation::new("spec.blockTime", "must lie between 10ms and 1h"));
+    }
+    if let Some(binary) = &spec.binary {
+        check_binary("spec.binary", binary, &mut faults);
+    }
+    let mut names = BTreeSet::new();
+    for (i, node) in spec.nodes.iter().enumerate() {
+        let at = format!("spec.nodes[{i}]");
+        check_name(&format!("{at}.name"), &node.name, &mut faults);
+        if !names.insert(node.name.as_str()) {
+            faults.push(Violation::new(format!("{at}.name"), format!("`{}` is named twice", node.name)));
+        }
+        if let Some(binary) = &node.binary {
+            check_binary(&format!("{at}.binary"), binary, &mut faults);
+        }
+    }
+    let mut names = BTreeSet::new();
+    for (i, service) in spec.services.iter().enumerate() {
+        check_service(&format!("spec.services[{i}]"), service, &mut faults);
+        if !names.insert(service.name.as_str()) {
+            faults.push(Violation::new(format!("spec.services[{i}].name"), format!("`{}` is named twice", service.name)));
+        }
+    }
+    faults
+}
+
+fn check_counts(devnet: &Devnet, faults: &mut Vec<Violation>) {
+    let spec = &devnet.spec;
+    let services = u32::try_from(spec.services.len()).unwrap_or(u32::MAX);
+    if spec.plugin == "exec" {
+        if services == 0 {
+            faults.push(Violation::new("spec.services", "is required for plugin exec: at least one command"));
+        }
+        if spec.validators() != 0 {
+            faults.push(Violation::new("spec.validators", "plugin exec has no validators; list commands in spec.services"));
+        }
+    } else if spec.validators() == 0 {
+        faults.push(Violation::new("spec.validators", "must be at least 1"));
+    }
+    let total = spec.validators().saturating_add(spec.full_nodes).saturating_add(services);
+    if total > MAX_NODES {
+        let field = if spec.validators() > MAX_NODES { "spec.validators" } else { "spec.fullNodes" };
+        faults.push(Violation::new(field, format!("{total} nodes are too many for one machine; at most {MAX_NODES} in all")));
+    }
+    if spec.accounts() > 10_000 {
+        faults.push(Violation::new("spec.accounts", "at most 10000"));
+    }
+}
+
+fn check_service(at: &str, service: &ServiceSpec, faults: &mut Vec<Violation>) {
+    check_name(&format!("{at}.name"), &service.name, faults);
+    if service.command.first().is_none_or(String::is_empty) {
+        faults.push(Violation::new(format!("{at}.command"), "is required: program and arguments as a list"));
+    }
+    let Some(ReadinessSpec { tcp, http, log }) = &service.readiness else { return };
+    if [tcp, http, log].into_iter().flatten().count() > 1 {
+        faults.push(Violation::new(format!("{at}.readiness"), "takes one of tcp, http and log"));
+    }
+    let port = tcp.as_deref().or_else(|| http.as_deref().map(|http| http.split('/').next().unwrap_or_default()));
+    if let Some(port) = port
+        && !service.ports.contains_key(port)
+    {
+        faults.push(Violation::new(format!("{at}.readiness"), format!("names the port `{port}`, which {at}.ports does not list")));
+    }
+}
+
+fn check_binary(at: &str, binary: &BinarySource, faults: &mut Vec<Violation>) {
+    let named = [binary.path.is_some(), binary.go_module.is_some(), binary.url.is_some(), binary.cargo.is_some(), binary.npm.is_some(), binary.git.is_some()];
+    match named.into_iter().filter(|named| *named).count() {
+        0 => faults.push(Violation::new(at, "needs one of path, goModule, url, cargo, npm, git")),
+        1 => {}
+        _ => faults.push(Violation::new(at, "takes only one of path, goModule, url, cargo, npm, git")),
+    }
+    if let Some(go) = &binary.go_module {
+        for (field, text) in [("module", &go.module), ("version", &go.version)] {
+            if text.is_empty() || text.starts_with('-') || text.chars().any(char::is_whitespace) {
+                faults.push(Violation::new(format!("{at}.goModule.{field}"), "is required, without spaces, and may not begin with `-`"));
+            }
+        }
+    }
+    if binary.url.is_some() && binary.sha256.is_none() {
+        faults.push(Violation::new(format!("{at}.sha256"), "is required with url"));
+    }
+}
+
+/// `[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?`
+fn check_name(field: &str, name: &str, faults: &mut Vec<Violation>) {
+    let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    let good = (1..=40).contains(&name.len()) && name.chars().all(inner) && !name.starts_with('-') && !name.ends_with('-');
+    if !good {
+        let shown: String = name.chars().take(40).collect();
+        let dots = if shown.len() < name.len() { "…" } else { "" };
+        let message = format!("`{shown}{dots}` is not a name: 1 to 40 of a-z, 0-9 and `-`, beginning and ending with a letter or digit");
+        faults.push(Violation::new(field, message));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{DevnetSpec, DevnetStatus, Meta};
+
+    fn faults(edit: impl FnOnce(&mut Devnet)) -> Vec<String> {
+        let metadata = Meta { name: "mynet".into(), namespace: "default".into(), ..Meta::default() };
+        let spec = DevnetSpec { plugin: "cosmos".into(), ..DevnetSpec::default() };
+        let mut devnet = Devnet { metadata, spec, status: DevnetStatus::default() };
+        edit(&mut devnet);
+        validate_devnet(&devnet).into_iter().map(|violation| violation.field).collect()
+    }
+
+    #[test]
+    fn a_plain_spec_is_valid() {
+        assert_eq!(faults(|_| {}), Vec::<String>::new());
+    }
+
+    #[test]
+    fn each_fault_names_its_field() {
+        assert_eq!(faults(|d| d.metadata.name = "../x".into()), ["metadata.name"]);
+        assert_eq!(faults(|d| d.metadata.name = "x".repeat(300)), ["metadata.name"]);
+        assert_eq!(faults(|d| d.spec.plugin.clear()), ["spec.plugin"]);
+        assert_eq!(faults(|d| d.spec.validators = Some(0)), ["spec.validators"]);
+        assert_eq!(faults(|d| d.spec.validators = Some(10_000)), ["spec.validators"]);
+        assert_eq!(faults(|d| d.spec.full_nodes = 10_000), ["spec.fullNodes"]);
+        assert_eq!(faults(|d| d.spec.binary = Some(BinarySource::default())), ["spec.binary"]);
+        assert_eq!(faults(|d| d.spec.plugin = "exec".into()), ["spec.services"]);
+    }
+}

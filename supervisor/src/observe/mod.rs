@@ -1,0 +1,61 @@
+//! Observations: heights, peers, usage. Kept in memory, merged into objects at read, never a write to the store.
+
+use crate::model::{Key, Timestamp, Usage};
+use std::{
+    collections::HashMap,
+    sync::{Mutex, PoisonError},
+};
+use tokio::sync::broadcast;
+
+/// What was last seen of one running node.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct NodeSeen {
+    pub height: u64,
+    pub peers: u32,
+    pub catching_up: bool,
+    /// When the height last rose.
+    pub advanced_at: Timestamp,
+    pub usage: Option<Usage>,
+}
+
+/// Last observations by node key, with a feed of which node changed. A slow reader of the feed misses entries, never blocks.
+#[derive(Debug)]
+pub struct Observations {
+    nodes: Mutex<HashMap<Key, NodeSeen>>,
+    changed: broadcast::Sender<Key>,
+}
+
+impl Default for Observations {
+    fn default() -> Self {
+        Self { nodes: Mutex::default(), changed: broadcast::channel(1024).0 }
+    }
+}
+
+impl Observations {
+    pub fn get(&self, node: &Key) -> Option<NodeSeen> {
+        self.lock().get(node).cloned()
+    }
+    /// Changes what is known of `node` and tells the feed when anything differs.
+    pub fn update(&self, node: &Key, edit: impl FnOnce(&mut NodeSeen)) {
+        let changed = {
+            let mut nodes = self.lock();
+            let seen = nodes.entry(node.clone()).or_default();
+            let before = seen.clone();
+            edit(seen);
+            *seen != before
+        };
+        if changed {
+            let _ = self.changed.send(node.clone()); // nobody listening is fine
+        }
+    }
+    pub fn forget(&self, node: &Key) {
+        self.lock().remove(node);
+    }
+    pub fn subscribe(&self) -> broadcast::Receiver<Key> {
+        self.changed.subscribe()
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Key, NodeSeen>> {
+        self.nodes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

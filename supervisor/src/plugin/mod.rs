@@ -1,0 +1,220 @@
+//! Plugins: finding them, running them, and speaking to them in the daemon's own types. It has no word of node processes.
+
+use crate::model::{Account, DevnetSpec, ExitClass, PlacedNode, PlannedNode, Violation};
+use crate::model::Exit;
+use async_trait::async_trait;
+use futures::stream::BoxStream;
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
+
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum PluginError {
+    #[error("there is no plugin `{name}`; looked in {}", looked_in.join(", "))]
+    Missing { name: String, looked_in: Vec<String>, nearest: Option<String> },
+    #[error("plugin {name} speaks protocol {plugin}; this devnetd speaks {host}")]
+    Incompatible { name: String, host: u32, plugin: u32 },
+    #[error("plugin {name} cannot be started: {reason}")]
+    Spawn { name: String, reason: String },
+    #[error("plugin {name} ended ({status}) during {call}; its last words: {stderr_tail}")]
+    Exited { name: String, call: String, status: String, stderr_tail: String },
+    #[error("plugin {name} did not answer {call} within {after:?}")]
+    TimedOut { name: String, call: String, after: Duration },
+    #[error("plugin {name} wrote to stdout, which belongs to the protocol: {text:?}")]
+    Polluted { name: String, text: String },
+    #[error("plugin {name} failed {failures} times in a row and is tried again in {retry_in:?}; last: {last}")]
+    Backoff { name: String, failures: u32, retry_in: Duration, last: String },
+    /// The plugin's own refusal: `code` is the gRPC code's name.
+    #[error("{message}")]
+    Rejected { name: String, code: String, message: String },
+    #[error("plugin {name} sent an unusable reply to {call}: {reason}")]
+    BadReply { name: String, call: String, reason: String },
+}
+
+/// What a plugin says of itself.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct PluginInfo {
+    pub name: String,
+    pub version: String,
+    pub api_version: u32,
+    pub description: String,
+    pub capabilities: Vec<String>,
+    pub networks: Vec<String>,
+    pub default_binary: Option<PathBuf>,
+    pub needs_binary: bool,
+}
+
+/// Where a plugin stands, for `get plugins`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct PluginState {
+    pub name: String,
+    pub path: PathBuf,
+    pub sha256: String,
+    /// Idle | Running | Backoff | Broken
+    pub state: String,
+    pub message: String,
+    pub info: Option<PluginInfo>,
+}
+
+/// The resolved devnet that every call carries.
+#[derive(Clone, Debug, Default)]
+pub struct DevnetContext {
+    pub name: String,
+    pub namespace: String,
+    pub uid: String,
+    pub chain_id: String,
+    pub seed: String,
+    pub genesis_time: String,
+    /// Resolved binary (of the devnet) and its SHA-256, hex.
+    pub binary_path: String,
+    pub binary_sha256: String,
+    /// Node binaries that differ, by short name.
+    pub node_binaries: BTreeMap<String, String>,
+    /// What Initialize returned.
+    pub initialized: Vec<u8>,
+    pub spec: Arc<DevnetSpec>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Job {
+    pub name: String,
+    pub argv: Vec<String>,
+    pub env: BTreeMap<String, String>,
+    pub cwd: PathBuf,
+    pub timeout: Duration,
+    pub ok_codes: Vec<i32>,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct JobOutcome {
+    pub name: String,
+    pub exit: Exit,
+    pub stdout: PathBuf,
+    pub stderr: PathBuf,
+}
+
+/// A call that may first ask for jobs and be made again with their outcomes.
+#[derive(Clone, Debug)]
+pub enum Reply<T> {
+    Jobs(Vec<Job>),
+    Done(T),
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Initialized {
+    pub sdk_version: String,
+    pub binary_version: String,
+    pub state: Vec<u8>,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct GenesisRequest {
+    pub devnet: DevnetContext,
+    pub nodes: Vec<PlacedNode>,
+    pub staging_dir: PathBuf,
+    pub shared_dir: PathBuf,
+    pub job_outcomes: Vec<JobOutcome>,
+    pub round: u32,
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Genesis {
+    /// Relative to the staging folder, like all paths here.
+    pub genesis_path: PathBuf,
+    pub genesis_sha256: String,
+    pub files: Vec<(PathBuf, String)>,
+    pub accounts: Vec<Account>,
+    pub mnemonic_path: Option<PathBuf>,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct NodeRequest {
+    pub devnet: DevnetContext,
+    pub nodes: Vec<PlacedNode>,
+    /// Short name of the node that is meant.
+    pub node: String,
+    pub shared_dir: PathBuf,
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct LaunchPlan {
+    pub jobs: Vec<Job>,
+    pub argv: Vec<String>,
+    pub env: BTreeMap<String, String>,
+    pub cwd: PathBuf,
+    pub files: Vec<PlannedFile>,
+    /// Name and content; `{secret:NAME}` in argv and env stands for the descriptor's path.
+    pub secrets: Vec<(String, Vec<u8>)>,
+    pub readiness: Readiness,
+    /// Empty: SIGTERM.
+    pub stop_signal: String,
+    pub grace: Duration,
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct PlannedFile {
+    pub path: PathBuf,
+    pub content: Vec<u8>,
+    pub mode: u32,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Readiness {
+    /// The plugin's node status says so.
+    Plugin,
+    /// The port of this name accepts.
+    Tcp(String),
+    Http { port: String, path: String },
+    LogText(String),
+    /// It exists.
+    #[default]
+    Process,
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Health {
+    pub ready: bool,
+    pub height: u64,
+    pub peers: u32,
+    pub catching_up: bool,
+    pub message: String,
+    /// Alive, but unable to go on.
+    pub sick: Option<ExitClass>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct BlockHeight {
+    pub height: u64,
+    pub hash: String,
+    pub app_hash: String,
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Classified {
+    pub class: ExitClass,
+    pub message: String,
+    pub remedy: Option<String>,
+}
+
+/// One chain family. The client speaks gRPC to a process; `fake` is for tests of the controllers.
+#[async_trait]
+pub trait ChainPlugin: Send + Sync + 'static {
+    async fn info(&self) -> Result<PluginInfo, PluginError>;
+    async fn initialize(&self, devnet: &DevnetContext, work_dir: PathBuf, outcomes: &[JobOutcome]) -> Result<Reply<Initialized>, PluginError>;
+    async fn validate(&self, devnet: &DevnetContext) -> Result<Vec<Violation>, PluginError>;
+    async fn plan_nodes(&self, devnet: &DevnetContext) -> Result<Vec<PlannedNode>, PluginError>;
+    async fn genesis(&self, request: &GenesisRequest) -> Result<Reply<Genesis>, PluginError>;
+    async fn launch(&self, request: &NodeRequest) -> Result<LaunchPlan, PluginError>;
+    async fn probe(&self, devnet: &DevnetContext, node: &PlacedNode) -> Result<Health, PluginError>;
+    /// Heights as the node announces them; the stream ends when the node or the plugin goes away.
+    async fn heights(&self, devnet: &DevnetContext, node: &PlacedNode) -> Result<BoxStream<'static, Result<BlockHeight, PluginError>>, PluginError>;
+    async fn classify(&self, devnet: &DevnetContext, node: &PlacedNode, exit: &Exit, log_tail: &[Vec<u8>]) -> Result<Classified, PluginError>;
+}
+
+/// All plugins that were found.
+#[async_trait]
+pub trait Plugins: Send + Sync + 'static {
+    /// A plugin by family name; starts its process when it is first called, not here.
+    async fn get(&self, name: &str) -> Result<Arc<dyn ChainPlugin>, PluginError>;
+    /// SHA-256 of its executable, hex.
+    async fn digest(&self, name: &str) -> Result<String, PluginError>;
+    async fn list(&self) -> Vec<PluginState>;
+}

@@ -1,0 +1,133 @@
+//! The runtime: starts, watches and ends processes. It has no word of chains; native processes today, containers behind the same trait.
+
+use crate::model::{Exit, LaunchId, Resources, Timestamp, Usage};
+use async_trait::async_trait;
+use nix::sys::signal::Signal;
+use serde::{Deserialize, Serialize};
+use std::{collections::BTreeMap, os::fd::OwnedFd, path::PathBuf, time::Duration};
+
+#[derive(Debug, thiserror::Error)]
+pub enum RuntimeError {
+    #[error("cannot start {program}: {source}")]
+    Spawn { program: String, source: std::io::Error },
+    #[error("{program} does not exist")]
+    NoProgram { program: String },
+    #[error("{program} is not executable")]
+    NotExecutable { program: String },
+    #[error("{program} is for another architecture")]
+    WrongArchitecture { program: String },
+    #[error("{path}: {source}")]
+    Io { path: PathBuf, source: std::io::Error },
+    #[error("the handle of launch {0} is not one of this runtime's")]
+    ForeignHandle(LaunchId),
+    #[error("launch {id} still has processes {pids:?} after the kill")]
+    NotGone { id: LaunchId, pids: Vec<u32> },
+    #[error("job {name} ran longer than {after:?} and was killed")]
+    JobTimedOut { name: String, after: Duration },
+    #[error("{0}")]
+    Unsupported(String),
+}
+
+/// What to start. `argv[0]` is an absolute path; nothing goes through a shell.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct LaunchSpec {
+    pub id: LaunchId,
+    /// Where it belongs, outermost first: namespace, devnet, node. Names cgroups.
+    pub path: Vec<String>,
+    pub argv: Vec<String>,
+    /// The whole environment besides the runtime's own (PATH, HOME, LANG, TZ, DVB_LAUNCH_ID).
+    pub env: BTreeMap<String, String>,
+    pub cwd: PathBuf,
+    /// stdout and stderr are appended to it by the process itself.
+    pub log: PathBuf,
+    pub limits: Resources,
+}
+
+/// Descriptors that the process inherits besides 0, 1 and 2: `{fd:NAME}` in argv and env becomes /dev/fd/N.
+#[derive(Debug, Default)]
+pub struct Grants {
+    pub fds: Vec<(String, OwnedFd)>,
+}
+
+/// One launch as its runtime knows it; opaque to everyone else, stored as JSON.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Handle {
+    pub id: LaunchId,
+    pub version: u32,
+    pub pid: Option<u32>,
+    pub started_at: Timestamp,
+    pub state: serde_json::Value,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Adopted {
+    Running,
+    Exited(Exit),
+    /// No trace of it, and no exit status either.
+    Gone,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct StopPolicy {
+    pub signal: Signal,
+    /// Between the stop signal and the kill.
+    pub grace: Duration,
+}
+
+/// What this runtime can do on this machine; the messages go into conditions.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Capabilities {
+    /// systemd | cgroupfs | none
+    pub cgroup_driver: String,
+    /// Why that driver, and what would mend what is missing.
+    pub cgroup_message: String,
+    pub cgroup_remedy: Option<String>,
+    pub limits: bool,
+    pub freeze: bool,
+    /// A double-forked grandchild is killed too.
+    pub kills_descendants: bool,
+}
+
+/// A command that runs to its end.
+#[derive(Clone, Debug, Default)]
+pub struct JobSpec {
+    pub name: String,
+    pub path: Vec<String>,
+    pub argv: Vec<String>,
+    pub env: BTreeMap<String, String>,
+    pub cwd: PathBuf,
+    /// Its output goes to `<out_dir>/<name>.out` and `.err`.
+    pub out_dir: PathBuf,
+    pub timeout: Duration,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct JobResult {
+    pub name: String,
+    pub exit: Exit,
+    pub stdout: PathBuf,
+    pub stderr: PathBuf,
+}
+
+/// Native (and later Docker) pass `runtime::contract`. `fake` is for tests of what stands above.
+#[async_trait]
+pub trait Runtime: Send + Sync + 'static {
+    fn capabilities(&self) -> Capabilities;
+    /// Forks and returns as soon as the program was executed; an exec that failed is an error here, not an exit.
+    async fn start(&self, spec: &LaunchSpec, grants: Grants) -> Result<Handle, RuntimeError>;
+    /// What became of a launch. Idempotent, and answers `Exited` again and again until `destroy`.
+    async fn adopt(&self, handle: &Handle) -> Result<Adopted, RuntimeError>;
+    /// Resolves when the main process has ended. Any number of waiters.
+    async fn wait(&self, handle: &Handle) -> Result<Exit, RuntimeError>;
+    /// Signal, grace, kill; returns when no process of the launch is left. Harmless when it is gone already.
+    async fn stop(&self, handle: &Handle, policy: StopPolicy) -> Result<Exit, RuntimeError>;
+    /// To the main process.
+    async fn signal(&self, handle: &Handle, signal: Signal) -> Result<(), RuntimeError>;
+    /// Kills what is left of the launch and forgets it: cgroup, pidfd, remembered exit.
+    async fn destroy(&self, handle: &Handle) -> Result<(), RuntimeError>;
+    async fn usage(&self, handle: &Handle) -> Result<Usage, RuntimeError>;
+    /// Kills it when it outlives its timeout or when the future is dropped.
+    async fn run(&self, job: &JobSpec) -> Result<JobResult, RuntimeError>;
+    /// Launches with live processes that belong to this home, known or not: to find strays.
+    async fn owned(&self) -> Result<Vec<LaunchId>, RuntimeError>;
+}

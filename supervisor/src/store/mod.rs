@@ -1,0 +1,139 @@
+//! The store: objects, events and the change feed, behind one trait with two implementations that pass one contract suite.
+//!
+//! Guarantees: a commit is atomic and durable when it returns; every write takes the next revision and appears in the change
+//! feed in the same transaction; deleting a devnet deletes its nodes, launches, leases and plan (and each shows in the feed).
+
+use crate::model::{Event, EventId, Key, Kind, LaunchId, Object, Revision};
+use async_trait::async_trait;
+use futures::stream::BoxStream;
+use std::collections::BTreeMap;
+
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    #[error("{key} is at revision {actual}, not {expected}")]
+    Conflict { key: Key, expected: Revision, actual: Revision },
+    #[error("{0} exists already")]
+    Exists(Key),
+    #[error("{0} does not exist")]
+    Missing(Key),
+    #[error("{child} needs {parent}, which does not exist")]
+    Orphan { child: Key, parent: String },
+    #[error("changes before revision {oldest} are compacted; asked for {asked}")]
+    Compacted { asked: Revision, oldest: Revision },
+    #[error("the store at {path} has schema {found}; this devnetd knows {known} and no newer")]
+    TooNew { path: String, found: i64, known: i64 },
+    #[error("the store at {path} is damaged: {detail}")]
+    Corrupt { path: String, detail: String },
+    #[error("the disk with {path} is full")]
+    DiskFull { path: String },
+    #[error("cannot write {path}: it is read-only")]
+    ReadOnly { path: String },
+    #[error("store: {0}")]
+    Other(String),
+}
+
+/// What a write expects to find.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expect {
+    /// No such object.
+    Absent,
+    /// The object at exactly this revision.
+    At(Revision),
+    /// Whatever is there, or nothing.
+    Any,
+}
+
+/// One part of a commit. The store sets `metadata.resourceVersion` and `updatedAt` of what it puts.
+#[derive(Clone, Debug)]
+pub enum Write {
+    Put { object: Object, expect: Expect },
+    /// With `Expect::Any` a missing object is no error.
+    Delete { key: Key, expect: Expect },
+    /// Appended; the store gives the sequence number.
+    Event(Event),
+}
+
+impl Write {
+    pub fn create(object: impl Into<Object>) -> Self {
+        Self::Put { object: object.into(), expect: Expect::Absent }
+    }
+    /// Expects the revision that the object carries.
+    pub fn update(object: impl Into<Object>) -> Self {
+        let object = object.into();
+        let expect = Expect::At(object.revision());
+        Self::Put { object, expect }
+    }
+}
+
+/// Which objects of one kind. Empty fields take all.
+#[derive(Clone, Debug, Default)]
+pub struct Selector {
+    pub kinds: Vec<Kind>,
+    pub namespace: Option<String>,
+    pub name: Option<String>,
+    pub devnet: Option<String>,
+    pub labels: BTreeMap<String, String>,
+}
+
+impl Selector {
+    pub fn kind(kind: Kind) -> Self {
+        Self { kinds: vec![kind], ..Self::default() }
+    }
+    pub fn in_devnet(kind: Kind, namespace: &str, devnet: &str) -> Self {
+        Self { kinds: vec![kind], namespace: Some(namespace.into()), devnet: Some(devnet.into()), ..Self::default() }
+    }
+    pub fn takes(&self, object: &Object) -> bool {
+        let meta = object.meta();
+        (self.kinds.is_empty() || self.kinds.contains(&object.kind()))
+            && self.namespace.as_ref().is_none_or(|namespace| *namespace == meta.namespace)
+            && self.name.as_ref().is_none_or(|name| *name == meta.name)
+            && self.devnet.as_ref().is_none_or(|devnet| devnet == object.devnet())
+            && self.labels.iter().all(|(key, value)| meta.labels.get(key) == Some(value))
+    }
+}
+
+/// One entry of the change feed.
+#[derive(Clone, Debug)]
+pub struct Change {
+    pub revision: Revision,
+    pub key: Key,
+    /// The object as of this change; for a deletion, as it last was.
+    pub object: Object,
+    pub deleted: bool,
+}
+
+/// Which events, newest last.
+#[derive(Clone, Debug, Default)]
+pub struct EventFilter {
+    pub namespace: Option<String>,
+    /// Subject's kind and name; a devnet's name with `with_children` takes its nodes' events too.
+    pub kind: Option<String>,
+    pub name: Option<String>,
+    pub devnet: Option<String>,
+    pub launch: Option<LaunchId>,
+    pub after_seq: u64,
+    /// Newest N of what the rest takes; 0: all.
+    pub limit: usize,
+}
+
+/// Memory and SQLite pass `store::contract`.
+#[async_trait]
+pub trait Store: Send + Sync + 'static {
+    async fn get(&self, key: &Key) -> Result<Option<Object>, StoreError>;
+    /// Sorted by namespace and name (nodes: role, then index). The revision is that of the whole store at the time of reading.
+    async fn list(&self, selector: &Selector) -> Result<(Vec<Object>, Revision), StoreError>;
+    /// All or nothing; returns the revision of its last write.
+    async fn commit(&self, writes: Vec<Write>) -> Result<Revision, StoreError>;
+    /// Changes after `from`, then those to come. Ends with `Compacted` when the reader asks for, or falls behind into, what is
+    /// compacted: it lists again. Never blocks a writer.
+    fn watch(&self, selector: Selector, from: Revision) -> BoxStream<'static, Result<Change, StoreError>>;
+    async fn event(&self, id: &EventId) -> Result<Option<Event>, StoreError>;
+    async fn events(&self, filter: &EventFilter) -> Result<Vec<Event>, StoreError>;
+    /// Events that the filter takes, as they are committed, after `filter.after_seq`.
+    fn watch_events(&self, filter: EventFilter) -> BoxStream<'static, Result<Event, StoreError>>;
+    /// Drops changes and events beyond the bounds that the store was opened with; the daemon calls it now and then.
+    async fn compact(&self) -> Result<(), StoreError>;
+    /// A small text that survives restarts: instance id and the like.
+    async fn meta_value(&self, name: &str) -> Result<Option<String>, StoreError>;
+    async fn set_meta_value(&self, name: &str, value: &str) -> Result<(), StoreError>;
+}
