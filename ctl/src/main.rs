@@ -1,1 +1,3 @@
+//! Command line client of devnetd.
+
 fn main() {}

@@ -28,7 +28,11 @@ pub fn socket_path(home: &Path, user_home: &Path, runtime_dir: Option<&Path>) ->
 
 /// 16 hex digits that name a home: in socket paths, cgroups and unit names. FNV-1a, stable over releases.
 pub fn home_hash(home: &Path) -> String {
-    let hash = home.as_os_str().as_encoded_bytes().iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3));
+    let hash = home
+        .as_os_str()
+        .as_encoded_bytes()
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3));
     format!("{hash:016x}")
 }
 

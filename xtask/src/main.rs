@@ -1,1 +1,3 @@
+//! Checks and chores of this repository: `cargo xtask help`.
+
 fn main() {}

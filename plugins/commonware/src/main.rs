@@ -1,1 +1,3 @@
+//! devnetd plugin: commonware.
+
 fn main() {}

@@ -1,1 +1,3 @@
+//! devnetd plugin: cosmos.
+
 fn main() {}

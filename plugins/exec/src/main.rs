@@ -1,1 +1,3 @@
+//! devnetd plugin: exec.
+
 fn main() {}

@@ -1,1 +1,3 @@
+//! devnetd plugin: mock.
+
 fn main() {}

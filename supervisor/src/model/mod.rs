@@ -31,8 +31,8 @@ pub use object::{Key, Kind, Object};
 pub use plan::{PlacedNode, Plan, PlanBody, PlannedNode, PlannedPort};
 pub use quantity::{ByteSize, Cpu, QuantityError, Span};
 pub use spec::{
-    Addresses, BinarySource, CargoSource, DevnetSpec, GenesisSpec, GitSource, GoModule, Mode, NodeOverride, NpmSource, Operations, ReadinessSpec, ResourcesSpec,
-    RestartSpec, ServiceSpec,
+    Addresses, BinarySource, CargoSource, DevnetSpec, GenesisSpec, GitSource, GoModule, Mode, NodeOverride, NpmSource, Operations, ReadinessSpec,
+    ResourcesSpec, RestartSpec, ServiceSpec,
 };
 pub use time::Timestamp;
 pub use validate::{MAX_NODES, validate_devnet};

@@ -38,8 +38,16 @@ impl Span {
 }
 
 const SPAN_UNITS: [(&str, u64); 4] = [("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
-const SIZE_UNITS: [(&str, u64); 8] =
-    [("Ti", 1 << 40), ("Gi", 1 << 30), ("Mi", 1 << 20), ("Ki", 1 << 10), ("T", 1_000_000_000_000), ("G", 1_000_000_000), ("M", 1_000_000), ("K", 1_000)];
+const SIZE_UNITS: [(&str, u64); 8] = [
+    ("Ti", 1 << 40),
+    ("Gi", 1 << 30),
+    ("Mi", 1 << 20),
+    ("Ki", 1 << 10),
+    ("T", 1_000_000_000_000),
+    ("G", 1_000_000_000),
+    ("M", 1_000_000),
+    ("K", 1_000),
+];
 
 impl FromStr for Span {
     type Err = QuantityError;
@@ -54,7 +62,7 @@ impl FromStr for Span {
 impl fmt::Display for Span {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let millis = self.as_millis();
-        let (unit, size) = SPAN_UNITS.into_iter().find(|(_, size)| millis % size == 0 && millis >= *size).unwrap_or(("s", 1_000));
+        let (unit, size) = SPAN_UNITS.into_iter().find(|(_, size)| millis >= *size && millis.is_multiple_of(*size)).unwrap_or(("s", 1_000));
         write!(f, "{}{unit}", millis / size)
     }
 }

@@ -94,7 +94,8 @@ fn check_service(at: &str, service: &ServiceSpec, faults: &mut Vec<Violation>) {
 }
 
 fn check_binary(at: &str, binary: &BinarySource, faults: &mut Vec<Violation>) {
-    let named = [binary.path.is_some(), binary.go_module.is_some(), binary.url.is_some(), binary.cargo.is_some(), binary.npm.is_some(), binary.git.is_some()];
+    let named =
+        [binary.path.is_some(), binary.go_module.is_some(), binary.url.is_some(), binary.cargo.is_some(), binary.npm.is_some(), binary.git.is_some()];
     match named.into_iter().filter(|named| *named).count() {
         0 => faults.push(Violation::new(at, "needs one of path, goModule, url, cargo, npm, git")),
         1 => {}

@@ -1,7 +1,7 @@
 //! Plugins: finding them, running them, and speaking to them in the daemon's own types. It has no word of node processes.
 
-use crate::model::{Account, DevnetSpec, ExitClass, PlacedNode, PlannedNode, Violation};
 use crate::model::Exit;
+use crate::model::{Account, DevnetSpec, ExitClass, PlacedNode, PlannedNode, Violation};
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
@@ -162,7 +162,10 @@ pub enum Readiness {
     Plugin,
     /// The port of this name accepts.
     Tcp(String),
-    Http { port: String, path: String },
+    Http {
+        port: String,
+        path: String,
+    },
     LogText(String),
     /// It exists.
     #[default]

@@ -46,11 +46,17 @@ pub enum Expect {
 /// One part of a commit. The store sets `metadata.resourceVersion` and `updatedAt` of what it puts.
 #[derive(Clone, Debug)]
 pub enum Write {
-    Put { object: Object, expect: Expect },
+    Put {
+        object: Object,
+        expect: Expect,
+    },
     /// With `Expect::Any` a missing object is no error.
-    Delete { key: Key, expect: Expect },
+    Delete {
+        key: Key,
+        expect: Expect,
+    },
     /// Appended; the store gives the sequence number.
-    Event(Event),
+    Event(Box<Event>),
 }
 
 impl Write {
