@@ -1,5 +1,7 @@
 //! The runtime: starts, watches and ends processes. It has no word of chains; native processes today, containers behind the same trait.
 
+pub mod fake;
+
 use crate::model::{Exit, LaunchId, Resources, Timestamp, Usage};
 use async_trait::async_trait;
 use nix::sys::signal::Signal;
