@@ -4,6 +4,7 @@
 //! explained. A plugin owns no process: what must run it names as jobs and launch plans. stdout belongs to the protocol; log with
 //! `tracing`, which goes to stderr.
 
+pub mod conformance;
 mod derive;
 mod serve;
 mod service;
