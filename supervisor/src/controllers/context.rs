@@ -48,22 +48,56 @@ impl Context {
         Ok(objects.into_iter().filter_map(|object| object.try_into().ok()).collect())
     }
 
-    /// Applies `edit` to the stored node and commits it together with `also` and the event of the story that it returns; again
-    /// when somebody else was faster. `edit` returns None when there is nothing to change.
-    pub async fn edit_node(&self, key: &Key, also: Vec<Write>, edit: impl Fn(&mut Node) -> Option<Story> + Send + Sync) -> Result<(), StoreError> {
-        loop {
-            let Some(current) = self.node(key).await? else { return Ok(()) };
+    /// Applies `edit` to the stored node and commits it together with `also`; again when somebody else was faster.
+    pub async fn edit_node(&self, key: &Key, also: Vec<Write>, edit: impl Fn(&mut Node) -> Edit + Send + Sync) -> Result<(), StoreError> {
+        while let Some(current) = self.node(key).await? {
             let mut node = Node::clone(&current);
-            let Some(story) = edit(&mut node) else { return Ok(()) };
-            let event = self.tell(key, node.status.cause.clone(), story);
-            node.status.cause = Some(event.id.clone());
             let mut writes = also.clone();
-            writes.extend([Write::update(node), Write::Event(Box::new(event))]);
-            match self.store.commit(writes).await {
-                Err(StoreError::Conflict { .. }) => continue,
-                result => return result.map(drop),
+            match edit(&mut node) {
+                Edit::Skip => return Ok(()),
+                Edit::Quiet => {}
+                Edit::Tell(story) => node.status.cause = Some(self.tell_into(&mut writes, key, node.status.cause.clone(), story)),
+            }
+            writes.push(Write::update(node));
+            if self.commit_unless_outrun(key, writes).await? {
+                break;
             }
         }
+        Ok(())
+    }
+
+    /// As `edit_node`, for a devnet.
+    pub async fn edit_devnet(&self, key: &Key, also: Vec<Write>, edit: impl Fn(&mut Devnet) -> Edit + Send + Sync) -> Result<(), StoreError> {
+        while let Some(current) = self.devnet(&key.namespace, &key.name).await? {
+            let mut devnet = Devnet::clone(&current);
+            let mut writes = also.clone();
+            match edit(&mut devnet) {
+                Edit::Skip => return Ok(()),
+                Edit::Quiet => {}
+                Edit::Tell(story) => devnet.status.cause = Some(self.tell_into(&mut writes, key, devnet.status.cause.clone(), story)),
+            }
+            writes.push(Write::update(devnet));
+            if self.commit_unless_outrun(key, writes).await? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// False when the object of `key` has moved on; a conflict about anything else is the caller's.
+    async fn commit_unless_outrun(&self, key: &Key, writes: Vec<Write>) -> Result<bool, StoreError> {
+        match self.store.commit(writes).await {
+            Err(StoreError::Conflict { key: other, .. }) if other == *key => Ok(false),
+            result => result.map(|_| true),
+        }
+    }
+
+    /// Adds the story's event to `writes` and returns its id.
+    pub fn tell_into(&self, writes: &mut Vec<Write>, subject: &Key, parent: Option<EventId>, story: Story) -> EventId {
+        let event = self.tell(subject, parent, story);
+        let id = event.id.clone();
+        writes.push(Write::Event(Box::new(event)));
+        id
     }
 
     /// The event of a story: dated, with an id of its own.
@@ -78,6 +112,17 @@ impl Context {
             ..story.0
         }
     }
+}
+
+/// What an edit comes to.
+#[derive(Clone, Debug)]
+pub enum Edit {
+    /// There is nothing to change.
+    Skip,
+    /// Write, without an event.
+    Quiet,
+    /// Write, and make this the object's cause.
+    Tell(Story),
 }
 
 /// One step of the audit trail before it is dated: what was seen, wanted, done, and what came of it.

@@ -12,7 +12,7 @@ mod placing;
 #[cfg(test)]
 mod testing;
 
-pub use context::{Context, Story};
+pub use context::{Context, Edit, Story};
 pub use manager::{Manager, Wake};
 
 use crate::{

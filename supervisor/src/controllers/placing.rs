@@ -14,6 +14,8 @@ use std::{collections::BTreeMap, fmt::Write as _, sync::Arc};
 pub(super) const SERVICE: &str = "service";
 /// Annotation of a node: digest of what a running process was built from. Another value means that it must be restarted.
 pub(super) const TEMPLATE: &str = "devnet.builder/template";
+/// Annotation of a node with a binary of its own: where it came from.
+pub(super) const BINARY_SOURCE: &str = "devnet.builder/binary-source";
 /// Annotation of a devnet that is being deleted with `--keep-data`.
 pub(super) const KEEP_DATA: &str = "devnet.builder/keep-data";
 
@@ -81,6 +83,8 @@ pub(super) fn planned_service(index: usize, service: &ServiceSpec) -> PlannedNod
 pub(super) struct NodeBinary {
     pub(super) path: String,
     pub(super) sha256: String,
+    /// In words, when it is the node's own and not its devnet's.
+    pub(super) source: Option<String>,
 }
 
 /// The node object that `devnet` wants for `planned` at `placed`.
@@ -122,6 +126,9 @@ pub(super) fn desired_node(devnet: &Devnet, planned: &PlannedNode, placed: &Plac
         status: Default::default(),
     };
     node.metadata.annotations.insert(TEMPLATE.into(), template(devnet, planned, &node));
+    if let Some(source) = &binary.source {
+        node.metadata.annotations.insert(BINARY_SOURCE.into(), source.clone());
+    }
     node.status.endpoints = endpoints(planned, placed);
     node
 }

@@ -1,7 +1,7 @@
 //! One node's health session: probes until it is ready, then listens to its blocks.
 
 use super::super::{
-    Context, Story,
+    Context, Edit, Story,
     placing::{placed, stored_context},
 };
 use crate::{
@@ -233,12 +233,12 @@ impl Session {
             .edit_node(&self.key, vec![], |node| {
                 let same = node.status.conditions.get(kind).is_some_and(|old| old.status == status && (value || old.reason == reason));
                 if same || node.status.launch_id.as_ref() != Some(&self.launch) || node.status.pid.is_none() {
-                    return None;
+                    return Edit::Skip;
                 }
                 node.status.conditions.set(Condition::new(kind, status, reason, message), now);
                 note_check(node, kind, value, message, now);
                 let story = Story::new("health", reason, message).observed(format!("{kind}={status:?}")).launch(self.launch.clone());
-                Some(if value { story } else { story.warn() })
+                Edit::Tell(if value { story } else { story.warn() })
             })
             .await?;
         Ok(())

@@ -1,6 +1,6 @@
 //! Carries out what the plan decided: each step commits what it is about to do, does it, and commits what came of it.
 
-use super::super::{Context, ReconcileError, Story, placing::SERVICE};
+use super::super::{Context, Edit, ReconcileError, Story, placing::SERVICE};
 use super::{
     handle_of,
     launch::{launch_plan, launch_spec, make_dir, prepare},
@@ -212,7 +212,7 @@ async fn record_start(key: &Key, mut launch: Launch, handle: &Handle, cx: &Conte
         node.status.pid = handle.pid;
         node.status.started_at = Some(handle.started_at);
         let pid = handle.pid.map_or_else(|| "a container".into(), |pid| format!("pid {pid}"));
-        Some(Story::new("node", "Started", format!("runs as {pid}")).result(pid).launch(handle.id.clone()))
+        Edit::Tell(Story::new("node", "Started", format!("runs as {pid}")).result(pid).launch(handle.id.clone()))
     })
     .await?;
     Ok(())

@@ -6,6 +6,7 @@ mod apply;
 mod launch;
 mod plan;
 
+pub(super) use launch::run_job;
 pub(super) use plan::class_reason;
 
 use super::{Action, Context, ReconcileError, Reconciler};
