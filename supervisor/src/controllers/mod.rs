@@ -5,6 +5,7 @@
 
 mod context;
 pub mod devnet;
+mod fault;
 pub mod health;
 mod manager;
 pub mod node;
