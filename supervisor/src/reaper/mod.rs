@@ -50,6 +50,10 @@ impl Process {
         self.pidfd.get_ref().signal(signal)
     }
 
+    pub fn has_ended(&self) -> bool {
+        self.pidfd.get_ref().poll().is_ok_and(|(ended, _)| ended)
+    }
+
     /// Resolves when every thread of it has ended. It may still be a zombie: its pid is not free until `reap`.
     pub async fn ended(&self) -> io::Result<()> {
         self.until(|(ended, _)| ended).await

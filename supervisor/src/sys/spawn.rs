@@ -137,10 +137,11 @@ unsafe fn become_program(orders: &Orders<'_>) -> SpawnStep {
     // SAFETY: plain system calls on values that the parent prepared.
     unsafe {
         libc::setsid();
-        let mut default: libc::sigaction = std::mem::zeroed();
-        default.sa_sigaction = libc::SIG_DFL;
+        // By system call, since the C library refuses to touch the two signals that it keeps to itself, and one of them may be
+        // ignored from a parent with another library. All zero is SIG_DFL without flags or mask in every layout of the struct.
+        let default = [0_u64; 8];
         for signal in 1..=MAX_SIGNAL {
-            libc::sigaction(signal, &raw const default, ptr::null_mut());
+            libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), ptr::null_mut::<u64>(), size_of::<u64>());
         }
         if let Some(procs) = orders.cgroup_procs
             && libc::write(procs, c"0".as_ptr().cast(), 1) != 1
