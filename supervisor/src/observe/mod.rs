@@ -50,6 +50,11 @@ impl Observations {
             let _ = self.changed.send(node.clone()); // nobody listening is fine
         }
     }
+    /// The highest height seen of any node of a devnet; 0 when none was.
+    pub fn highest(&self, namespace: &str, devnet: &str) -> u64 {
+        let of_devnet = |key: &Key| key.namespace == namespace && key.name.strip_prefix(devnet).is_some_and(|rest| rest.starts_with('/'));
+        self.lock().iter().filter(|(key, _)| of_devnet(key)).map(|(_, seen)| seen.height).max().unwrap_or_default()
+    }
     pub fn forget(&self, node: &Key) {
         self.lock().remove(node);
     }

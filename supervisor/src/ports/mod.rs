@@ -299,3 +299,6 @@ async fn explain(error: LayoutError, owner: &Owner) -> PortError {
 async fn on_blocking_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, PortError> {
     tokio::task::spawn_blocking(work).await.map_err(|e| PortError::Io { action: "look at the machine's sockets".into(), source: io::Error::other(e) })
 }
+
+#[cfg(test)]
+mod tests;
