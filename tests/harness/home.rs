@@ -92,7 +92,10 @@ impl TestHome {
     pub fn nodes(&self, devnet: &str) -> BTreeMap<String, Value> {
         let list = self.json(&["get", "nodes", devnet]);
         let items = list["items"].as_array().cloned().unwrap_or_default();
-        items.into_iter().map(|node| (node["metadata"]["name"].as_str().unwrap_or_default().rsplit('/').next().unwrap_or_default().to_owned(), node)).collect()
+        items
+            .into_iter()
+            .map(|node| (node["metadata"]["name"].as_str().unwrap_or_default().rsplit('/').next().unwrap_or_default().to_owned(), node))
+            .collect()
     }
     /// The process of a node; panics when it has none.
     #[track_caller]

@@ -123,7 +123,7 @@ impl DaemonService for Daemon {
 
 impl Daemon {
     async fn status_now(&self) -> Result<v1::DaemonStatus, Fault> {
-        let list = |kind| async move { self.0.store.list(&Selector::kind(kind)).await.map_err(status::from_store) };
+        let list = |kind| async move { self.0.store.list(&Selector::kind(kind)).await.map_err(|error| error.fault()) };
         let (devnets, _) = list(Kind::Devnet).await?;
         let (nodes, resource_version) = list(Kind::Node).await?;
         let running = nodes.iter().filter(|object| matches!(object, Object::Node(node) if node.status.phase == NodePhase::Running)).count();

@@ -16,7 +16,7 @@ const MAX_CHAIN: usize = 100;
 /// Kept events that the request takes, oldest first, then with `follow` those to come.
 pub(super) async fn events(cx: &Context, request: v1::ListEventsRequest) -> Result<BoxStream<'static, Result<v1::Event, Status>>, Fault> {
     let mut filter = filter(&request);
-    let kept = cx.store.events(&filter).await.map_err(status::from_store)?;
+    let kept = cx.store.events(&filter).await.map_err(|error| error.fault())?;
     filter.after_seq = kept.last().map_or(filter.after_seq, |event| event.seq);
     let kept = futures::stream::iter(kept).map(|event| message(&event));
     if !request.follow {
@@ -44,21 +44,21 @@ async fn chain(cx: &Context, object: &Object, cause: Option<EventId>) -> Result<
     let mut chain: Vec<Event> = Vec::new();
     let mut told = HashSet::new();
     let mut next = match cause {
-        Some(id) => cx.store.event(&id).await.map_err(status::from_store)?,
+        Some(id) => cx.store.event(&id).await.map_err(|error| error.fault())?,
         None => None,
     };
     if next.is_none() {
         let meta = object.meta();
         let kind = Some(object.kind().name().to_owned());
         let newest = EventFilter { namespace: Some(meta.namespace.clone()), kind, name: Some(meta.name.clone()), limit: 1, ..EventFilter::default() };
-        next = cx.store.events(&newest).await.map_err(status::from_store)?.pop();
+        next = cx.store.events(&newest).await.map_err(|error| error.fault())?.pop();
     }
     while let Some(event) = next {
         let parent = event.parent.clone();
         told.insert(event.id.clone());
         chain.push(event);
         next = match parent {
-            Some(id) if chain.len() < MAX_CHAIN && !told.contains(&id) => cx.store.event(&id).await.map_err(status::from_store)?,
+            Some(id) if chain.len() < MAX_CHAIN && !told.contains(&id) => cx.store.event(&id).await.map_err(|error| error.fault())?,
             _ => None,
         };
     }
@@ -119,7 +119,7 @@ fn filter(request: &v1::ListEventsRequest) -> EventFilter {
 fn follow(cx: &Context, filter: EventFilter) -> impl Stream<Item = Result<v1::Event, Status>> + Send + 'static {
     cx.store.watch_events(filter).map(|event| match event {
         Ok(event) => message(&event),
-        Err(error) => Err(status::status(&status::from_store(error))),
+        Err(error) => Err(status::status(&error.fault())),
     })
 }
 

@@ -18,9 +18,8 @@ use futures::StreamExt;
 use std::{
     collections::{BTreeSet, HashMap},
     sync::Arc,
-    time::Instant,
 };
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 /// Long steps (building a binary) hold a place, so there are many.
@@ -88,7 +87,7 @@ impl Manager {
         let mut feed = loop_.feed(from);
         loop {
             loop_.dispatch();
-            let deadline = loop_.queue.next_deadline().map(tokio::time::Instant::from_std);
+            let deadline = loop_.queue.next_deadline();
             tokio::select! {
                 () = shutdown.cancelled() => break,
                 Some(task) = self.wakes.recv() => loop_.add(task),
@@ -167,7 +166,9 @@ impl Loop {
     /// Which tasks an object's change concerns.
     fn route(&mut self, object: &Object) {
         match object {
-            Object::Devnet(devnet) => self.add(Task { controller: ControllerKind::Devnet, key: Key::devnet(&devnet.metadata.namespace, &devnet.metadata.name) }),
+            Object::Devnet(devnet) => {
+                self.add(Task { controller: ControllerKind::Devnet, key: Key::devnet(&devnet.metadata.namespace, &devnet.metadata.name) })
+            }
             Object::Node(node) => {
                 let key = object.key();
                 for short in &node.spec.after {
@@ -203,8 +204,12 @@ impl Loop {
             self.running += 1;
             let (cx, finish) = (self.cx.clone(), self.finish.clone());
             tokio::spawn(async move {
-                let run = { let (key, cx) = (task.key.clone(), cx); tokio::spawn(async move { reconciler.reconcile(&key, &cx).await }) };
-                let result = run.await.unwrap_or_else(|panic| Err(ReconcileError::Unfit(format!("the reconciler of {} panicked: {panic}", task.key))));
+                let run = {
+                    let (key, cx) = (task.key.clone(), cx);
+                    tokio::spawn(async move { reconciler.reconcile(&key, &cx).await })
+                };
+                let result =
+                    run.await.unwrap_or_else(|panic| Err(ReconcileError::Unfit(format!("the reconciler of {} panicked: {panic}", task.key))));
                 let _ = finish.send((task, result)).await; // the manager is gone only at shutdown
             });
         }

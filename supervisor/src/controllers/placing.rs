@@ -67,7 +67,8 @@ pub(super) fn placed_chain(nodes: &[Arc<Node>]) -> Vec<PlacedNode> {
 
 /// Services take part in placement like planned nodes.
 pub(super) fn planned_service(index: usize, service: &ServiceSpec) -> PlannedNode {
-    let ports = service.ports.iter().map(|(name, port)| PlannedPort { name: name.clone(), port: *port, scheme: "tcp".into(), ..PlannedPort::default() });
+    let ports =
+        service.ports.iter().map(|(name, port)| PlannedPort { name: name.clone(), port: *port, scheme: "tcp".into(), ..PlannedPort::default() });
     PlannedNode {
         name: service.name.clone(),
         role: SERVICE.into(),
@@ -135,7 +136,8 @@ pub(super) fn desired_node(devnet: &Devnet, planned: &PlannedNode, placed: &Plac
 
 /// `rpc: http://127.64.0.1:26657`, by port name.
 fn endpoints(planned: &PlannedNode, placed: &PlacedNode) -> BTreeMap<String, String> {
-    let scheme = |name: &str| planned.ports.iter().find(|port| port.name == name).map(|port| port.scheme.as_str()).filter(|scheme| !scheme.is_empty());
+    let scheme =
+        |name: &str| planned.ports.iter().find(|port| port.name == name).map(|port| port.scheme.as_str()).filter(|scheme| !scheme.is_empty());
     placed.ports.iter().map(|(name, port)| (name.clone(), format!("{}://{}:{port}", scheme(name).unwrap_or("tcp"), placed.address))).collect()
 }
 
@@ -213,7 +215,12 @@ mod tests {
             ports: vec![PlannedPort { name: "rpc".into(), port: 80, scheme: "http".into(), ..PlannedPort::default() }],
             ..PlannedNode::default()
         };
-        let placed = PlacedNode { name: "validator-0".into(), address: "127.64.0.1".into(), ports: BTreeMap::from([("rpc".into(), 80)]), ..PlacedNode::default() };
+        let placed = PlacedNode {
+            name: "validator-0".into(),
+            address: "127.64.0.1".into(),
+            ports: BTreeMap::from([("rpc".into(), 80)]),
+            ..PlacedNode::default()
+        };
         desired_node(devnet, &planned, &placed, &NodeBinary::default(), Timestamp::default(), Uid::default())
     }
 
@@ -236,7 +243,9 @@ mod tests {
         let of = |devnet: &Devnet| node(devnet).metadata.annotations[TEMPLATE].clone();
         let plain = of(&devnet(|_| {}));
         assert_eq!(plain, of(&devnet(|spec| spec.restart.max_restarts = Some(9))));
-        let args = |spec: &mut DevnetSpec| spec.nodes = vec![NodeOverride { name: "validator-0".into(), args: vec!["--x".into()], ..NodeOverride::default() }];
+        let args = |spec: &mut DevnetSpec| {
+            spec.nodes = vec![NodeOverride { name: "validator-0".into(), args: vec!["--x".into()], ..NodeOverride::default() }]
+        };
         assert_ne!(plain, of(&devnet(args)));
     }
 

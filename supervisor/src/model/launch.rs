@@ -47,7 +47,10 @@ pub enum Readiness {
     Plugin,
     /// The port of this name accepts.
     Tcp(String),
-    Http { port: String, path: String },
+    Http {
+        port: String,
+        path: String,
+    },
     /// A log line holds this text.
     LogText(String),
     /// It exists.

@@ -1,5 +1,7 @@
 //! Plugins: finding them, running them, and speaking to them in the daemon's own types. It has no word of node processes.
 
+mod fault;
+
 use crate::model::Exit;
 pub use crate::model::Readiness;
 use crate::model::{Account, DevnetSpec, ExitClass, PlacedNode, PlannedNode, Violation};

@@ -61,7 +61,11 @@ async fn attempt(devnet: &Devnet, nodes: &[Arc<Node>], refresh_binary: bool, cx:
         } else if !changed {
             return Edit::Skip;
         }
-        Edit::Tell(Story::new("devnet", &reason, text(&fault)).warn().desired("provisioned").action("provision").result(if again { "is tried again" } else { "failed" }))
+        Edit::Tell(Story::new("devnet", &reason, text(&fault)).warn().desired("provisioned").action("provision").result(if again {
+            "is tried again"
+        } else {
+            "failed"
+        }))
     })
     .await?;
     if again { Err(error) } else { Ok(()) }
@@ -78,7 +82,8 @@ fn text(fault: &Fault) -> String {
 /// Resolves when somebody asks to delete the devnet.
 async fn deletion(devnet: &Devnet, cx: &Context) {
     let meta = &devnet.metadata;
-    let selector = Selector { kinds: vec![Kind::Devnet], namespace: Some(meta.namespace.clone()), name: Some(meta.name.clone()), ..Selector::default() };
+    let selector =
+        Selector { kinds: vec![Kind::Devnet], namespace: Some(meta.namespace.clone()), name: Some(meta.name.clone()), ..Selector::default() };
     let mut changes = cx.store.watch(selector, meta.resource_version);
     while let Some(Ok(change)) = changes.next().await {
         if change.deleted || change.object.meta().deleted_at.is_some() {
@@ -147,7 +152,8 @@ async fn wipe(devnet: &Devnet, nodes: &[Arc<Node>], cx: &Context) -> Result<(), 
             ..NodeStatus::default()
         };
         let key = Key::node(namespace, &node.metadata.name);
-        next.status.cause = Some(cx.tell_into(&mut writes, &key, devnet.status.cause.clone(), Story::new("devnet", "Reset", "its data is wiped").action("wipe")));
+        next.status.cause =
+            Some(cx.tell_into(&mut writes, &key, devnet.status.cause.clone(), Story::new("devnet", "Reset", "its data is wiped").action("wipe")));
         cx.observations.forget(&key);
         writes.push(Write::update(next));
     }
@@ -185,7 +191,12 @@ async fn destroy(devnet: &Devnet, nodes: &[Arc<Node>], cx: &Context) -> Result<(
     cx.ports.release(namespace, name);
     let key = devnet_key(devnet);
     let mut writes = vec![Write::Delete { key: key.clone(), expect: Expect::Any }];
-    cx.tell_into(&mut writes, &key, devnet.status.cause.clone(), Story::new("devnet", "Gone", "no process, port, lease or file is left").action("delete"));
+    cx.tell_into(
+        &mut writes,
+        &key,
+        devnet.status.cause.clone(),
+        Story::new("devnet", "Gone", "no process, port, lease or file is left").action("delete"),
+    );
     cx.store.commit(writes).await?;
     Ok(())
 }

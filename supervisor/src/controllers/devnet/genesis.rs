@@ -23,7 +23,13 @@ pub(super) struct Made {
     pub(super) mnemonic_path: Option<String>,
 }
 
-pub(super) async fn make(plugin: &dyn ChainPlugin, context: &DevnetContext, nodes: Vec<PlacedNode>, devnet: &Devnet, cx: &Context) -> Result<Made, ReconcileError> {
+pub(super) async fn make(
+    plugin: &dyn ChainPlugin,
+    context: &DevnetContext,
+    nodes: Vec<PlacedNode>,
+    devnet: &Devnet,
+    cx: &Context,
+) -> Result<Made, ReconcileError> {
     let (namespace, name) = (&devnet.metadata.namespace, &devnet.metadata.name);
     let staging = FreshDir::make(cx.home.staging(namespace, name))?;
     let shared = cx.home.shared(namespace, name);
@@ -51,7 +57,9 @@ pub(super) async fn make(plugin: &dyn ChainPlugin, context: &DevnetContext, node
         }
     };
     let (root, checked) = (staging.path().to_path_buf(), genesis.clone());
-    tokio::task::spawn_blocking(move || verify(&root, &checked)).await.map_err(|error| ReconcileError::Unfit(format!("checking genesis: {error}")))??;
+    tokio::task::spawn_blocking(move || verify(&root, &checked))
+        .await
+        .map_err(|error| ReconcileError::Unfit(format!("checking genesis: {error}")))??;
     for node in &request.nodes {
         let from = staging.path().join("nodes").join(&node.name);
         if from.exists() {

@@ -21,7 +21,11 @@ impl Reconciler for DevnetController {
     async fn reconcile(&self, key: &Key, cx: &Context) -> Result<Action, ReconcileError> {
         let Some(devnet) = cx.devnet(&key.namespace, &key.name).await? else { return Ok(Action::AwaitChange) };
         let nodes = cx.nodes(&key.namespace, &key.name).await?;
-        let height = nodes.iter().filter_map(|node| cx.observations.get(&Key::new(Kind::Node, &key.namespace, &node.metadata.name))).map(|seen| seen.height).max();
+        let height = nodes
+            .iter()
+            .filter_map(|node| cx.observations.get(&Key::new(Kind::Node, &key.namespace, &node.metadata.name)))
+            .map(|seen| seen.height)
+            .max();
         let step = plan::plan(&devnet, &nodes, height.unwrap_or(0));
         apply::apply(&devnet, &nodes, step, cx).await?;
         Ok(Action::AwaitChange)

@@ -8,9 +8,14 @@ use std::sync::Arc;
 pub(super) enum Step {
     Nothing,
     /// Make plan, genesis and node objects match the spec.
-    Provision { refresh_binary: bool },
+    Provision {
+        refresh_binary: bool,
+    },
     /// Hold all nodes down, or let them run.
-    Suspend { on: bool, why: &'static str },
+    Suspend {
+        on: bool,
+        why: &'static str,
+    },
     /// Ask every node to restart.
     RestartNodes,
     /// All nodes are down: back to height 0.
@@ -73,7 +78,9 @@ pub(super) fn plan(devnet: &Devnet, nodes: &[Arc<Node>], height: u64) -> Step {
 fn needs_provisioning(devnet: &Devnet) -> bool {
     let (asked, done) = (&devnet.spec.operations, &devnet.status.operations);
     let failed = devnet.status.phase == DevnetPhase::Failed && devnet.status.conditions.is_false("Provisioned");
-    devnet.metadata.generation > devnet.status.observed_generation || asked.refresh_binary > done.refresh_binary || (failed && asked.restart > done.restart)
+    devnet.metadata.generation > devnet.status.observed_generation
+        || asked.refresh_binary > done.refresh_binary
+        || (failed && asked.restart > done.restart)
 }
 
 #[cfg(test)]

@@ -36,7 +36,9 @@ pub(super) async fn provision(devnet: &Devnet, nodes: &[Arc<Node>], refresh_bina
     let source = match (&devnet.spec.binary, &info.default_binary) {
         (Some(source), _) => Some(source.clone()),
         (None, Some(path)) => Some(BinarySource { path: Some(path.display().to_string()), ..BinarySource::default() }),
-        (None, None) if info.needs_binary => return Err(ReconcileError::Unfit(format!("plugin {} needs spec.binary: it ships no node binary", info.name))),
+        (None, None) if info.needs_binary => {
+            return Err(ReconcileError::Unfit(format!("plugin {} needs spec.binary: it ships no node binary", info.name)));
+        }
         (None, None) => None,
     };
     let mut binary = match &source {
@@ -80,7 +82,13 @@ pub(super) async fn provision(devnet: &Devnet, nodes: &[Arc<Node>], refresh_bina
 }
 
 /// The binary in the cache; what was resolved before stays until somebody asks for a fresh look.
-async fn resolve(source: &BinarySource, before: Option<&BinaryStatus>, refresh: bool, devnet: &Devnet, cx: &Context) -> Result<BinaryStatus, ReconcileError> {
+async fn resolve(
+    source: &BinarySource,
+    before: Option<&BinaryStatus>,
+    refresh: bool,
+    devnet: &Devnet,
+    cx: &Context,
+) -> Result<BinaryStatus, ReconcileError> {
     let named = crate::binaries::describe(source);
     if let Some(before) = before.filter(|before| before.source == named && !refresh && Path::new(&before.path).exists()) {
         return Ok(before.clone());
@@ -170,7 +178,14 @@ pub(super) fn outcome(result: crate::runtime::JobResult) -> JobOutcome {
     JobOutcome { name: result.name, exit: result.exit, stdout: result.stdout, stderr: result.stderr }
 }
 
-async fn plan_write(devnet: &Devnet, initialized: &Initialized, binary: &BinaryStatus, nodes: Vec<PlannedNode>, cx: &Context, now: Timestamp) -> Result<Write, ReconcileError> {
+async fn plan_write(
+    devnet: &Devnet,
+    initialized: &Initialized,
+    binary: &BinaryStatus,
+    nodes: Vec<PlannedNode>,
+    cx: &Context,
+    now: Timestamp,
+) -> Result<Write, ReconcileError> {
     let meta = &devnet.metadata;
     let spec = PlanBody {
         devnet_ref: meta.name.clone(),
@@ -197,7 +212,11 @@ fn node_writes(devnet: &Devnet, nodes: &[Arc<Node>], mut wanted: Node, cx: &Cont
     let key = Key::node(&wanted.metadata.namespace, &wanted.metadata.name);
     let parent = devnet.status.cause.clone();
     let Some(present) = nodes.iter().find(|node| node.metadata.name == wanted.metadata.name) else {
-        let event = cx.tell(&key, parent, Story::new("devnet", "Created", format!("is {} {} at {}", wanted.spec.role, wanted.spec.index, wanted.spec.address)).action("create"));
+        let event = cx.tell(
+            &key,
+            parent,
+            Story::new("devnet", "Created", format!("is {} {} at {}", wanted.spec.role, wanted.spec.index, wanted.spec.address)).action("create"),
+        );
         wanted.status.cause = Some(event.id.clone());
         return vec![Write::create(wanted), Write::Event(Box::new(event))];
     };
@@ -226,7 +245,8 @@ fn retire(node: &Node, devnet: &Devnet, now: Timestamp, cx: &Context) -> Vec<Wri
     let mut next = node.clone();
     next.metadata.deleted_at = Some(now);
     let key = Key::node(&node.metadata.namespace, &node.metadata.name);
-    let event = cx.tell(&key, devnet.status.cause.clone(), Story::new("devnet", "Removed", "is no longer in the spec").desired("gone").action("stop"));
+    let event =
+        cx.tell(&key, devnet.status.cause.clone(), Story::new("devnet", "Removed", "is no longer in the spec").desired("gone").action("stop"));
     next.status.cause = Some(event.id.clone());
     vec![Write::update(next), Write::Event(Box::new(event))]
 }
@@ -267,7 +287,9 @@ impl Done {
             status.phase = DevnetPhase::Provisioning;
         }
         status.message = Some("starting nodes".into());
-        status.conditions.set(Condition::new("Provisioned", ConditionStatus::True, "Provisioned", "plan, genesis and nodes match the spec"), self.now);
+        status
+            .conditions
+            .set(Condition::new("Provisioned", ConditionStatus::True, "Provisioned", "plan, genesis and nodes match the spec"), self.now);
         Story::new("devnet", "Provisioned", "plan, genesis and nodes match the spec").action("provision").generation(from.metadata.generation)
     }
 }

@@ -102,7 +102,9 @@ fn plight(node: &Node) -> String {
 
 fn says_already(devnet: &Devnet, sum: &Sum) -> bool {
     let status = &devnet.status;
-    let known = |new: &Condition| status.conditions.get(&new.kind).is_some_and(|old| old.status == new.status && old.reason == new.reason && old.message == new.message);
+    let known = |new: &Condition| {
+        status.conditions.get(&new.kind).is_some_and(|old| old.status == new.status && old.reason == new.reason && old.message == new.message)
+    };
     status.phase == sum.phase
         && status.nodes == sum.nodes
         && status.ready_nodes == sum.ready

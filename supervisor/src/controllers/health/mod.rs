@@ -9,7 +9,10 @@
 
 mod session;
 
-use super::{Action, Context, ReconcileError, Reconciler, node::{handle_of, launch_name}};
+use super::{
+    Action, Context, ReconcileError, Reconciler,
+    node::{handle_of, launch_name},
+};
 use crate::model::{Key, Kind, Launch, LaunchId, Node, NodePhase};
 use async_trait::async_trait;
 use session::Session;
@@ -55,7 +58,8 @@ impl HealthController {
 
 /// The launch that deserves a session: forked, and not on its way out.
 fn watched_launch(node: &Node) -> Option<LaunchId> {
-    let alive = matches!(node.status.phase, NodePhase::Starting | NodePhase::Running) && (node.status.pid.is_some() || node.status.container_id.is_some());
+    let alive =
+        matches!(node.status.phase, NodePhase::Starting | NodePhase::Running) && (node.status.pid.is_some() || node.status.container_id.is_some());
     node.status.launch_id.clone().filter(|_| alive)
 }
 

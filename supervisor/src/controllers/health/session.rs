@@ -49,7 +49,15 @@ enum Stop {
 }
 
 impl Session {
-    pub(super) fn new(node: &Node, launch: &Launch, handle: Option<Handle>, devnet: &Devnet, plan: Option<&Plan>, nodes: &[Arc<Node>], cx: &Context) -> Self {
+    pub(super) fn new(
+        node: &Node,
+        launch: &Launch,
+        handle: Option<Handle>,
+        devnet: &Devnet,
+        plan: Option<&Plan>,
+        nodes: &[Arc<Node>],
+        cx: &Context,
+    ) -> Self {
         let body = plan.map(|plan| plan.spec.clone()).unwrap_or_default();
         let stall_after = devnet.spec.block_time.map_or(STALL_UNKNOWN, |time| (time.0 * MISSING_BLOCKS).max(STALL_FLOOR));
         Self {

@@ -10,8 +10,8 @@ use super::{
 use crate::{
     logs,
     model::{
-        Condition, ConditionStatus, Event, Exit, ExitClass, Key, LastExit, Launch, LaunchId, LaunchPhase, LaunchRecord, LaunchStatus, Meta,
-        Node, NodePhase, Timestamp, Uid,
+        Condition, ConditionStatus, Event, Exit, ExitClass, Key, LastExit, Launch, LaunchId, LaunchPhase, LaunchRecord, LaunchStatus, Meta, Node,
+        NodePhase, Timestamp, Uid,
     },
     plugin::LaunchPlan,
     runtime::{Handle, RuntimeError, StopPolicy},
@@ -48,13 +48,22 @@ pub(super) async fn apply(node: &Node, launch: Option<&Launch>, step: &Step, cx:
         Step::Fail { reason, message } => {
             let remedy = format!("dvbctl logs {0}; mend the cause, then dvbctl restart {0}", node.metadata.name);
             let condition = Condition::new("Ready", ConditionStatus::False, reason, message.clone()).with_remedy(remedy);
-            turn(node, NodePhase::Failed, Some(condition), Story::new("node", reason, message.clone()).warn().observed(exit_text(node)).desired("running").action("give up"), cx).await
+            turn(
+                node,
+                NodePhase::Failed,
+                Some(condition),
+                Story::new("node", reason, message.clone()).warn().observed(exit_text(node)).desired("running").action("give up"),
+                cx,
+            )
+            .await
         }
         Step::Complete => {
             let condition = Condition::new("Completed", ConditionStatus::True, "Exited", "ended by itself and is not restarted");
             turn(node, NodePhase::Stopped, Some(condition), Story::new("node", "Completed", "ended by itself").observed(exit_text(node)), cx).await
         }
-        Step::MarkRunning => turn(node, NodePhase::Running, None, Story::new("node", "Running", "is ready").observed("ready").desired("running"), cx).await,
+        Step::MarkRunning => {
+            turn(node, NodePhase::Running, None, Story::new("node", "Running", "is ready").observed("ready").desired("running"), cx).await
+        }
         Step::MarkStopped => {
             let condition = Condition::new("Ready", ConditionStatus::False, "Stopped", "is stopped");
             turn(node, NodePhase::Stopped, Some(condition), Story::new("node", "Stopped", "is stopped").desired("stopped"), cx).await
@@ -104,7 +113,10 @@ async fn start(node: &Node, counted: bool, cx: &Context) -> Result<(), Reconcile
     next.status.conditions.remove("Progressing");
     note_limits(&mut next, cx, now);
     let what = if counted { "Restarting" } else { "Starting" };
-    let story = Story::new("node", what, format!("starts {}", plan.argv.first().map_or("", String::as_str))).desired("running").action("start").launch(id.clone());
+    let story = Story::new("node", what, format!("starts {}", plan.argv.first().map_or("", String::as_str)))
+        .desired("running")
+        .action("start")
+        .launch(id.clone());
     let next = commit_and_read(next, NodePhase::Starting, story, vec![Write::create(launch.clone())], cx).await?;
 
     match cx.runtime.start(&spec, grants).await {
@@ -218,17 +230,13 @@ async fn record_start(key: &Key, mut launch: Launch, handle: &Handle, cx: &Conte
     Ok(())
 }
 
-/// The intended launch was never recorded: find it, or write it off.
+/// The fork of the intended launch was never recorded: whatever lives of it is killed, so that it is never doubled.
 async fn recover(node: &Node, launch: Option<&Launch>, cx: &Context) -> Result<(), ReconcileError> {
     let Some(launch) = launch else { return Ok(()) };
-    let id = &launch.spec.launch_id;
-    match cx.runtime.owned().await?.into_iter().find(|handle| handle.id == *id) {
-        Some(handle) => record_start(&Key::node(&node.metadata.namespace, &node.metadata.name), launch.clone(), &handle, cx).await,
-        None => {
-            let last = LastExit { message: "devnetd ended before it had started the process".into(), at: cx.clock.now(), ..LastExit::default() };
-            finish(node.clone(), Some(launch.clone()), last, true, cx).await
-        }
-    }
+    cx.runtime.destroy(&Handle::unrecorded(launch.spec.launch_id.clone())).await?;
+    let message = "devnetd ended while it started the process; what was left of it was killed";
+    let last = LastExit { message: message.into(), at: cx.clock.now(), ..LastExit::default() };
+    finish(node.clone(), Some(launch.clone()), last, true, cx).await
 }
 
 /// Says that it stops, then stops; the end itself is put on record by the reconcile that follows.
@@ -240,7 +248,10 @@ async fn stop(node: &Node, launch: Option<&Launch>, why: StopReason, cx: &Contex
         StopReason::NotWanted => ("Stopping", "stopped"),
         StopReason::Restart => ("StoppingToRestart", "restarted"),
     };
-    let story = Story::new("node", reason, format!("sends {}, kills after {grace:?}", signal.as_str())).desired(desired).action("stop").launch(handle.id.clone());
+    let story = Story::new("node", reason, format!("sends {}, kills after {grace:?}", signal.as_str()))
+        .desired(desired)
+        .action("stop")
+        .launch(handle.id.clone());
     turn(node, NodePhase::Stopping, None, story, cx).await?;
     cx.runtime.stop(&handle, StopPolicy { signal, grace }).await?;
     cx.wake.node(&Key::node(&node.metadata.namespace, &node.metadata.name));

@@ -30,17 +30,28 @@ pub(super) struct Seen {
 pub(super) enum Step {
     Nothing,
     /// A new launch; `counted` when it is a restart after a death.
-    Launch { counted: bool },
+    Launch {
+        counted: bool,
+    },
     /// Held back by a dependency.
-    Wait { on: String },
+    Wait {
+        on: String,
+    },
     /// Signal, grace, kill.
-    Stop { why: StopReason },
+    Stop {
+        why: StopReason,
+    },
     /// Put the end on record. None: how it ended cannot be known.
     RecordExit(Option<Exit>),
-    /// Find out whether the intended launch lives.
+    /// Make sure that nothing lives of the intended launch, then go on.
     Recover,
-    Backoff { until: Timestamp },
-    Fail { reason: &'static str, message: String },
+    Backoff {
+        until: Timestamp,
+    },
+    Fail {
+        reason: &'static str,
+        message: String,
+    },
     /// It ended as it should: a service that completed, or policy never.
     Complete,
     MarkRunning,
@@ -166,7 +177,7 @@ fn completed(node: &Node) -> bool {
 }
 
 /// The condition's reason for a death that no restart heals.
-pub(super) fn class_reason(class: ExitClass) -> &'static str {
+pub(in super::super) fn class_reason(class: ExitClass) -> &'static str {
     match class {
         ExitClass::Oom => "OutOfMemory",
         ExitClass::PortBusy => "PortBusy",
