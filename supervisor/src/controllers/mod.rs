@@ -14,7 +14,7 @@ mod placing;
 mod testing;
 
 pub use context::{Context, Edit, Story};
-pub use manager::{Manager, Wake};
+pub use manager::{ControllerKind, Manager, Task, Wake};
 
 use crate::{
     binaries::BinaryError,

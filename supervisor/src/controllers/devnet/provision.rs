@@ -90,17 +90,24 @@ async fn resolve(
     cx: &Context,
 ) -> Result<BinaryStatus, ReconcileError> {
     let named = crate::binaries::describe(source);
-    if let Some(before) = before.filter(|before| before.source == named && !refresh && Path::new(&before.path).exists()) {
+    if let Some(before) = before.filter(|before| before.source == named && !refresh) {
+        cx.binaries.reopen(Path::new(&before.path)).await?;
         return Ok(before.clone());
     }
     say(devnet, &format!("getting the binary: {named}"), cx).await?;
-    let (progress, mut lines) = tokio::sync::mpsc::channel::<String>(64);
-    let building = cx.binaries.resolve(source, progress);
+    let (progress, mut lines) = tokio::sync::watch::channel(String::new());
+    let tell = move |line: String| {
+        progress.send_replace(line); // a line that nobody read yet is overtaken by the next
+    };
+    let building = cx.binaries.resolve(source, &tell);
     tokio::pin!(building);
     let ResolvedBinary { path, sha256, .. } = loop {
         tokio::select! {
             done = &mut building => break done?,
-            Some(line) = lines.recv() => say(devnet, &line, cx).await?,
+            Ok(()) = lines.changed() => {
+                let line = lines.borrow_and_update().clone();
+                say(devnet, &line, cx).await?;
+            }
         }
     };
     Ok(BinaryStatus { source: named, path: path.display().to_string(), sha256, version: String::new() })

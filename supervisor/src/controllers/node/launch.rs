@@ -3,6 +3,7 @@
 use super::super::placing::{SERVICE, placed_chain, stored_context};
 use super::super::{Context, ReconcileError};
 use crate::{
+    binaries::Binaries,
     model::{Devnet, LaunchId, Node, NodeName, ReadinessSpec, Resources, ServiceSpec},
     plugin::{Job, LaunchPlan, NodeRequest, PlannedFile, Readiness},
     runtime::{Grants, JobSpec, LaunchSpec},
@@ -42,7 +43,7 @@ pub(super) async fn launch_plan(devnet: &Devnet, node: &Node, cx: &Context) -> R
     if let Some(over) = devnet.spec.node(&name.short) {
         plan.env.extend(over.env.clone());
     }
-    plan.env.extend(cx.binaries.env(&node.spec.binary_hash));
+    plan.env.extend(Binaries::environment(Path::new(&node.spec.binary_path)));
     Ok(plan)
 }
 
