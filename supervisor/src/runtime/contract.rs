@@ -219,7 +219,7 @@ async fn shared_rules(runtime: &dyn Runtime, spec: &LaunchSpec) {
     let handle = runtime.start(spec, Grants::default()).await.unwrap();
     assert_eq!(handle.id, spec.id);
     assert_eq!(runtime.adopt(&handle).await.unwrap(), Adopted::Running);
-    assert_eq!(runtime.owned().await.unwrap(), [handle.id.clone()]);
+    assert_eq!(runtime.owned().await.unwrap(), std::slice::from_ref(&handle.id));
     let exit = runtime.stop(&handle, POLITE).await.unwrap();
     assert_eq!((exit.code, exit.signal, exit.requested), (None, Some(15), true));
     for _ in 0..2 {
@@ -314,9 +314,10 @@ async fn a_stopped_process_can_be_stopped(bench: &Bench) {
 }
 
 async fn a_second_runtime_adopts_what_the_first_started(bench: &Bench) {
-    let handle = bench.shell("sleep 1000 & wait").await;
+    let handle = bench.shell("echo 1 > up; sleep 1000 & wait").await;
+    bench.number_in("up").await;
     let second = bench.another_runtime();
-    assert_eq!(second.owned().await.unwrap(), [handle.id.clone()]);
+    assert_eq!(second.owned().await.unwrap(), std::slice::from_ref(&handle.id));
     for _ in 0..2 {
         assert_eq!(second.adopt(&handle).await.unwrap(), Adopted::Running);
     }
@@ -325,7 +326,7 @@ async fn a_second_runtime_adopts_what_the_first_started(bench: &Bench) {
     assert!(matches!(second.adopt(&handle).await.unwrap(), Adopted::Exited(_)));
     second.destroy(&handle).await.unwrap();
     assert_eq!(second.adopt(&handle).await.unwrap(), Adopted::Gone);
-    assert_eq!(ended(&bench.runtime, &handle).await.requested, false, "the first one did not ask for it");
+    assert!(!ended(&bench.runtime, &handle).await.requested, "the first one did not ask for it");
     assert_eq!(bench.another_runtime().adopt(&handle).await.unwrap(), Adopted::Gone);
 }
 
@@ -519,7 +520,7 @@ async fn strays_are_found_and_ended_by_their_id(bench: &Bench) {
     let handle = bench.shell("setsid sleep 1000 & echo $! > left; wait").await;
     let left = bench.number_in("left").await;
     let second = bench.another_runtime();
-    assert_eq!(second.owned().await.unwrap(), [handle.id.clone()]);
+    assert_eq!(second.owned().await.unwrap(), std::slice::from_ref(&handle.id));
     let by_id = Handle { pid: None, state: serde_json::Value::Null, ..handle.clone() };
     assert_eq!(second.adopt(&by_id).await.unwrap(), Adopted::Gone);
     second.destroy(&by_id).await.unwrap();
@@ -544,7 +545,7 @@ async fn usage_is_measured(bench: &Bench) {
 }
 
 async fn fifty_children_start_and_end_quickly(bench: &Bench) {
-    let (mut starts, mut deaths, mut handles) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut starts, mut deaths, mut respawns, mut handles) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let begun = Instant::now();
     for _ in 0..50 {
         let one = Instant::now();
@@ -552,21 +553,23 @@ async fn fifty_children_start_and_end_quickly(bench: &Bench) {
         starts.push(one.elapsed());
     }
     let all = begun.elapsed();
-    for handle in &handles {
+    for index in 0..50 {
         let one = Instant::now();
-        bench.runtime.signal(handle, Signal::SIGKILL).await.unwrap();
-        assert_eq!(ended(&bench.runtime, handle).await.signal, Some(9));
+        bench.runtime.signal(&handles[index], Signal::SIGKILL).await.unwrap();
+        assert_eq!(ended(&bench.runtime, &handles[index]).await.signal, Some(9));
         deaths.push(one.elapsed());
+        handles.push(bench.start(&["/bin/sleep", "1000"]).await);
+        respawns.push(one.elapsed());
     }
     for handle in &handles {
         bench.runtime.destroy(handle).await.unwrap();
     }
-    starts.sort();
-    deaths.sort();
-    println!(
-        "{:?}: 50 starts {all:?}, each p50 {:?} p98 {:?}; kill to exit seen p50 {:?} p98 {:?}",
-        bench.driver, starts[25], starts[48], deaths[25], deaths[48]
-    );
+    let half = |times: &mut Vec<Duration>| {
+        times.sort();
+        format!("p50 {:?} p98 {:?}", times[25], times[48])
+    };
+    println!("{:?}: 50 starts {all:?}, each {}", bench.driver, half(&mut starts));
+    println!("{:?}: kill to exit seen {}; to respawned {}", bench.driver, half(&mut deaths), half(&mut respawns));
     assert!(all < PATIENCE);
     assert_eq!(bench.runtime.owned().await.unwrap(), []);
     assert_eq!(bench.runtime.inner_leaves().len(), 0, "no cgroup is left");
