@@ -1,145 +1,27 @@
 //! What every runtime must do: one suite, run for native processes with each driver, its process-free part for the fake as well.
 
-use super::{Adopted, Grants, Handle, JobSpec, LaunchSpec, NativeRuntime, Runtime, RuntimeError, StopPolicy, fake::FakeRuntime};
+mod bench;
+
+use super::{Adopted, Grants, Handle, LaunchSpec, Runtime, RuntimeError, StopPolicy, fake::FakeRuntime};
 use crate::{
     cgroup::DriverChoice,
-    config::Home,
     model::{Exit, LaunchId},
-    sys::{Clock, Pidfd, SystemClock, all_pids, boot_id, command, process_env, process_stat},
+    sys::{Clock, SystemClock, boot_id, command, process_env, process_stat},
 };
+use bench::{Bench, PATIENCE, ended, eventually, is_alive};
 use nix::sys::signal::Signal;
 use std::{
     collections::BTreeMap,
     fs,
     io::{Seek, Write},
     os::unix::fs::PermissionsExt,
-    path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
 };
-use tempfile::TempDir;
 use tokio::time::timeout;
 
-const PATIENCE: Duration = Duration::from_secs(20);
 const POLITE: StopPolicy = StopPolicy { signal: Signal::SIGTERM, grace: Duration::from_secs(10) };
 const CURT: StopPolicy = StopPolicy { signal: Signal::SIGTERM, grace: Duration::from_millis(200) };
-
-/// A runtime in a home of its own. Whatever the test does, its processes and cgroups are gone afterwards.
-struct Bench {
-    dir: TempDir,
-    driver: DriverChoice,
-    runtime: NativeRuntime,
-}
-
-impl Bench {
-    fn new(driver: DriverChoice) -> Option<Self> {
-        let dir = tempfile::tempdir().unwrap();
-        match native(&dir, driver) {
-            Ok(runtime) => Some(Self { dir, driver, runtime }),
-            Err(error) => {
-                println!("SKIP: {error}");
-                None
-            }
-        }
-    }
-
-    /// As after a restart of the daemon: it knows nothing but the home.
-    fn another_runtime(&self) -> NativeRuntime {
-        native(&self.dir, self.driver).unwrap()
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
-    }
-
-    fn spec(&self, argv: &[&str]) -> LaunchSpec {
-        LaunchSpec {
-            id: LaunchId::from_uuid(SystemClock.fresh_id()),
-            path: ["ns", "net", "node-0"].map(String::from).into(),
-            argv: argv.iter().map(|arg| (*arg).to_owned()).collect(),
-            cwd: self.dir.path().to_owned(),
-            log: self.path("node.log"),
-            ..LaunchSpec::default()
-        }
-    }
-
-    async fn start(&self, argv: &[&str]) -> Handle {
-        self.runtime.start(&self.spec(argv), Grants::default()).await.unwrap()
-    }
-
-    async fn shell(&self, script: &str) -> Handle {
-        self.start(&["/bin/sh", "-c", script]).await
-    }
-
-    fn job(&self, script: &str, timeout: Duration) -> JobSpec {
-        JobSpec {
-            name: "init".into(),
-            path: ["ns", "net", "init"].map(String::from).into(),
-            argv: ["/bin/sh", "-c", script].map(String::from).into(),
-            cwd: self.dir.path().to_owned(),
-            out_dir: self.path("out"),
-            timeout,
-            ..JobSpec::default()
-        }
-    }
-
-    fn log(&self) -> String {
-        fs::read_to_string(self.path("node.log")).unwrap_or_default()
-    }
-
-    /// Waits for a file that a process under test writes, and reads a number from it. No event tells of a half-written file.
-    async fn number_in(&self, name: &str) -> u32 {
-        eventually(|| fs::read_to_string(self.path(name)).ok()?.strip_suffix('\n')?.parse().ok()).await
-    }
-}
-
-impl Drop for Bench {
-    fn drop(&mut self) {
-        let home = dvb_proto::endpoint::home_hash(self.dir.path());
-        for _ in 0..3 {
-            for pid in all_pids().unwrap() {
-                if process_env(pid, "DVB_HOME_ID").as_ref() == Some(&home) && pid != std::process::id() {
-                    let held = Pidfd::open(pid);
-                    if process_env(pid, "DVB_HOME_ID").as_ref() == Some(&home) {
-                        let _ = held.map(|held| held.signal(Signal::SIGKILL));
-                    }
-                }
-            }
-            for leaf in self.runtime.inner_leaves() {
-                let _ = leaf.kill();
-                let started = Instant::now();
-                while leaf.populated().unwrap_or(false) && started.elapsed() < PATIENCE {
-                    std::thread::sleep(Duration::from_millis(5));
-                }
-                let _ = leaf.remove();
-            }
-        }
-    }
-}
-
-fn native(dir: &TempDir, driver: DriverChoice) -> Result<NativeRuntime, RuntimeError> {
-    NativeRuntime::with_driver(&Home::new(dir.path().to_owned()), Arc::new(SystemClock), driver)
-}
-
-/// Looks again and again: for what the outside world does without telling us.
-async fn eventually<T>(mut look: impl FnMut() -> Option<T>) -> T {
-    let started = Instant::now();
-    loop {
-        if let Some(found) = look() {
-            return found;
-        }
-        assert!(started.elapsed() < PATIENCE, "it did not come");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-}
-
-fn is_alive(pid: u32) -> bool {
-    process_stat(pid).is_some_and(|stat| !stat.is_zombie())
-}
-
-async fn ended(runtime: &dyn Runtime, handle: &Handle) -> Exit {
-    timeout(PATIENCE, runtime.wait(handle)).await.expect("it ends").unwrap()
-}
 
 /// Each test twice: once per driver.
 macro_rules! for_each_driver {
@@ -208,6 +90,23 @@ fn a_handle_survives_its_json_form() {
         assert!(matches!(bench.another_runtime().adopt(&other).await, Err(RuntimeError::ForeignHandle(_))));
         bench.runtime.destroy(&handle).await.unwrap();
     });
+}
+
+#[test]
+fn a_node_outlives_the_runtime_and_all_its_threads() {
+    let Some(bench) = Bench::new(DriverChoice::Auto) else { return };
+    let tokio = || tokio::runtime::Runtime::new().unwrap();
+    let handle = tokio().block_on(bench.shell("while :; do echo on >> node.out; sleep 0.05; done"));
+    // Its log file still takes what it writes, and no pipe broke.
+    let size = || fs::metadata(bench.path("node.out")).map_or(0, |about| about.len());
+    let before = size();
+    tokio().block_on(async {
+        eventually(|| (size() > before + 6).then_some(())).await;
+        let second = bench.another_runtime();
+        assert_eq!(second.adopt(&handle).await.unwrap(), Adopted::Running);
+        second.destroy(&handle).await.unwrap();
+    });
+    assert!(!is_alive(handle.pid.unwrap()));
 }
 
 async fn the_shared_rules_hold(bench: &Bench) {
