@@ -80,13 +80,15 @@ impl<T: Numbered> Feed<T> {
     }
     /// Appends `items` and keeps the newest `keep`.
     pub(super) fn publish(&self, items: Vec<T>, keep: usize) {
-        let Some(last) = items.last().map(Numbered::number) else { return };
         let mut ring = locked(&self.ring);
+        let last = items.last().map(Numbered::number);
         ring.items.extend(items);
-        ring.last = last;
+        ring.last = last.unwrap_or(ring.last);
         ring.trim(keep);
         drop(ring);
-        self.news.send_replace(last);
+        if let Some(last) = last {
+            self.news.send_replace(last);
+        }
     }
     pub(super) fn trim(&self, keep: usize) {
         locked(&self.ring).trim(keep);

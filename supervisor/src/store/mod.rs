@@ -9,10 +9,15 @@ mod feed;
 #[cfg(test)]
 pub(crate) mod fixtures;
 mod memory;
+mod migrations;
 mod order;
 mod rules;
+mod sqlite;
 
 pub use memory::MemoryStore;
+pub use sqlite::SqliteStore;
+
+mod fault;
 
 use crate::model::{Event, EventId, Key, Kind, LaunchId, Object, Revision};
 use async_trait::async_trait;

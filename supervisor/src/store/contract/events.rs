@@ -23,7 +23,7 @@ async fn record_many(store: &Arc<dyn Store>, count: usize) {
 }
 
 pub(super) async fn events_are_numbered_in_order_of_commit(make: Open) {
-    let Subject { store, .. } = make(Limits::default());
+    let Subject { _files, store, .. } = make(Limits::default());
     let first = event("e1", "Devnet", "default", "net");
     let writes = vec![
         Write::Event(Box::new(first.clone())),
@@ -37,7 +37,7 @@ pub(super) async fn events_are_numbered_in_order_of_commit(make: Open) {
 }
 
 pub(super) async fn events_are_filtered_by_each_field(make: Open) {
-    let Subject { store, .. } = make(Limits::default());
+    let Subject { _files, store, .. } = make(Limits::default());
     let subjects = [
         ("e1", "Devnet", "default", "net"),
         ("e2", "Node", "default", "net/validator-0"),
@@ -67,7 +67,7 @@ pub(super) async fn events_are_filtered_by_each_field(make: Open) {
 }
 
 pub(super) async fn a_limit_takes_the_newest(make: Open) {
-    let Subject { store, .. } = make(Limits::default());
+    let Subject { _files, store, .. } = make(Limits::default());
     record_many(&store, 5).await;
     record(&store, event("x", "Node", "default", "net/a")).await;
     let filter = EventFilter { limit: 2, kind: Some("Devnet".into()), ..EventFilter::default() };
@@ -76,7 +76,7 @@ pub(super) async fn a_limit_takes_the_newest(make: Open) {
 }
 
 pub(super) async fn events_outlive_their_devnet(make: Open) {
-    let Subject { store, .. } = make(Limits::default());
+    let Subject { _files, store, .. } = make(Limits::default());
     let gone = Key::devnet("default", "net");
     store.commit(vec![Write::create(devnet("default", "net")), Write::create(validator("default", "net", 0))]).await.unwrap();
     record(&store, event("e1", "Devnet", "default", "net")).await;
@@ -85,14 +85,14 @@ pub(super) async fn events_outlive_their_devnet(make: Open) {
 }
 
 pub(super) async fn an_event_is_found_by_id(make: Open) {
-    let Subject { store, .. } = make(Limits::default());
+    let Subject { _files, store, .. } = make(Limits::default());
     record_many(&store, 3).await;
     assert_eq!(store.event(&EventId("e2".into())).await.unwrap().map(|event| event.seq), Some(2));
     assert_eq!(store.event(&EventId("e9".into())).await.unwrap(), None);
 }
 
 pub(super) async fn one_event_id_is_taken_once(make: Open) {
-    let Subject { store, .. } = make(Limits::default());
+    let Subject { _files, store, .. } = make(Limits::default());
     record_many(&store, 1).await;
     let again = || Write::Event(Box::new(event("e1", "Devnet", "default", "net")));
     let refused = store.commit(vec![Write::create(devnet("default", "net")), again()]).await;
@@ -104,7 +104,7 @@ pub(super) async fn one_event_id_is_taken_once(make: Open) {
 }
 
 pub(super) async fn a_refused_commit_records_no_event(make: Open) {
-    let Subject { store, .. } = make(Limits::default());
+    let Subject { _files, store, .. } = make(Limits::default());
     let mut watch = store.watch_events(EventFilter::default());
     let writes = vec![Write::Event(Box::new(event("e1", "Devnet", "default", "net"))), Write::create(validator("default", "none", 0))];
     assert!(store.commit(writes).await.is_err());
@@ -115,7 +115,7 @@ pub(super) async fn a_refused_commit_records_no_event(make: Open) {
 }
 
 pub(super) async fn a_watch_of_events_gives_old_and_new_in_order(make: Open) {
-    let Subject { store, .. } = make(Limits::default());
+    let Subject { _files, store, .. } = make(Limits::default());
     record_many(&store, 3).await;
     let mut all = store.watch_events(EventFilter::default());
     let mut some = store.watch_events(EventFilter { after_seq: 2, kind: Some("Devnet".into()), ..EventFilter::default() });
@@ -127,7 +127,7 @@ pub(super) async fn a_watch_of_events_gives_old_and_new_in_order(make: Open) {
 }
 
 pub(super) async fn a_watch_of_compacted_events_is_told_so(make: Open) {
-    let Subject { store, .. } = make(limits(5, 3));
+    let Subject { _files, store, .. } = make(limits(5, 3));
     record_many(&store, 10).await;
     store.compact().await.unwrap();
     let old = EventFilter { after_seq: 2, ..EventFilter::default() };
@@ -137,7 +137,7 @@ pub(super) async fn a_watch_of_compacted_events_is_told_so(make: Open) {
 }
 
 pub(super) async fn events_are_bounded_and_numbers_go_on(make: Open) {
-    let Subject { store, .. } = make(limits(5, 8));
+    let Subject { _files, store, .. } = make(limits(5, 8));
     record_many(&store, 300).await;
     let kept = store.events(&EventFilter::default()).await.unwrap();
     assert!(kept.len() <= 8 + 2 + 64 + 1, "{} events are kept", kept.len());

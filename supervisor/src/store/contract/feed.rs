@@ -18,7 +18,7 @@ async fn put(store: &Arc<dyn Store>, name: &str) -> u64 {
 }
 
 pub(super) async fn a_watch_sees_each_write_once_in_order(make: Open) {
-    let Subject { store, .. } = make(Limits::default());
+    let Subject { _files, store, .. } = make(Limits::default());
     let mut watch = store.watch(Selector::default(), 0);
     put(&store, "a").await;
     put(&store, "a").await;
@@ -31,7 +31,7 @@ pub(super) async fn a_watch_sees_each_write_once_in_order(make: Open) {
 }
 
 pub(super) async fn a_watch_from_a_list_misses_nothing(make: Open) {
-    let Subject { store, .. } = make(Limits::default());
+    let Subject { _files, store, .. } = make(Limits::default());
     put(&store, "a").await;
     let (_, revision) = store.list(&Selector::default()).await.unwrap();
     put(&store, "b").await;
@@ -43,7 +43,7 @@ pub(super) async fn a_watch_from_a_list_misses_nothing(make: Open) {
 }
 
 pub(super) async fn a_watch_resumes_after_any_revision_with_no_gap_and_no_double(make: Open) {
-    let Subject { store, .. } = make(Limits::default());
+    let Subject { _files, store, .. } = make(Limits::default());
     for i in 0..40 {
         put(&store, &format!("n{}", i % 7)).await;
     }
@@ -55,7 +55,7 @@ pub(super) async fn a_watch_resumes_after_any_revision_with_no_gap_and_no_double
 }
 
 pub(super) async fn a_cascade_shows_in_the_feed_children_first(make: Open) {
-    let Subject { store, .. } = make(Limits::default());
+    let Subject { _files, store, .. } = make(Limits::default());
     let mut writes: Vec<Write> = vec![Write::create(devnet("default", "net")), Write::create(lease("default", "net", "subnet/x"))];
     for index in [10, 2] {
         writes.push(Write::create(validator("default", "net", index)));
@@ -80,7 +80,7 @@ pub(super) async fn a_cascade_shows_in_the_feed_children_first(make: Open) {
 }
 
 pub(super) async fn a_deletion_carries_the_object_as_it_last_was(make: Open) {
-    let Subject { store, .. } = make(Limits::default());
+    let Subject { _files, store, .. } = make(Limits::default());
     let mut object = devnet("default", "net");
     object.status.phase = DevnetPhase::Deleting;
     store.commit(vec![Write::create(object)]).await.unwrap();
@@ -92,7 +92,7 @@ pub(super) async fn a_deletion_carries_the_object_as_it_last_was(make: Open) {
 }
 
 pub(super) async fn a_refused_commit_shows_nothing_in_the_feed(make: Open) {
-    let Subject { store, .. } = make(Limits::default());
+    let Subject { _files, store, .. } = make(Limits::default());
     let mut watch = store.watch(Selector::default(), 0);
     let refused = store.commit(vec![Write::create(devnet("default", "a")), Write::create(validator("default", "b", 0))]).await;
     assert!(refused.is_err());
@@ -102,7 +102,7 @@ pub(super) async fn a_refused_commit_shows_nothing_in_the_feed(make: Open) {
 }
 
 pub(super) async fn a_watch_takes_only_what_its_selector_takes(make: Open) {
-    let Subject { store, .. } = make(Limits::default());
+    let Subject { _files, store, .. } = make(Limits::default());
     let mut watch = store.watch(Selector::in_devnet(Kind::Node, "default", "b"), 0);
     for name in ["a", "b"] {
         store.commit(vec![Write::create(devnet("default", name)), Write::create(validator("default", name, 0))]).await.unwrap();
@@ -112,7 +112,7 @@ pub(super) async fn a_watch_takes_only_what_its_selector_takes(make: Open) {
 }
 
 pub(super) async fn a_watch_from_before_the_compaction_is_told_so(make: Open) {
-    let Subject { store, .. } = make(limits(5, 5));
+    let Subject { _files, store, .. } = make(limits(5, 5));
     for _ in 0..20 {
         put(&store, "a").await;
     }
@@ -127,13 +127,13 @@ pub(super) async fn a_watch_from_before_the_compaction_is_told_so(make: Open) {
 }
 
 pub(super) async fn a_watch_from_the_future_is_told_to_list_again(make: Open) {
-    let Subject { store, .. } = make(Limits::default());
+    let Subject { _files, store, .. } = make(Limits::default());
     put(&store, "a").await;
     assert!(matches!(next(&mut store.watch(Selector::default(), 99)).await, Err(StoreError::Compacted { asked: 99, .. })));
 }
 
 pub(super) async fn a_slow_reader_falls_behind_and_holds_no_writer_up(make: Open) {
-    let Subject { store, .. } = make(limits(10, 10));
+    let Subject { _files, store, .. } = make(limits(10, 10));
     let mut watch = store.watch(Selector::default(), 0);
     put(&store, "a").await;
     assert_eq!(next(&mut watch).await.unwrap().revision, 1);
@@ -155,7 +155,7 @@ pub(super) async fn a_slow_reader_falls_behind_and_holds_no_writer_up(make: Open
 }
 
 pub(super) async fn a_store_bounds_its_feed_without_being_asked(make: Open) {
-    let Subject { store, .. } = make(limits(8, 8));
+    let Subject { _files, store, .. } = make(limits(8, 8));
     for _ in 0..300 {
         put(&store, "a").await;
     }
@@ -168,7 +168,7 @@ pub(super) async fn a_store_bounds_its_feed_without_being_asked(make: Open) {
 pub(super) async fn a_watch_across_concurrent_writers_has_every_revision(make: Open) {
     const WRITERS: usize = 8;
     const EACH: usize = 40;
-    let Subject { store, .. } = make(Limits::default());
+    let Subject { _files, store, .. } = make(Limits::default());
     let mut watches: Vec<_> = (0..3).map(|_| store.watch(Selector::default(), 0)).collect();
     let writers = (0..WRITERS).map(|writer| {
         let store = store.clone();
@@ -201,7 +201,7 @@ pub(super) async fn a_watch_across_concurrent_writers_has_every_revision(make: O
 }
 
 pub(super) async fn a_watch_ends_with_its_store(make: Open) {
-    let Subject { store, .. } = make(Limits::default());
+    let Subject { _files, store, .. } = make(Limits::default());
     let mut watch = store.watch(Selector::default(), 0);
     put(&store, "a").await;
     drop(store);

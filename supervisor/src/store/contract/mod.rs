@@ -4,7 +4,7 @@ mod events;
 mod feed;
 mod objects;
 
-use super::{Change, Limits, MemoryStore, Store, StoreError};
+use super::{Change, Limits, MemoryStore, SqliteStore, Store, StoreError};
 use crate::{
     model::{Event, Timestamp},
     sys::ManualClock,
@@ -24,6 +24,11 @@ impl Subject {
         let clock = clock();
         Self { store: Arc::new(MemoryStore::with_limits(clock.clone(), limits)), clock, _files: None }
     }
+    fn sqlite(limits: Limits) -> Self {
+        let (clock, files) = (clock(), tempfile::tempdir().expect("a temp folder"));
+        let store = SqliteStore::open(&files.path().join("store.db"), clock.clone(), limits).expect("a fresh store");
+        Self { store: Arc::new(store), clock, _files: Some(files) }
+    }
 }
 
 const BEGIN: Timestamp = Timestamp::from_millis(1_767_225_600_000);
@@ -36,6 +41,7 @@ fn clock() -> Arc<ManualClock> {
 macro_rules! contract {
     ($($file:ident: $($behaviour:ident),+;)+) => {
         contract!(@store memory, $($file: $($behaviour),+;)+);
+        contract!(@store sqlite, $($file: $($behaviour),+;)+);
     };
     (@store $store:ident, $($file:ident: $($behaviour:ident),+;)+) => {
         mod $store {

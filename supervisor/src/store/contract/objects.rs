@@ -21,7 +21,7 @@ fn delete(key: Key, expect: Expect) -> Vec<Write> {
 }
 
 pub(super) async fn what_is_put_is_got_back_stamped(make: Open) {
-    let Subject { store, clock, .. } = open(make);
+    let Subject { _files, store, clock } = open(make);
     let mut wanted = devnet("default", "net");
     wanted.status.phase = DevnetPhase::Running;
     wanted.metadata.labels.insert("team".into(), "core".into());
@@ -38,7 +38,7 @@ pub(super) async fn what_is_put_is_got_back_stamped(make: Open) {
 }
 
 pub(super) async fn a_revision_is_never_given_twice_and_rises_with_each_write(make: Open) {
-    let Subject { store, .. } = open(make);
+    let Subject { _files, store, .. } = open(make);
     let first = store.commit(vec![Write::create(devnet("default", "a")), Write::create(devnet("default", "b"))]).await.unwrap();
     let deleted = store.commit(delete(Key::devnet("default", "b"), Expect::Any)).await.unwrap();
     let again = store.commit(vec![Write::create(devnet("default", "b"))]).await.unwrap();
@@ -48,7 +48,7 @@ pub(super) async fn a_revision_is_never_given_twice_and_rises_with_each_write(ma
 }
 
 pub(super) async fn creating_what_exists_is_refused(make: Open) {
-    let Subject { store, .. } = open(make);
+    let Subject { _files, store, .. } = open(make);
     store.commit(vec![Write::create(devnet("default", "net"))]).await.unwrap();
     let refused = store.commit(vec![Write::create(devnet("default", "net"))]).await;
     assert_eq!(refused, Err(StoreError::Exists(Key::devnet("default", "net"))));
@@ -56,13 +56,13 @@ pub(super) async fn creating_what_exists_is_refused(make: Open) {
 }
 
 pub(super) async fn updating_what_is_missing_is_refused(make: Open) {
-    let Subject { store, .. } = open(make);
+    let Subject { _files, store, .. } = open(make);
     let refused = store.commit(vec![Write::update(devnet("default", "net"))]).await;
     assert_eq!(refused, Err(StoreError::Missing(Key::devnet("default", "net"))));
 }
 
 pub(super) async fn an_update_of_an_old_revision_is_a_conflict(make: Open) {
-    let Subject { store, .. } = open(make);
+    let Subject { _files, store, .. } = open(make);
     let key = Key::devnet("default", "net");
     store.commit(vec![Write::create(devnet("default", "net"))]).await.unwrap();
     let seen = store.get(&key).await.unwrap().unwrap();
@@ -72,7 +72,7 @@ pub(super) async fn an_update_of_an_old_revision_is_a_conflict(make: Open) {
 }
 
 pub(super) async fn of_two_writers_with_one_revision_one_wins(make: Open) {
-    let Subject { store, .. } = open(make);
+    let Subject { _files, store, .. } = open(make);
     store.commit(vec![Write::create(devnet("default", "net"))]).await.unwrap();
     let seen = store.get(&Key::devnet("default", "net")).await.unwrap().unwrap();
     let racers = (0..8).map(|_| {
@@ -86,7 +86,7 @@ pub(super) async fn of_two_writers_with_one_revision_one_wins(make: Open) {
 }
 
 pub(super) async fn a_put_with_no_expectation_creates_and_replaces(make: Open) {
-    let Subject { store, .. } = open(make);
+    let Subject { _files, store, .. } = open(make);
     for plugin in ["one", "two"] {
         let mut object = devnet("default", "net");
         object.spec.plugin = plugin.into();
@@ -97,7 +97,7 @@ pub(super) async fn a_put_with_no_expectation_creates_and_replaces(make: Open) {
 }
 
 pub(super) async fn one_refused_write_undoes_the_whole_commit(make: Open) {
-    let Subject { store, .. } = open(make);
+    let Subject { _files, store, .. } = open(make);
     let before = store.commit(vec![Write::create(devnet("default", "a")), Write::create(validator("default", "a", 0))]).await.unwrap();
     let writes = vec![
         Write::create(devnet("default", "b")),
@@ -112,7 +112,7 @@ pub(super) async fn one_refused_write_undoes_the_whole_commit(make: Open) {
 }
 
 pub(super) async fn later_writes_of_a_commit_see_the_earlier_ones(make: Open) {
-    let Subject { store, .. } = open(make);
+    let Subject { _files, store, .. } = open(make);
     let writes = vec![
         Write::create(devnet("default", "net")),
         Write::create(validator("default", "net", 0)),
@@ -126,7 +126,7 @@ pub(super) async fn later_writes_of_a_commit_see_the_earlier_ones(make: Open) {
 }
 
 pub(super) async fn a_child_without_its_parent_is_refused(make: Open) {
-    let Subject { store, .. } = open(make);
+    let Subject { _files, store, .. } = open(make);
     let orphans: [(Object, Key); 4] = [
         (validator("default", "net", 0).into(), Key::devnet("default", "net")),
         (launch("default", "net/validator-0", "l1").into(), Key::node("default", "net/validator-0")),
@@ -141,7 +141,7 @@ pub(super) async fn a_child_without_its_parent_is_refused(make: Open) {
 }
 
 pub(super) async fn deleting_a_devnet_takes_all_that_it_owns_and_nothing_else(make: Open) {
-    let Subject { store, .. } = open(make);
+    let Subject { _files, store, .. } = open(make);
     for name in ["net", "net2"] {
         let writes: Vec<Write> = vec![
             Write::create(devnet("default", name)),
@@ -161,7 +161,7 @@ pub(super) async fn deleting_a_devnet_takes_all_that_it_owns_and_nothing_else(ma
 }
 
 pub(super) async fn deleting_a_node_takes_its_launches(make: Open) {
-    let Subject { store, .. } = open(make);
+    let Subject { _files, store, .. } = open(make);
     let mut writes: Vec<Write> = vec![Write::create(devnet("default", "net"))];
     for index in [1, 10] {
         writes.push(Write::create(validator("default", "net", index)));
@@ -175,7 +175,7 @@ pub(super) async fn deleting_a_node_takes_its_launches(make: Open) {
 }
 
 pub(super) async fn a_deletion_minds_its_expectation(make: Open) {
-    let Subject { store, .. } = open(make);
+    let Subject { _files, store, .. } = open(make);
     let key = Key::devnet("default", "net");
     assert_eq!(store.commit(delete(key.clone(), Expect::At(1))).await, Err(StoreError::Missing(key.clone())));
     store.commit(vec![Write::create(devnet("default", "net"))]).await.unwrap();
@@ -186,7 +186,7 @@ pub(super) async fn a_deletion_minds_its_expectation(make: Open) {
 }
 
 pub(super) async fn a_lease_is_unique_over_all_namespaces(make: Open) {
-    let Subject { store, .. } = open(make);
+    let Subject { _files, store, .. } = open(make);
     let writes: Vec<Write> = ["a", "b"].iter().map(|namespace| Write::create(devnet(namespace, "net"))).collect();
     store.commit(writes).await.unwrap();
     store.commit(vec![Write::create(lease("a", "net", "port/127.64.1.1/26657"))]).await.unwrap();
@@ -201,7 +201,7 @@ pub(super) async fn a_lease_is_unique_over_all_namespaces(make: Open) {
 }
 
 pub(super) async fn lists_are_selected_and_sorted_for_people(make: Open) {
-    let Subject { store, .. } = open(make);
+    let Subject { _files, store, .. } = open(make);
     let mut writes: Vec<Write> = Vec::new();
     for (namespace, name) in [("default", "b"), ("default", "a"), ("aa", "z")] {
         writes.push(Write::create(devnet(namespace, name)));
@@ -232,7 +232,7 @@ pub(super) async fn lists_are_selected_and_sorted_for_people(make: Open) {
 }
 
 pub(super) async fn a_list_of_several_kinds_has_them_one_after_the_other(make: Open) {
-    let Subject { store, .. } = open(make);
+    let Subject { _files, store, .. } = open(make);
     store.commit(vec![Write::create(devnet("default", "net")), Write::create(plan("default", "net"))]).await.unwrap();
     store.commit(vec![Write::create(validator("default", "net", 0))]).await.unwrap();
     let selector = Selector { kinds: vec![Kind::Plan, Kind::Devnet, Kind::Plan], ..Selector::default() };
@@ -241,7 +241,7 @@ pub(super) async fn a_list_of_several_kinds_has_them_one_after_the_other(make: O
 }
 
 pub(super) async fn created_at_is_set_once_and_kept(make: Open) {
-    let Subject { store, clock, .. } = open(make);
+    let Subject { _files, store, clock } = open(make);
     let key = Key::devnet("default", "net");
     store.commit(vec![Write::create(devnet("default", "net"))]).await.unwrap();
     clock.advance(Duration::from_secs(5));
@@ -257,7 +257,7 @@ pub(super) async fn created_at_is_set_once_and_kept(make: Open) {
 }
 
 pub(super) async fn meta_values_are_kept_and_replaced(make: Open) {
-    let Subject { store, .. } = open(make);
+    let Subject { _files, store, .. } = open(make);
     assert_eq!(store.meta_value("instance").await.unwrap(), None);
     store.set_meta_value("instance", "one").await.unwrap();
     store.set_meta_value("instance", "two").await.unwrap();
