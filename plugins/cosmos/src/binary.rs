@@ -9,7 +9,7 @@
 use dvb_plugin_sdk::pb;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 /// The oldest SDK whose genesis and configuration this plugin writes.
 pub const OLDEST: Version = Version { major: 0, minor: 47 };
@@ -111,7 +111,7 @@ pub fn probe(binary: &str, work_dir: &str, results: &[pb::JobResult]) -> Result<
 pub fn job(name: &str, binary: &str, arguments: &[&str], home: &str) -> pb::Job {
     let argv = std::iter::once(binary).chain(arguments.iter().copied()).chain(["--home", home]).map(str::to_owned).collect();
     // Cosmos binaries write ~/.<app> whatever --home says.
-    let env = HashMap::from([("HOME".to_owned(), home.to_owned())]);
+    let env = BTreeMap::from([("HOME".to_owned(), home.to_owned())]);
     pb::Job { name: name.into(), argv, env, cwd: String::new(), timeout_ms: 60_000, ok_codes: (0..=255).collect() }
 }
 

@@ -153,7 +153,7 @@ mod tests {
 
     #[test]
     fn the_signature_is_the_operators_and_its_s_is_low() {
-        let operator = Wallet::from_seed("s").unwrap().operator(0).unwrap();
+        let operator = Wallet::from_seed("s", "mynet-1").unwrap().operator(0).unwrap();
         let message = create_validator(&declaration(), &operator).unwrap();
         let document = sign_doc(&declaration(), &message, &operator).encode_to_vec();
         let json = signed(&declaration(), &operator).unwrap();
@@ -165,7 +165,7 @@ mod tests {
 
     #[test]
     fn a_genesis_transaction_keeps_its_bytes() {
-        let operator = Wallet::from_seed("s").unwrap().operator(0).unwrap();
+        let operator = Wallet::from_seed("s", "mynet-1").unwrap().operator(0).unwrap();
         insta::assert_json_snapshot!(signed(&declaration(), &operator).unwrap());
     }
 }

@@ -5,6 +5,7 @@
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use bip32::{ChildNumber, XPrv};
+use dvb_plugin_sdk::{Derivation, derive};
 use k256::ecdsa::{Signature, SigningKey, signature::Signer};
 use ripemd::Ripemd160;
 use serde_json::{Value, json};
@@ -37,13 +38,13 @@ pub enum Purpose {
 pub struct CometKey(ed25519_dalek::SigningKey);
 
 impl CometKey {
-    /// The key of the node with this short name (`validator-0`).
-    pub fn derive(seed: &str, purpose: Purpose, node: &str) -> Self {
+    /// The key of the node `<role>-<index>`.
+    pub fn derive(seed: &str, chain_id: &str, purpose: Purpose, role: &str, index: u32) -> Self {
         let purpose = match purpose {
-            Purpose::Consensus => "consensus",
-            Purpose::Node => "node",
+            Purpose::Consensus => "consensus-key",
+            Purpose::Node => "node-key",
         };
-        Self::from_secret(&derive_secret(seed, purpose, node))
+        Self::from_secret(&derive(seed, chain_id, Derivation { purpose, role, index }))
     }
 
     /// From the 32 secret bytes of RFC 8032.
@@ -93,8 +94,9 @@ pub struct Wallet {
 
 impl Wallet {
     /// 24 words that come from the devnet's seed.
-    pub fn from_seed(seed: &str) -> Result<Self, KeyError> {
-        Self::new(bip39::Mnemonic::from_entropy(&derive_secret(seed, "mnemonic", ""))?)
+    pub fn from_seed(seed: &str, chain_id: &str) -> Result<Self, KeyError> {
+        let entropy = derive(seed, chain_id, Derivation { purpose: "mnemonic", role: "account", index: 0 });
+        Self::new(bip39::Mnemonic::from_entropy(&entropy)?)
     }
 
     pub fn from_mnemonic(words: &str) -> Result<Self, KeyError> {
@@ -117,7 +119,7 @@ impl Wallet {
 
     fn new(mnemonic: bip39::Mnemonic) -> Result<Self, KeyError> {
         let seed = mnemonic.to_seed_normalized("");
-        let root = XPrv::new(seed).map_err(|source| KeyError::Derive { path: "m".into(), source })?;
+        let root = XPrv::new(&seed).map_err(|source| KeyError::Derive { path: "m".into(), source })?;
         let root = descend(root, &[(44, true), (COIN_TYPE, true)])?;
         Ok(Self { mnemonic, root })
     }
@@ -164,17 +166,6 @@ fn descend(mut key: XPrv, path: &[(u32, bool)]) -> Result<XPrv, KeyError> {
     Ok(key)
 }
 
-/// The seed comes last: what precedes it holds no NUL, so no two inputs give one string.
-fn derive_secret(seed: &str, purpose: &str, name: &str) -> [u8; 32] {
-    let mut hash = Sha256::new();
-    for part in ["devnetd/cosmos/1", purpose, name] {
-        hash.update(part);
-        hash.update([0]);
-    }
-    hash.update(seed);
-    hash.finalize().into()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -205,19 +196,20 @@ mod tests {
 
     #[test]
     fn keys_of_one_seed_differ_by_node_and_purpose_and_repeat() {
-        let keys: Vec<_> = ["validator-0", "validator-1", "fullnode-0"]
+        let key = |seed, purpose, role, index| CometKey::derive(seed, "mynet-1", purpose, role, index).public();
+        let keys: Vec<_> = [("validator", 0), ("validator", 1), ("fullnode", 0)]
             .iter()
-            .flat_map(|n| [Purpose::Consensus, Purpose::Node].map(|p| CometKey::derive("s", p, n).public()))
+            .flat_map(|(role, index)| [Purpose::Consensus, Purpose::Node].map(|purpose| key("s", purpose, role, *index)))
             .collect();
         let unique: std::collections::BTreeSet<_> = keys.iter().collect();
         assert_eq!(unique.len(), keys.len());
-        assert_eq!(keys[0], CometKey::derive("s", Purpose::Consensus, "validator-0").public());
-        assert_ne!(keys[0], CometKey::derive("t", Purpose::Consensus, "validator-0").public());
+        assert_eq!(keys[0], key("s", Purpose::Consensus, "validator", 0));
+        assert_ne!(keys[0], key("t", Purpose::Consensus, "validator", 0));
     }
 
     #[test]
     fn operators_and_accounts_never_share_a_key() {
-        let wallet = Wallet::from_seed("any text").unwrap();
+        let wallet = Wallet::from_seed("any text", "mynet-1").unwrap();
         assert_ne!(wallet.account(0).unwrap().address(), wallet.operator(0).unwrap().address());
         assert_eq!(wallet.mnemonic().split(' ').count(), 24);
         assert_eq!(Wallet::from_mnemonic(&wallet.mnemonic()).unwrap().account(3).unwrap().address(), wallet.account(3).unwrap().address());

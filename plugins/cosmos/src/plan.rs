@@ -21,7 +21,7 @@ const PORTS: [(&str, u32, &str); 4] = [("rpc", 26657, "http"), ("p2p", 26656, "t
 pub fn nodes(devnet: &pb::DevnetContext, chain: &Chain) -> Vec<pb::PlannedNode> {
     let validators = (0..devnet.validators).map(|index| ("validator", index));
     let full_nodes = (0..devnet.full_nodes).map(|index| ("fullnode", index));
-    validators.chain(full_nodes).map(|(role, index)| node(&devnet.seed, chain, role, index)).collect()
+    validators.chain(full_nodes).map(|(role, index)| node(devnet, chain, role, index)).collect()
 }
 
 /// Everything that is wrong with the spec, each with its field.
@@ -77,10 +77,11 @@ pub fn parse_patch(patch: &str) -> Result<Option<serde_json::Value>, String> {
     Ok(Some(patch))
 }
 
-fn node(seed: &str, chain: &Chain, role: &str, index: u32) -> pb::PlannedNode {
+fn node(devnet: &pb::DevnetContext, chain: &Chain, role: &str, index: u32) -> pb::PlannedNode {
     let name = format!("{role}-{index}");
     let signs = role == "validator";
-    let consensus_key = if signs { hex::encode(CometKey::derive(seed, Purpose::Consensus, &name).public()) } else { String::new() };
+    let key = || CometKey::derive(&devnet.seed, &devnet.chain_id, Purpose::Consensus, role, index);
+    let consensus_key = if signs { hex::encode(key().public()) } else { String::new() };
     let ports = PORTS.iter().filter(|(name, ..)| *name != "api" || chain.serves_rest_anywhere());
     let port = |(name, port, scheme): &(&str, u32, &str)| pb::PortSpec {
         name: (*name).into(),

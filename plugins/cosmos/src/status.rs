@@ -1,22 +1,19 @@
 //! How a node is: what its RPC says, read into the protocol's words. The reading is pure; `of` fetches.
 //!
 //! ```text
-//! no answer ──► not ready ──RPC answers──► catching up ──in step with its peers──► ready      (no new block needed)
-//!                                                                  upgrade's height stored, not applied ──► sick
+//! no answer (an error) ──RPC answers──► catching up ──in step with its peers──► ready      (no new block needed)
+//!                                              any of them, upgrade's height stored, not applied ──► sick
 //! ```
 
 use crate::{classify, rpc};
 use dvb_plugin_sdk::pb;
 use serde_json::Value;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 /// Fetches and reads. `expected_id` is the node's p2p id, `address` its RPC.
-pub async fn of(node: &pb::NodeRef, address: &str, expected_id: &str) -> pb::NodeStatus {
+pub async fn of(node: &pb::NodeRef, address: &str, expected_id: &str) -> Result<pb::NodeStatus, rpc::RpcError> {
     let (status, net) = tokio::join!(rpc::call(address, "status"), rpc::call(address, "net_info"));
-    let status = match status {
-        Ok(status) => status,
-        Err(error) => return pb::NodeStatus { message: error.to_string(), ..pb::NodeStatus::default() },
-    };
+    let status = status?;
     let chain_id = node.devnet.as_ref().map(|d| d.chain_id.as_str()).unwrap_or_default();
     let mut read = read_status(&status, net.as_ref().unwrap_or(&Value::Null), chain_id, expected_id);
     let home = node.node.as_ref().map(|n| n.home_dir.as_str()).unwrap_or_default();
@@ -26,7 +23,7 @@ pub async fn of(node: &pb::NodeRef, address: &str, expected_id: &str) -> pb::Nod
     {
         read = halted(read, &plan);
     }
-    read
+    Ok(read)
 }
 
 /// The newest block that the node has stored.
@@ -71,7 +68,7 @@ fn read_status(status: &Value, net: &Value, chain_id: &str, expected_id: &str) -
         peers: u32::try_from(peers).unwrap_or(u32::MAX),
         catching_up,
         message,
-        details: HashMap::from(details.map(|(key, value)| (key.to_owned(), value))),
+        details: BTreeMap::from(details.map(|(key, value)| (key.to_owned(), value))),
         ..pb::NodeStatus::default()
     }
 }
