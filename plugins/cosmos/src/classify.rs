@@ -1,7 +1,8 @@
 //! Why a node ended, from its last lines; and what to do about it.
 //!
 //! A Cosmos binary names its end in one line: `panic: ...`, `ERR failure when running app err=...` (0.50 and later) or
-//! `Error: ...` (0.47), often before sixty lines of usage. Only such lines decide; what a healthy node logs never does.
+//! `Error: ...` (0.47), often before sixty lines of usage. A panic's text may go over many lines, up to its stack. Only such
+//! passages decide; what a healthy node logs never does. The host waits 300 ms, so of each line only its beginning is read.
 
 use dvb_plugin_sdk::pb;
 use regex::Regex;
@@ -12,6 +13,8 @@ static UPGRADE: LazyLock<Regex> =
     LazyLock::new(|| Regex::new(r#"UPGRADE \\?"([^"\\]+)\\?" NEEDED at (height|time): (\d+)"#).expect("a constant pattern that tests use"));
 
 const LONGEST_MESSAGE: usize = 600;
+const LONGEST_LINE: usize = 2048;
+const GENESIS_REMEDY: &str = "the chain refuses this genesis: look at spec.genesis.patch, then `reset`";
 
 struct Rule {
     class: &'static str,
@@ -58,7 +61,7 @@ const RULES: &[Rule] = &[
             "error reading GenesisDoc",
             "couldn't read GenesisDoc file",
         ],
-        remedy: "the chain refuses this genesis, or the data belongs to another one: look at spec.genesis.patch, then `reset`",
+        remedy: GENESIS_REMEDY,
     },
     Rule {
         class: "bad-flag",
@@ -76,23 +79,24 @@ const RULES: &[Rule] = &[
 
 /// Decides by the lines; signals and exit codes alone say nothing about a chain.
 pub fn classify(request: &pb::ClassifyExitRequest) -> pb::ExitClass {
-    let lines: Vec<String> = request.log_tail.iter().map(|line| plain(line)).collect();
+    let lines: Vec<String> = request.log_tail.iter().map(|line| text(line)).collect();
     if request.oom_killed {
         return found("oom", last_said(&lines), "raise spec.resources.memory");
     }
     if let Some(class) = upgrade_needed(&lines) {
         return class;
     }
-    let fatal: Vec<&String> = lines.iter().filter(|line| is_fatal(line)).collect();
+    let passages = fatal_passages(&lines);
     for rule in RULES {
-        if let Some(line) = fatal.iter().find(|line| rule.texts.iter().any(|text| line.contains(text))) {
+        if let Some(line) = passages.iter().flat_map(|p| *p).find(|line| rule.texts.iter().any(|text| line.contains(text))) {
             return found(rule.class, line, rule.remedy);
         }
     }
-    match fatal.first() {
-        Some(line) if is_panic(line) => found("panic", line, "the stack is in the node's log"),
-        Some(line) => found("unknown", line, ""),
-        None => found("unknown", last_said(&lines), ""),
+    match passages.first() {
+        Some(passage) if stack_is_of_genesis(&lines) => found("genesis-mismatch", passage.last().map_or("", String::as_str), GENESIS_REMEDY),
+        Some([line, ..]) if !line.contains(RETURNED_ERROR) && !line.starts_with("Error:") => found("panic", line, "the stack is in the node's log"),
+        Some([line, ..]) => found("unknown", line, ""),
+        _ => found("unknown", last_said(&lines), ""),
     }
 }
 
@@ -101,9 +105,9 @@ pub fn upgrade_remedy(name: &str) -> String {
     format!("give the node a binary that has the upgrade handler \"{name}\", then start it")
 }
 
-/// One line of a log without colours; bytes that are no UTF-8 are replaced.
+/// One line of a log without colours; bytes that are no UTF-8 are replaced, and what is beyond reading is cut off.
 pub fn plain(line: &[u8]) -> String {
-    anstream::adapter::strip_str(&String::from_utf8_lossy(line)).to_string().trim_end().to_owned()
+    anstream::adapter::strip_str(&text(line)).to_string().trim_end().to_owned()
 }
 
 /// At most a few hundred characters: stacks and dumps belong into the log.
@@ -115,17 +119,62 @@ pub fn shorten(line: &str) -> String {
 }
 
 fn upgrade_needed(lines: &[String]) -> Option<pb::ExitClass> {
-    let (line, captures) = lines.iter().find_map(|line| Some((line, UPGRADE.captures(line)?)))?;
+    let telling = lines.iter().filter(|line| line.contains("NEEDED at"));
+    let (line, captures) = telling.map(|line| (line, UPGRADE.captures(line))).find_map(|(line, found)| Some((line, found?)))?;
     // A skipped or finished upgrade is not logged in these words, so the plan is the one that stopped the node.
     Some(found("upgrade-needed", line, &upgrade_remedy(&captures[1])))
 }
 
-fn is_fatal(line: &str) -> bool {
-    is_panic(line) || line.starts_with("Error:") || line.contains("failure when running app")
+/// The lines in which the node names its end: one line of an error, or a panic's text up to its stack.
+fn fatal_passages(lines: &[String]) -> Vec<&[String]> {
+    let stack_after = |from: usize| from + lines[from..].iter().position(|l| l.is_empty() || is_stack(l)).unwrap_or(lines.len() - from);
+    let mut passages = Vec::new();
+    let mut at = 0;
+    while at < lines.len() {
+        let end = match &lines[at] {
+            line if is_panic(line) => stack_after(at + 1),
+            line if line.starts_with("Error:") || head(line).contains(RETURNED_ERROR) => at + 1,
+            _ => at,
+        };
+        if end > at {
+            passages.push(&lines[at..end]);
+        }
+        at = end.max(at + 1);
+    }
+    // The tail may begin within a long panic: then all before the stack belongs to it.
+    match lines.iter().position(|line| is_stack(line)) {
+        Some(stack) if passages.is_empty() && stack > 0 => vec![&lines[..stack]],
+        _ => passages,
+    }
 }
 
+/// 0.50 and later log the error that ended `start`.
+const RETURNED_ERROR: &str = "failure when running app";
+
 fn is_panic(line: &str) -> bool {
-    line.starts_with("panic:") || line.starts_with("fatal error:") || line.contains("CONSENSUS FAILURE!!!") || line.starts_with("[signal SIG")
+    line.starts_with("panic:") || line.starts_with("fatal error:") || line.starts_with("[signal SIG") || head(line).contains("CONSENSUS FAILURE!!!")
+}
+
+fn is_stack(line: &str) -> bool {
+    line.starts_with("goroutine ") && line.ends_with(':')
+}
+
+/// Whatever the words, a panic while the genesis is run is the genesis's fault.
+fn stack_is_of_genesis(lines: &[String]) -> bool {
+    lines.iter().any(|line| head(line).contains(".InitGenesis("))
+}
+
+/// Where a log line says what it is about.
+fn head(line: &str) -> &str {
+    beginning(line, 300)
+}
+
+fn text(line: &[u8]) -> String {
+    String::from_utf8_lossy(&line[..line.len().min(LONGEST_LINE)]).trim_end().to_owned()
+}
+
+fn beginning(line: &str, bytes: usize) -> &str {
+    &line[..line.floor_char_boundary(bytes)]
 }
 
 fn last_said(lines: &[String]) -> &str {
@@ -134,8 +183,11 @@ fn last_said(lines: &[String]) -> &str {
 
 fn found(class: &str, line: &str, remedy: &str) -> pb::ExitClass {
     // The stack that a consensus failure carries in its line tells nothing to the reader of one line.
-    let line = line.split(" stack=").next().unwrap_or(line);
-    pb::ExitClass { class: class.into(), message: shorten(line.trim()), remedy: remedy.into() }
+    let line = plain(line.as_bytes());
+    let line = line.split(" stack=").next().unwrap_or(&line);
+    // The last line of a panic about a transaction begins with the end of its JSON.
+    let line = line.trim().trim_start_matches("}': ");
+    pb::ExitClass { class: class.into(), message: shorten(line), remedy: remedy.into() }
 }
 
 #[cfg(test)]
@@ -194,6 +246,20 @@ mod tests {
     #[test]
     fn an_app_hash_that_differs_is_recognised() {
         check("panic: Failed to process committed block (7:AB): wrong Block.Header.AppHash.  Expected 0A, got 0B", "app-hash");
+    }
+
+    #[test]
+    fn a_panic_of_many_lines_is_read_up_to_its_stack_also_when_its_beginning_is_lost() {
+        let panic = "panic: failed to execute DeliverTx for '{\n  \"body\": {\n }': signature verification failed; please verify account number (0) and \
+            chain-id (it-9): unauthorized\n\ngoroutine 1 [running]:\nx/genutil.AppModule.InitGenesis({{_}})";
+        let lines: Vec<&[u8]> = panic.lines().map(str::as_bytes).collect();
+        for from in 0..=2 {
+            let got = classify_lines(&lines[from..]);
+            assert_eq!(got.class, "genesis-mismatch");
+            assert!(got.message.starts_with("signature verification failed"), "{}", got.message);
+        }
+        let other = classify_lines(&[b"panic: a module's own words", b"", b"goroutine 1 [running]:", b"x/foo.AppModule.InitGenesis({{_}})"]);
+        assert_eq!((other.class.as_str(), other.message.as_str()), ("genesis-mismatch", "panic: a module's own words"));
     }
 
     #[test]

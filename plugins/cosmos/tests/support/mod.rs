@@ -11,7 +11,7 @@ use std::{
 };
 
 /// The binary to test with, or nothing and the reason on the test's output.
-pub fn wasmd(test: &str) -> Option<String> {
+pub(crate) fn wasmd(test: &str) -> Option<String> {
     match std::env::var("DVB_TEST_WASMD") {
         Ok(path) if Path::new(&path).is_absolute() => Some(path),
         Ok(path) => panic!("DVB_TEST_WASMD must be an absolute path, not {path}"),
@@ -23,18 +23,18 @@ pub fn wasmd(test: &str) -> Option<String> {
 }
 
 /// A devnet's folders and context; the folders go away with it.
-pub struct Net {
-    pub dir: tempfile::TempDir,
-    pub devnet: pb::DevnetContext,
-    pub nodes: Vec<pb::PlacedNode>,
-    pub reply: pb::GenerateGenesisResponse,
+pub(crate) struct Net {
+    pub(crate) dir: tempfile::TempDir,
+    pub(crate) devnet: pb::DevnetContext,
+    pub(crate) nodes: Vec<pb::PlacedNode>,
+    pub(crate) reply: pb::GenerateGenesisResponse,
     /// From the end of the `init` job to the last file.
-    pub generation: Duration,
+    pub(crate) generation: Duration,
 }
 
 impl Net {
     /// Initialize, PlanNodes and GenerateGenesis with their jobs, then staging moved into place.
-    pub async fn make(binary: &str, validators: u32, full_nodes: u32) -> Self {
+    pub(crate) async fn make(binary: &str, validators: u32, full_nodes: u32) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let mut devnet = pb::DevnetContext {
             name: "it".into(),
@@ -62,18 +62,18 @@ impl Net {
         Self { dir, devnet, nodes, reply, generation }
     }
 
-    pub async fn launch_plan(&self, node: &str) -> pb::LaunchPlan {
+    pub(crate) async fn launch_plan(&self, node: &str) -> pb::LaunchPlan {
         let shared_dir = text(&self.dir.path().join("home/shared"));
         let request = pb::StartNodeRequest { devnet: Some(self.devnet.clone()), nodes: self.nodes.clone(), node: node.into(), shared_dir };
         Cosmos.start_node(request).await.unwrap()
     }
 
-    pub fn node_ref(&self, index: usize) -> pb::NodeRef {
+    pub(crate) fn node_ref(&self, index: usize) -> pb::NodeRef {
         pb::NodeRef { devnet: Some(self.devnet.clone()), node: Some(self.nodes[index].clone()) }
     }
 
     /// Starts a node as its plan says, with further arguments; its output goes to `<log>`.
-    pub async fn start(&self, node: &str, more: &[&str], log: &Path) -> Running {
+    pub(crate) async fn start(&self, node: &str, more: &[&str], log: &Path) -> Running {
         let plan = self.launch_plan(node).await;
         let output = File::create(log).unwrap();
         let mut command = command(&plan.argv[0]);
@@ -83,16 +83,16 @@ impl Net {
 }
 
 /// A child that dies with this value, whatever became of the test.
-pub struct Running(Child);
+pub(crate) struct Running(Child);
 
 impl Running {
-    pub fn signal(&self, signal: nix::sys::signal::Signal) {
+    pub(crate) fn signal(&self, signal: nix::sys::signal::Signal) {
         let pid = nix::unistd::Pid::from_raw(self.0.id().try_into().unwrap());
         nix::sys::signal::kill(pid, signal).unwrap();
     }
 
     /// Waits for the end. std has no wait with a limit, so this looks every 10 ms.
-    pub async fn ended(&mut self, limit: Duration) -> ExitStatus {
+    pub(crate) async fn ended(&mut self, limit: Duration) -> ExitStatus {
         let begun = Instant::now();
         loop {
             if let Some(status) = self.0.try_wait().unwrap() {
@@ -111,7 +111,7 @@ impl Drop for Running {
     }
 }
 
-pub async fn initialize(devnet: &pb::DevnetContext, work: &Path) -> Vec<u8> {
+pub(crate) async fn initialize(devnet: &pb::DevnetContext, work: &Path) -> Vec<u8> {
     fs::create_dir_all(work).unwrap();
     let mut request = pb::InitializeRequest { devnet: Some(devnet.clone()), work_dir: text(work), ..Default::default() };
     loop {
@@ -124,7 +124,7 @@ pub async fn initialize(devnet: &pb::DevnetContext, work: &Path) -> Vec<u8> {
 }
 
 /// The reply and how long everything took after `init`.
-pub async fn generate(devnet: &pb::DevnetContext, nodes: &[pb::PlacedNode], staging: &Path) -> (pb::GenerateGenesisResponse, Duration) {
+pub(crate) async fn generate(devnet: &pb::DevnetContext, nodes: &[pb::PlacedNode], staging: &Path) -> (pb::GenerateGenesisResponse, Duration) {
     fs::create_dir_all(staging).unwrap();
     let mut request =
         pb::GenerateGenesisRequest { devnet: Some(devnet.clone()), nodes: nodes.to_vec(), staging_dir: text(staging), ..Default::default() };
@@ -137,7 +137,7 @@ pub async fn generate(devnet: &pb::DevnetContext, nodes: &[pb::PlacedNode], stag
     (reply, begun.elapsed())
 }
 
-pub fn place(node: &pb::PlannedNode, subnet: &str, index: usize, home: &Path) -> pb::PlacedNode {
+pub(crate) fn place(node: &pb::PlannedNode, subnet: &str, index: usize, home: &Path) -> pb::PlacedNode {
     pb::PlacedNode {
         name: node.name.clone(),
         role: node.role.clone(),
@@ -149,7 +149,7 @@ pub fn place(node: &pb::PlannedNode, subnet: &str, index: usize, home: &Path) ->
 }
 
 /// A /24 in 127.64.0.0/10 where nobody listens on the ports of a Cosmos node.
-pub fn free_subnet() -> String {
+pub(crate) fn free_subnet() -> String {
     loop {
         let subnet = format!("127.{}.{}", rand::random_range(64..=127), rand::random_range(1..=254));
         if [26656, 26657, 9090, 1317].iter().all(|port| TcpListener::bind((format!("{subnet}.1"), *port)).is_ok()) {
@@ -158,7 +158,7 @@ pub fn free_subnet() -> String {
     }
 }
 
-pub fn text(path: &Path) -> String {
+pub(crate) fn text(path: &Path) -> String {
     path.to_str().unwrap().to_owned()
 }
 
