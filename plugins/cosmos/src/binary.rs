@@ -208,7 +208,8 @@ mod tests {
     use super::*;
     use std::path::Path;
 
-    const VERSION: &str = r#"{"name":"","version":"1.2","cosmos_sdk_version":"v0.50.11","build_deps":["a/b@v1","github.com/cometbft/cometbft@v0.38.15"]}"#;
+    const VERSION: &str =
+        r#"{"name":"","version":"1.2","cosmos_sdk_version":"v0.50.11","build_deps":["a/b@v1","github.com/cometbft/cometbft@v0.38.15"]}"#;
     const FORMATS: &str = concat!(
         r#"{"formats":["wasm1qqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqel32wk","wasmpub1qqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqq6n7pmk","#,
         r#""wasmvaloper1qqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqvrykqv"]}"#

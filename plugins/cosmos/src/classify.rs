@@ -25,7 +25,11 @@ struct Rule {
 
 /// First match wins.
 const RULES: &[Rule] = &[
-    Rule { class: "upgrade-needed", texts: &["BINARY UPDATED BEFORE TRIGGER"], remedy: "go back to the binary that ran before; the upgrade's height is not reached yet" },
+    Rule {
+        class: "upgrade-needed",
+        texts: &["BINARY UPDATED BEFORE TRIGGER"],
+        remedy: "go back to the binary that ran before; the upgrade's height is not reached yet",
+    },
     Rule {
         class: "upgrade-needed",
         texts: &["mismatch root store's version", "failed to load store: wanted to load target"],
@@ -65,7 +69,15 @@ const RULES: &[Rule] = &[
     },
     Rule {
         class: "bad-flag",
-        texts: &["unknown flag", "unknown shorthand flag", "unknown command", "flag needs an argument", "invalid argument", "accepts at most", "accepts 0 arg"],
+        texts: &[
+            "unknown flag",
+            "unknown shorthand flag",
+            "unknown command",
+            "flag needs an argument",
+            "invalid argument",
+            "accepts at most",
+            "accepts 0 arg",
+        ],
         remedy: "correct spec.nodes[].args",
     },
     Rule {
@@ -239,8 +251,14 @@ mod tests {
             assert_eq!(got.class, "upgrade-needed", "{line}");
             assert!(got.remedy.contains("\"v0.50\"") && !got.message.contains("stack="), "{got:?}");
         }
-        check("panic: version of store circuit mismatch root store's version; expected 0 got 5; new stores should be added using StoreUpgrades", "upgrade-needed");
-        check(r#"5:45AM ERR failure when running app err="failed to load store: wanted to load target 83 but only found up to 37""#, "upgrade-needed");
+        check(
+            "panic: version of store circuit mismatch root store's version; expected 0 got 5; new stores should be added using StoreUpgrades",
+            "upgrade-needed",
+        );
+        check(
+            r#"5:45AM ERR failure when running app err="failed to load store: wanted to load target 83 but only found up to 37""#,
+            "upgrade-needed",
+        );
     }
 
     #[test]
@@ -264,7 +282,11 @@ mod tests {
 
     #[test]
     fn words_of_a_healthy_node_decide_nothing() {
-        let got = classify_lines(&[b"5:45AM ERR dialing peer err=\"bind: address already in use\"", b"5:45AM INF fee payer address: x does not exist", b""]);
+        let got = classify_lines(&[
+            b"5:45AM ERR dialing peer err=\"bind: address already in use\"",
+            b"5:45AM INF fee payer address: x does not exist",
+            b"",
+        ]);
         assert_eq!((got.class.as_str(), got.message.as_str()), ("unknown", "5:45AM INF fee payer address: x does not exist"));
         assert_eq!(classify_lines(&[]).message, "it said nothing");
     }

@@ -34,6 +34,9 @@ pub enum ConfigError {
     Port { node: String, port: &'static str },
 }
 
+/// Settings as the user writes them, sections as objects.
+pub type Settings = serde_json::Map<String, Json>;
+
 /// The chain's default files.
 pub struct Templates {
     documents: [DocumentMut; 3],
@@ -86,7 +89,7 @@ impl Templates {
 }
 
 /// Index into [`FILES`] and settings of each file that the overrides name; the error says what is wrong.
-pub fn parse_overrides(overrides: &str) -> Result<Vec<(usize, serde_json::Map<String, Json>)>, String> {
+pub fn parse_overrides(overrides: &str) -> Result<Vec<(usize, Settings)>, String> {
     if overrides.trim().is_empty() {
         return Ok(Vec::new());
     }
@@ -123,10 +126,8 @@ pub fn peers_of(index: usize, nodes: usize) -> Vec<usize> {
 fn set_comet(doc: &mut DocumentMut, network: &Network<'_>, index: usize) -> Result<(), ConfigError> {
     let node = &network.nodes[index];
     let count = network.nodes.len();
-    let peers: Result<Vec<_>, _> = peers_of(index, count)
-        .into_iter()
-        .map(|j| Ok(format!("{}@{}", network.node_ids[j], address(&network.nodes[j], "p2p")?)))
-        .collect();
+    let peers: Result<Vec<_>, _> =
+        peers_of(index, count).into_iter().map(|j| Ok(format!("{}@{}", network.node_ids[j], address(&network.nodes[j], "p2p")?))).collect();
     set(doc, "moniker", node.name.as_str());
     set(doc, "rpc.laddr", format!("tcp://{}", address(node, "rpc")?));
     // Both would want ports that nobody leased.
@@ -209,7 +210,7 @@ fn replace(slot: &mut Value, mut value: Value) {
 }
 
 /// Merges settings as RFC 7396 does: objects are merged, null removes, all else replaces. New keys are added.
-fn merge(table: &mut Table, settings: &serde_json::Map<String, Json>) -> Result<(), String> {
+fn merge(table: &mut Table, settings: &Settings) -> Result<(), String> {
     for (key, setting) in settings {
         match (table.get_mut(key), setting) {
             (_, Json::Null) => {
@@ -276,7 +277,8 @@ allow_duplicate_ip = false
 timeout_commit = "5s"
 timeout_propose = "3s"
 "#;
-    const APP: &str = "minimum-gas-prices = \"\"\n[api]\nenable = false\naddress = \"tcp://localhost:1317\"\n[grpc]\nenable = true\naddress = \"localhost:9090\"\n";
+    const APP: &str =
+        "minimum-gas-prices = \"\"\n[api]\nenable = false\naddress = \"tcp://localhost:1317\"\n[grpc]\nenable = true\naddress = \"localhost:9090\"\n";
     const CLIENT: &str = "chain-id = \"\"\nkeyring-backend = \"os\"\nnode = \"tcp://localhost:26657\"\n";
 
     fn templates() -> Templates {
@@ -305,7 +307,10 @@ timeout_propose = "3s"
 
     #[test]
     fn overrides_are_merged_last_and_may_add_settings() {
-        let text = &render(r#"{"config.toml": {"p2p": {"pex": true, "seeds": ["a", 1]}, "consensus": {"timeout_propose": null}, "new": {"x": 1.5}}}"#).unwrap()[0].1;
+        let text =
+            &render(r#"{"config.toml": {"p2p": {"pex": true, "seeds": ["a", 1]}, "consensus": {"timeout_propose": null}, "new": {"x": 1.5}}}"#)
+                .unwrap()[0]
+                .1;
         let document: DocumentMut = text.parse().unwrap();
         assert_eq!(document["p2p"]["pex"].as_bool(), Some(true));
         assert_eq!(document["p2p"]["seeds"].to_string().trim(), r#"["a", 1]"#);

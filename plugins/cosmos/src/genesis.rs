@@ -15,7 +15,8 @@ const EXPEDITED_VOTING_PERIOD: &str = "5s";
 const DEPOSIT_PERIOD: &str = "60s";
 /// Blocks over which missed signatures count. The default of 100 would jail a node that is down for a minute.
 const SIGNED_BLOCKS_WINDOW: u64 = 10_000;
-const JAIL_DURATION: &str = "10s";
+/// The least that the SDK takes for valid.
+const JAIL_DURATION: &str = "60s";
 
 #[derive(Debug, thiserror::Error)]
 pub enum GenesisError {
@@ -74,15 +75,15 @@ pub fn complete(mut genesis: Value, additions: Additions<'_>) -> Result<Value, G
     tolerate_downtime(state);
     make_room(state, validators);
     if let Some(patch) = additions.patch {
-        json_patch::merge(&mut genesis, patch);
+        dvb_plugin_sdk::merge(&mut genesis, patch);
     }
     Ok(genesis)
 }
 
 fn fund(state: &mut Map<String, Value>, addresses: &[String], denom: &str) -> Result<(), GenesisError> {
-    let accounts = addresses.iter().map(|address| {
-        json!({"@type": "/cosmos.auth.v1beta1.BaseAccount", "address": address, "pub_key": null, "account_number": "0", "sequence": "0"})
-    });
+    let accounts = addresses.iter().map(
+        |address| json!({"@type": "/cosmos.auth.v1beta1.BaseAccount", "address": address, "pub_key": null, "account_number": "0", "sequence": "0"}),
+    );
     list(section(state, &["auth"])?, "accounts").extend(accounts);
     let balances = addresses.iter().map(|address| json!({"address": address, "coins": [{"denom": denom, "amount": BALANCE.to_string()}]}));
     let bank = section(state, &["bank"])?;

@@ -17,8 +17,8 @@ const MOST_ACCOUNTS: u32 = 10_000;
 /// The name of a port, its standard number and its endpoint's scheme. All are bound to the address that they are told.
 const PORTS: [(&str, u32, &str); 4] = [("rpc", 26657, "http"), ("p2p", 26656, "tcp"), ("grpc", 9090, "grpc"), ("api", 1317, "http")];
 
-/// Validators first, then full nodes.
-pub fn nodes(devnet: &pb::DevnetContext, chain: &Chain) -> Vec<pb::PlannedNode> {
+/// Validators first, then full nodes. As long as nobody has looked at the binary, the usual ports.
+pub fn nodes(devnet: &pb::DevnetContext, chain: Option<&Chain>) -> Vec<pb::PlannedNode> {
     let validators = (0..devnet.validators).map(|index| ("validator", index));
     let full_nodes = (0..devnet.full_nodes).map(|index| ("fullnode", index));
     validators.chain(full_nodes).map(|(role, index)| node(devnet, chain, role, index)).collect()
@@ -34,7 +34,11 @@ pub fn violations(devnet: &pb::DevnetContext) -> Vec<pb::Violation> {
         refuse("spec.chainId", message, "use letters, digits, `.`, `_` and `-`, such as mynet-1");
     }
     if !devnet.network.is_empty() {
-        refuse("spec.network", format!("the cosmos plugin has no network profile `{}`", devnet.network), "leave it out; the binary says what the chain is");
+        refuse(
+            "spec.network",
+            format!("the cosmos plugin has no network profile `{}`", devnet.network),
+            "leave it out; the binary says what the chain is",
+        );
     }
     if devnet.validators == 0 {
         refuse("spec.validators", "a chain needs at least one validator".into(), "4");
@@ -77,12 +81,12 @@ pub fn parse_patch(patch: &str) -> Result<Option<serde_json::Value>, String> {
     Ok(Some(patch))
 }
 
-fn node(devnet: &pb::DevnetContext, chain: &Chain, role: &str, index: u32) -> pb::PlannedNode {
+fn node(devnet: &pb::DevnetContext, chain: Option<&Chain>, role: &str, index: u32) -> pb::PlannedNode {
     let name = format!("{role}-{index}");
     let signs = role == "validator";
     let key = || CometKey::derive(&devnet.seed, &devnet.chain_id, Purpose::Consensus, role, index);
     let consensus_key = if signs { hex::encode(key().public()) } else { String::new() };
-    let ports = PORTS.iter().filter(|(name, ..)| *name != "api" || chain.serves_rest_anywhere());
+    let ports = PORTS.iter().filter(|(name, ..)| *name != "api" || chain.is_none_or(Chain::serves_rest_anywhere));
     let port = |(name, port, scheme): &(&str, u32, &str)| pb::PortSpec {
         name: (*name).into(),
         port: *port,
@@ -122,12 +126,20 @@ mod tests {
     }
 
     fn devnet() -> pb::DevnetContext {
-        pb::DevnetContext { chain_id: "mynet-1".into(), validators: 4, full_nodes: 1, accounts: 10, block_time_ms: 1000, seed: "s".into(), ..Default::default() }
+        pb::DevnetContext {
+            chain_id: "mynet-1".into(),
+            validators: 4,
+            full_nodes: 1,
+            accounts: 10,
+            block_time_ms: 1000,
+            seed: "s".into(),
+            ..Default::default()
+        }
     }
 
     #[test]
     fn four_validators_and_a_full_node_have_standard_ports_and_only_validators_sign() {
-        let nodes = nodes(&devnet(), &chain("v0.50.11"));
+        let nodes = nodes(&devnet(), Some(&chain("v0.50.11")));
         let names: Vec<_> = nodes.iter().map(|n| n.name.as_str()).collect();
         assert_eq!(names, ["validator-0", "validator-1", "validator-2", "validator-3", "fullnode-0"]);
         let ports: Vec<_> = nodes[0].ports.iter().map(|p| (p.name.as_str(), p.port, p.wildcard)).collect();
@@ -138,7 +150,7 @@ mod tests {
 
     #[test]
     fn sdk_0_47_has_no_rest_port_since_it_would_answer_503_there() {
-        assert!(nodes(&devnet(), &chain("v0.47.5")).iter().all(|n| n.ports.iter().all(|p| p.name != "api")));
+        assert!(nodes(&devnet(), Some(&chain("v0.47.5"))).iter().all(|n| n.ports.iter().all(|p| p.name != "api")));
     }
 
     #[test]

@@ -57,7 +57,8 @@ impl Plugin for Cosmos {
     async fn plan_nodes(&self, request: pb::PlanNodesRequest) -> Result<pb::PlanNodesResponse> {
         let devnet = request.devnet.unwrap_or_default();
         refuse_violations(&devnet)?;
-        Ok(pb::PlanNodesResponse { nodes: plan::nodes(&devnet, &Chain::from_state(&devnet.initialized)?) })
+        let chain = if devnet.initialized.is_empty() { None } else { Some(Chain::from_state(&devnet.initialized)?) };
+        Ok(pb::PlanNodesResponse { nodes: plan::nodes(&devnet, chain.as_ref()) })
     }
 
     async fn generate_genesis(&self, request: pb::GenerateGenesisRequest) -> Result<pb::GenerateGenesisResponse> {

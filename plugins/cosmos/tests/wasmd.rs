@@ -1,5 +1,7 @@
 //! The plugin on a real wasmd: networks that make blocks, exits that are understood, bytes that repeat.
 
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "clippy.toml allows both in tests, but sees only functions marked so")]
+
 mod support;
 
 use dvb_plugin_cosmos::plugin::Cosmos;
@@ -70,6 +72,21 @@ async fn exits_of_a_real_node_are_classified_by_what_it_printed() {
     let other = fs::read_to_string(&genesis).unwrap().replace("it-1", "it-2");
     fs::write(&genesis, other).unwrap();
     assert_eq!(exit_class(&net, "validator-0", &[]).await, "genesis-mismatch");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_genesis_with_another_denom_is_valid_and_makes_blocks() {
+    let Some(binary) = wasmd("a patched genesis") else { return };
+    let patch = r#"{"app_state": {"staking": {"params": {"bond_denom": "uxyz"}}, "gov": {"params": {"voting_period": "7s"}}}}"#;
+    let net = Net::make_patched(&binary, 1, 0, patch).await;
+    assert_eq!(net.reply.accounts[2].balance, "1000000000000uxyz");
+    let home = &net.nodes[0].home_dir;
+    let genesis = format!("{home}/config/genesis.json");
+    let validate = dvb_plugin_cosmos::binary::job("validate", &binary, &["genesis", "validate", &genesis], home);
+    let result = support::run(&validate, net.dir.path());
+    assert_eq!(result.exit_code, Some(0), "{:?}", fs::read_to_string(result.stderr_path));
+    let _node = net.start("validator-0", &[], &net.dir.path().join("node.log")).await;
+    reach(&net, 0, |status| status.height >= 2).await;
 }
 
 #[tokio::test]

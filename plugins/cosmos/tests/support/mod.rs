@@ -35,6 +35,11 @@ pub(crate) struct Net {
 impl Net {
     /// Initialize, PlanNodes and GenerateGenesis with their jobs, then staging moved into place.
     pub(crate) async fn make(binary: &str, validators: u32, full_nodes: u32) -> Self {
+        Self::make_patched(binary, validators, full_nodes, "").await
+    }
+
+    /// The same with a genesis patch.
+    pub(crate) async fn make_patched(binary: &str, validators: u32, full_nodes: u32, patch: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let mut devnet = pb::DevnetContext {
             name: "it".into(),
@@ -44,6 +49,7 @@ impl Net {
             accounts: 3,
             seed: "integration".into(),
             genesis_time: "2026-01-01T00:00:00Z".into(),
+            genesis_patch: patch.into(),
             block_time_ms: 500,
             binary_path: binary.into(),
             ..pb::DevnetContext::default()
@@ -162,7 +168,7 @@ pub(crate) fn text(path: &Path) -> String {
     path.to_str().unwrap().to_owned()
 }
 
-fn run(job: &pb::Job, dir: &Path) -> pb::JobResult {
+pub(crate) fn run(job: &pb::Job, dir: &Path) -> pb::JobResult {
     let output = |stream: &str| -> PathBuf { dir.join(format!("job-{}.{stream}", job.name)) };
     let mut command = command(&job.argv[0]);
     command.args(&job.argv[1..]).envs(&job.env).stdin(Stdio::null());
