@@ -52,6 +52,36 @@ async fn four_validators_and_a_full_node_reach_height_3_tell_it_and_leave_nothin
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_network_halts_with_two_of_four_killed_and_goes_on_when_they_are_back() {
+    let Some(binary) = wasmd("a halt and its mend") else { return };
+    let net = Net::make(&binary, 4, 0).await;
+    let mut running = start_all(&net).await;
+    reach(&net, 0, |status| status.height >= 2 && status.peers == 3).await;
+    for node in &mut running[2..] {
+        node.signal(Signal::SIGKILL);
+        node.ended(PATIENCE).await;
+    }
+    running.truncate(2);
+    // A block that was being made may still come; after that there are none to wait for, so only time can show it.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let halted = Cosmos.get_block_height(net.node_ref(0)).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(Cosmos.get_block_height(net.node_ref(0)).await.unwrap(), halted);
+    let status = Cosmos.get_node_status(net.node_ref(0)).await.unwrap();
+    assert!(status.ready && !status.sick && status.peers == 1, "a halted node is well itself: {status:?}");
+
+    let begun = Instant::now();
+    for index in [2, 3] {
+        let name = &net.nodes[index].name;
+        running.push(net.start(name, &[], &net.dir.path().join(format!("{name}.log"))).await);
+    }
+    for index in 0..4 {
+        reach(&net, index, |status| status.height > halted.height + 1).await;
+    }
+    println!("two blocks more on all four {:?} after their return", begun.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn exits_of_a_real_node_are_classified_by_what_it_printed() {
     let Some(binary) = wasmd("classes of real exits") else { return };
     let net = Net::make(&binary, 1, 0).await;
