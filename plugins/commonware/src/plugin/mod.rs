@@ -1,0 +1,1 @@
+//! The gRPC plugin (to be filled in).
