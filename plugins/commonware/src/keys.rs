@@ -2,11 +2,12 @@
 //!
 //! Accounts follow the standards that wallets know: a BIP-39 mnemonic of 24 words, then SLIP-0010 for ed25519 on
 //! `m/44'/1'/<index>'/0'` (coin type 1: test networks). Node keys never leave their node's home, so they need no mnemonic:
-//! they are a hash of the seed, the chain id and the node's name.
+//! they come straight from the seed.
 
 use commonware_cryptography::ed25519::PrivateKey;
+use dvb_plugin_sdk::{Derivation, derive};
 use hmac::{Hmac, KeyInit as _, Mac as _};
-use sha2::{Digest as _, Sha256, Sha512};
+use sha2::Sha512;
 
 /// Why words are not a mnemonic.
 #[derive(Debug, thiserror::Error)]
@@ -15,7 +16,7 @@ pub struct BadMnemonic(#[from] bip39::Error);
 
 /// The devnet's mnemonic, 24 English words.
 pub fn mnemonic(seed: &str, chain_id: &str) -> String {
-    let entropy = hash(&[b"devchain/mnemonic/v1", seed.as_bytes(), chain_id.as_bytes()]);
+    let entropy = derive(seed, chain_id, Derivation { purpose: "mnemonic", role: "account", index: 0 });
     bip39::Mnemonic::from_entropy(&entropy).expect("32 bytes are a valid entropy length").to_string()
 }
 
@@ -31,23 +32,13 @@ pub fn account_key(mnemonic: &str, index: u32) -> Result<PrivateKey, BadMnemonic
 }
 
 /// The key with which a node signs blocks and proves itself to its peers.
-pub fn node_key(seed: &str, chain_id: &str, node: &str) -> PrivateKey {
-    private_key(hash(&[b"devchain/node/v1", seed.as_bytes(), chain_id.as_bytes(), node.as_bytes()]))
+pub fn node_key(seed: &str, chain_id: &str, role: &str, index: u32) -> PrivateKey {
+    private_key(derive(seed, chain_id, Derivation { purpose: "consensus-key", role, index }))
 }
 
 /// Any 32 bytes are an ed25519 private key.
 fn private_key(bytes: [u8; 32]) -> PrivateKey {
     crate::chain::decode::<PrivateKey>(&bytes).expect("32 bytes are an ed25519 private key")
-}
-
-/// Hashes parts with their lengths, so that no two lists of parts collide.
-fn hash(parts: &[&[u8]]) -> [u8; 32] {
-    let mut hasher = Sha256::new();
-    for part in parts {
-        hasher.update((part.len() as u64).to_be_bytes());
-        hasher.update(part);
-    }
-    hasher.finalize().into()
 }
 
 fn hmac_sha512(key: &[u8], parts: &[&[u8]]) -> [u8; 64] {
@@ -88,8 +79,8 @@ mod tests {
         let public = |index| account_key(&words, index).unwrap().public_key().encode();
         assert_eq!(public(0), public(0));
         assert_ne!(public(0), public(1));
-        assert_ne!(node_key("s", "c", "validator-0").public_key(), node_key("s", "c", "validator-1").public_key());
-        assert_ne!(node_key("ab", "c", "n").public_key(), node_key("a", "bc", "n").public_key());
+        assert_ne!(node_key("s", "c", "validator", 0).public_key(), node_key("s", "c", "validator", 1).public_key());
+        assert_ne!(node_key("s", "c", "validator", 0).public_key(), node_key("s", "c", "fullnode", 0).public_key());
     }
 
     #[test]
