@@ -14,7 +14,7 @@ use dvb_plugin_commonware::keys;
 
 /// A small BFT chain for devnets: accounts and transfers on Commonware's simplex consensus.
 #[derive(Parser)]
-#[command(version, arg_required_else_help = true)]
+#[command(name = "devchain", version, arg_required_else_help = true)]
 struct Cli {
     #[command(subcommand)]
     command: Command,

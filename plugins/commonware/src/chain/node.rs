@@ -232,9 +232,9 @@ impl Parts<'_> {
             write_buffer: NZUsize!(BUFFER),
             page_cache,
             // A leader waits for the block time before it proposes, so every timeout counts from there.
-            leader_timeout: self.block_time + Duration::from_millis(1000),
-            certification_timeout: self.block_time + Duration::from_millis(2000),
-            timeout_retry: Duration::from_secs(2),
+            leader_timeout: self.block_time + Duration::from_millis(750),
+            certification_timeout: self.block_time + Duration::from_millis(1500),
+            timeout_retry: Duration::from_secs(1),
             view_retention: ViewDelta::new(256),
             skip: SkipPolicy::Enabled { timeout: self.block_time * 4 + Duration::from_secs(4), budget: SkipBudget::Participants },
             fetch_timeout: NZDuration!(Duration::from_secs(1)),

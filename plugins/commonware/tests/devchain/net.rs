@@ -27,7 +27,6 @@ impl Drop for Process {
 }
 
 pub(crate) struct Net {
-    pub(crate) devnet: pb::DevnetContext,
     pub(crate) nodes: Vec<pb::PlacedNode>,
     processes: Vec<Option<Process>>,
     folder: tempfile::TempDir,
@@ -67,7 +66,7 @@ impl Net {
         };
         plugin.generate_genesis(request).await.unwrap();
         let processes = nodes.iter().map(|_| None).collect();
-        Self { devnet, nodes, processes, folder }
+        Self { nodes, processes, folder }
     }
 
     pub(crate) fn home(&self, node: usize) -> PathBuf {
