@@ -1,15 +1,16 @@
 //! A served API for tests: real gRPC over a real unix socket in a temporary folder, memory store, plugins that only exist by name.
 
 use super::{
-    Context, PortProbe, PortState,
+    Context, PortStates,
     daemon::{About, BinaryCache, BinaryStep, CachedBinary, Control},
     server,
 };
 use crate::{
     config::Home,
-    model::{BinarySource, Fault, FaultCode, Key, Lease, LeaseSpec, Meta, Node, NodePhase, NodeSpec, NodeStatus, Object},
+    model::{BinarySource, Fault, FaultCode, Key, Meta, Node, NodePhase, NodeSpec, NodeStatus, Object},
     observe::Observations,
     plugin::{ChainPlugin, PluginError, PluginState, Plugins},
+    ports::PortLease,
     store::{Limits, MemoryStore, Write},
     sys::SystemClock,
 };
@@ -111,19 +112,6 @@ impl Served {
         self.cx.store.commit(writes).await.expect("the devnet is there");
     }
 
-    pub(super) async fn add_port(&self, devnet: &str, node: &str, port: u16) {
-        let metadata = Meta { name: format!("port/127.64.0.1/{port}"), namespace: "default".into(), ..Meta::default() };
-        let spec = LeaseSpec {
-            devnet_ref: devnet.into(),
-            node_ref: Some(format!("{devnet}/{node}")),
-            port_name: Some("rpc".into()),
-            address: Some("127.64.0.1".into()),
-            port: Some(port),
-            wildcard: false,
-        };
-        self.cx.store.commit(vec![Write::create(Lease { metadata, spec })]).await.expect("the devnet is there");
-    }
-
     /// What a controller does: reads, edits, writes.
     pub(super) async fn edit_devnet(&self, name: &str, edit: impl FnOnce(&mut crate::model::Devnet)) {
         let Some(Object::Devnet(devnet)) = self.cx.store.get(&Key::devnet("default", name)).await.expect("the store works") else {
@@ -191,16 +179,14 @@ impl Plugins for Named {
     }
 }
 
-/// Ports: even ones are free, 26657 is the owner's, other odd ones are taken. Binaries: one in the cache, and adding a path works.
+/// Ports: one, whose name tells what was asked for. Binaries: one in the cache, and adding a path works.
 struct Scripted;
 
-impl PortProbe for Scripted {
-    fn state(&self, _: &str, port: u16, _: bool, owner: Option<u32>) -> PortState {
-        match port {
-            26_657 if owner.is_some() => PortState::Held,
-            port if port % 2 == 0 => PortState::Free,
-            _ => PortState::Taken(Some("pid 42 (geth)".into())),
-        }
+#[async_trait]
+impl PortStates for Scripted {
+    async fn states(&self, namespace: Option<&str>, devnet: Option<&str>) -> Result<Vec<PortLease>, Fault> {
+        let name = format!("{} {}", namespace.unwrap_or("*"), devnet.unwrap_or("*"));
+        Ok(vec![PortLease { name, port: 26_657, state: "taken".into(), holder: Some("pid 42 (geth)".into()), ..PortLease::default() }])
     }
 }
 
