@@ -1,5 +1,12 @@
 //! The runtime: starts, watches and ends processes. It has no word of chains; native processes today, containers behind the same trait.
 
+#[cfg(test)]
+mod contract;
+pub mod fake;
+mod native;
+
+pub use native::NativeRuntime;
+
 use crate::model::{Exit, LaunchId, Resources, Timestamp, Usage};
 use async_trait::async_trait;
 use nix::sys::signal::Signal;
@@ -35,7 +42,7 @@ pub struct LaunchSpec {
     /// Where it belongs, outermost first: namespace, devnet, node. Names cgroups.
     pub path: Vec<String>,
     pub argv: Vec<String>,
-    /// The whole environment besides the runtime's own (PATH, HOME, LANG, TZ, DVB_LAUNCH_ID).
+    /// The whole environment besides the runtime's own (PATH, HOME, LANG, TZ, DVB_LAUNCH_ID, DVB_HOME_ID).
     pub env: BTreeMap<String, String>,
     pub cwd: PathBuf,
     /// stdout and stderr are appended to it by the process itself.
