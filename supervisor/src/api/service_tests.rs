@@ -186,7 +186,7 @@ async fn nodes_are_read_with_their_observations_and_set_by_verbs() {
     assert_eq!(of(served.nodes().start(object_ref(name)).await.unwrap().into_inner()), ("running".into(), 1, 3));
     let story = v1::ExplainRequest { name: name.into(), ..Default::default() };
     let story = served.devnets().explain(story).await.unwrap().into_inner();
-    assert_eq!((story.headline.as_str(), story.chain[0].reason.as_str()), ("mynet/validator-0 is Running (pid 1000)", "RestartRequested"));
+    assert_eq!((story.headline.as_str(), story.chain[0].reason.as_str()), ("Node mynet/validator-0 is Running, pid 1000", "RestartRequested"));
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 use super::convert;
 use crate::{
+    logs::LogError,
     model::{Fault, FaultCode, Kind},
     plugin::PluginError,
     runtime::RuntimeError,
@@ -89,6 +90,17 @@ pub fn from_plugin(error: PluginError) -> Fault {
             let code = if code == "Unimplemented" { FaultCode::Unimplemented } else { FaultCode::PluginRejected };
             Fault::new(code, message).about(name)
         }
+    }
+}
+
+pub fn from_log(error: &LogError) -> Fault {
+    let fault = Fault::new(FaultCode::Internal, error.to_string());
+    match error {
+        LogError::Io { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied => {
+            Fault { code: FaultCode::PermissionDenied, ..fault }.remedy("check owner and mode of the log named above")
+        }
+        LogError::Io { .. } => fault.retriable(),
+        LogError::Watch { .. } => fault.retriable().remedy("the kernel may be out of inotify watches: raise fs.inotify.max_user_watches"),
     }
 }
 

@@ -2,10 +2,11 @@
 
 use super::{
     Context, PortStates,
-    daemon::{About, BinaryCache, BinaryStep, CachedBinary, Control},
+    daemon::{About, BinaryCache, BinaryStep, Control},
     server,
 };
 use crate::{
+    binaries::CachedBinary,
     config::Home,
     model::{BinarySource, Fault, FaultCode, Key, Meta, Node, NodePhase, NodeSpec, NodeStatus, Object},
     observe::Observations,
@@ -190,13 +191,18 @@ impl PortStates for Scripted {
     }
 }
 
+fn cached(digest: &str) -> CachedBinary {
+    let now = crate::model::Timestamp::from_millis(0);
+    CachedBinary { sha256: digest.into(), source: "path /x".into(), path: "/cache/x".into(), size: 7, added_at: now, used_at: now }
+}
+
 #[async_trait]
 impl BinaryCache for Scripted {
     async fn list(&self) -> Result<Vec<CachedBinary>, Fault> {
-        Ok(vec![CachedBinary { digest: "ab".into(), size: 7, ..CachedBinary::default() }])
+        Ok(vec![cached("ab")])
     }
     fn add(&self, source: BinarySource) -> BoxStream<'static, Result<BinaryStep, Fault>> {
-        let done = BinaryStep { message: "copied".into(), done: Some(CachedBinary::default()), log_path: None };
+        let done = BinaryStep { message: "copied".into(), done: Some(cached("ab")), log_path: None };
         let steps = match source.path {
             Some(_) => vec![Ok(BinaryStep { message: "copying".into(), ..BinaryStep::default() }), Ok(done)],
             None => vec![Err(Fault::new(FaultCode::BinaryMissing, "no source"))],
@@ -204,7 +210,7 @@ impl BinaryCache for Scripted {
         futures::stream::iter(steps).boxed()
     }
     async fn evict(&self, digests: Vec<String>, _: Option<Duration>) -> Result<Vec<CachedBinary>, Fault> {
-        Ok(digests.into_iter().map(|digest| CachedBinary { digest, ..CachedBinary::default() }).collect())
+        Ok(digests.iter().map(|digest| cached(digest)).collect())
     }
 }
 

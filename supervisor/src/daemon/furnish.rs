@@ -2,15 +2,16 @@
 
 use super::{Base, Furniture};
 use crate::{
-    api::daemon::{BinaryCache, BinaryStep, CachedBinary, Control},
-    model::{BinarySource, Fault, FaultCode},
+    api::daemon::{Control, HomeBinaries},
+    binaries::Binaries,
+    model::{Fault, FaultCode},
     plugin::{ChainPlugin, PluginError, PluginState, Plugins},
     ports::Ports,
 };
 use async_trait::async_trait;
 use dvb_proto::endpoint;
 use futures::{StreamExt, stream::BoxStream};
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 /// Makes them all. A room that cannot be made is a fault that ends the daemon's start.
 pub async fn furnish(base: &Base) -> Result<Furniture, Fault> {
@@ -19,7 +20,7 @@ pub async fn furnish(base: &Base) -> Result<Furniture, Fault> {
     Ok(Furniture {
         plugins: Arc::new(Absent),
         ports,
-        binaries: Arc::new(Absent),
+        binaries: Arc::new(HomeBinaries { binaries: Binaries::new(&base.home, base.clock.clone()), store: base.store.clone() }),
         control: Arc::new(Absent),
         cgroup_driver: "none".into(),
         cgroup_message: "this build has no runtime".into(),
@@ -44,19 +45,6 @@ impl Plugins for Absent {
     }
     async fn list(&self) -> Vec<PluginState> {
         Vec::new()
-    }
-}
-
-#[async_trait]
-impl BinaryCache for Absent {
-    async fn list(&self) -> Result<Vec<CachedBinary>, Fault> {
-        Err(absent("binary cache"))
-    }
-    fn add(&self, _: BinarySource) -> BoxStream<'static, Result<BinaryStep, Fault>> {
-        futures::stream::iter([Err(absent("binary cache"))]).boxed()
-    }
-    async fn evict(&self, _: Vec<String>, _: Option<Duration>) -> Result<Vec<CachedBinary>, Fault> {
-        Err(absent("binary cache"))
     }
 }
 
