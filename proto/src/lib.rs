@@ -21,4 +21,5 @@ pub mod plugin {
 }
 
 pub mod endpoint;
+pub mod frames;
 pub mod json_text;

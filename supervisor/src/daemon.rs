@@ -13,7 +13,7 @@ pub use furnish::furnish;
 
 use crate::{
     api::{
-        self, Context, PortStates,
+        Context, PortStates,
         daemon::{About, BinaryCache, Control},
         server::{self, ServerError, SocketFile},
     },
@@ -173,7 +173,7 @@ async fn about(base: &Base, socket: Option<&SocketFile>) -> Result<About, Daemon
 }
 
 fn store_fault(error: StoreError) -> DaemonError {
-    DaemonError::Store { fault: Box::new(api::status::from_store(error)) }
+    DaemonError::Store { fault: Box::new(error.fault()) }
 }
 
 fn remedy(fault: &Fault) -> String {

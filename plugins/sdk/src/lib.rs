@@ -1,13 +1,25 @@
 //! Makes a devnetd plugin a single trait plus `serve()`.
 //!
-//! Implement [`Plugin`], call [`serve`] from `main`. The messages are those of `plugin/v1/plugin.proto`, where every field is
+//! Implement [`Plugin`], return [`run`] from `main`. The messages are those of `plugin/v1/plugin.proto`, where every field is
 //! explained. A plugin owns no process: what must run it names as jobs and launch plans. stdout belongs to the protocol; log with
 //! `tracing`, which goes to stderr.
+
+pub mod conformance;
+mod derive;
+mod serve;
+mod service;
+mod staging;
+mod stdio;
 
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 
+pub use derive::{Derivation, derive};
 pub use dvb_proto::plugin::v1 as pb;
+/// RFC 7396: `merge(&mut document, &patch)`; null removes a member.
+pub use json_patch::merge;
+pub use serve::{ServeError, run, serve};
+pub use staging::{StagingError, sha256_file, sha256_hex, write_staged};
 
 /// Why a plugin refuses a call; each becomes the gRPC code of its name.
 #[derive(Clone, Debug, thiserror::Error)]

@@ -1,7 +1,7 @@
 //! Reading and changing one object: every write RPC goes through here. The object and the event that tells who wanted what go in
 //! one commit, and the object's `status.cause` names that event.
 
-use super::{Context, admission, auth::Caller, nearest, status::from_store};
+use super::{Context, admission, auth::Caller, nearest};
 use crate::{
     events::Recorder,
     model::{Event, EventId, Fault, FaultCode, Key, Kind, Object},
@@ -28,7 +28,7 @@ pub(super) type Decision = Result<Option<(Object, Draft)>, Fault>;
 impl Context {
     /// The object, or NotFound with the nearest name.
     pub(super) async fn find(&self, key: &Key) -> Result<Object, Fault> {
-        match self.store.get(key).await.map_err(from_store)? {
+        match self.store.get(key).await.map_err(|error| error.fault())? {
             Some(object) => Ok(object),
             None => Err(self.not_found(key).await),
         }
@@ -46,10 +46,10 @@ impl Context {
             match self.write(caller, object, draft, Write::update).await {
                 Ok(written) => return Ok(written),
                 Err(conflict @ StoreError::Conflict { .. }) => last = Some(conflict),
-                Err(error) => return Err(from_store(error)),
+                Err(error) => return Err(error.fault()),
             }
         }
-        Err(last.map_or_else(|| Fault::new(FaultCode::Internal, "no attempt was made"), from_store))
+        Err(last.map_or_else(|| Fault::new(FaultCode::Internal, "no attempt was made"), |error| error.fault()))
     }
 
     /// Commits `object` with its event and returns it as stored.

@@ -163,6 +163,7 @@ fn node() -> Node {
         resources: Some(Resources { memory_bytes: Some(1), memory_high_bytes: Some(2), cpu_millis: Some(3), tasks: Some(4) }),
         restart: RestartRules::default(),
         desired: Desired::Stopped,
+        suspended: true,
         restart_request: 4,
         consensus_key: some(),
         sign_state: some(),

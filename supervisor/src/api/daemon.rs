@@ -87,7 +87,7 @@ impl BinaryCache for HomeBinaries {
 
     async fn evict(&self, digests: Vec<String>, older_than: Option<Duration>) -> Result<Vec<CachedBinary>, Fault> {
         let selector = Selector { kinds: vec![Kind::Devnet, Kind::Node], ..Selector::default() };
-        let (objects, _) = self.store.list(&selector).await.map_err(status::from_store)?;
+        let (objects, _) = self.store.list(&selector).await.map_err(|error| error.fault())?;
         let in_use: BTreeSet<String> = objects.iter().filter_map(binary_of).collect();
         self.binaries.evict(&Eviction { digests, older_than }, &in_use).await.map_err(|error| error.fault())
     }
@@ -181,7 +181,7 @@ impl DaemonService for Daemon {
 
 impl Daemon {
     async fn status_now(&self) -> Result<v1::DaemonStatus, Fault> {
-        let list = |kind| async move { self.0.store.list(&Selector::kind(kind)).await.map_err(status::from_store) };
+        let list = |kind| async move { self.0.store.list(&Selector::kind(kind)).await.map_err(|error| error.fault()) };
         let (devnets, _) = list(Kind::Devnet).await?;
         let (nodes, resource_version) = list(Kind::Node).await?;
         let running = nodes.iter().filter(|object| matches!(object, Object::Node(node) if node.status.phase == NodePhase::Running)).count();

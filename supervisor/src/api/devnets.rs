@@ -51,7 +51,7 @@ impl DevnetService for Devnets {
 
     async fn list(&self, request: Request<v1::ListRequest>) -> Reply<v1::ListDevnetsResponse> {
         let selector = watch::selector(Kind::Devnet, request.get_ref(), "");
-        let listed = self.0.store.list(&selector).await.map_err(status::from_store);
+        let listed = self.0.store.list(&selector).await.map_err(|error| error.fault());
         reply(listed.and_then(|(objects, resource_version)| {
             Ok(v1::ListDevnetsResponse { items: merge::devnets(&objects, &self.0.observations)?, resource_version })
         }))
@@ -132,7 +132,7 @@ impl Devnets {
         let fresh = Fresh { now: self.0.clock.now(), uid: Uid::from_uuid(self.0.clock.fresh_id()) };
         let mut last = None;
         for _ in 0..ATTEMPTS {
-            let present = match self.0.store.get(&key).await.map_err(status::from_store)? {
+            let present = match self.0.store.get(&key).await.map_err(|error| error.fault())? {
                 Some(Object::Devnet(devnet)) => Some(devnet),
                 _ => None,
             };
@@ -148,10 +148,10 @@ impl Devnets {
                 Ok(Object::Devnet(devnet)) => return Ok((Devnet::clone(&devnet), admitted)),
                 Ok(other) => return Err(Fault::new(FaultCode::Internal, format!("the store gave back a {}", other.kind()))),
                 Err(lost @ (StoreError::Conflict { .. } | StoreError::Exists(_) | StoreError::Missing(_))) => last = Some(lost),
-                Err(error) => return Err(status::from_store(error)),
+                Err(error) => return Err(error.fault()),
             }
         }
-        Err(last.map_or_else(|| Fault::new(FaultCode::Internal, "no attempt was made"), status::from_store))
+        Err(last.map_or_else(|| Fault::new(FaultCode::Internal, "no attempt was made"), |error| error.fault()))
     }
 
     /// A family that is not installed is refused at once; a plugin that is there but ill is the controllers' business.
@@ -160,7 +160,7 @@ impl Devnets {
             return Ok(());
         }
         match self.0.plugins.digest(name).await {
-            Err(missing @ PluginError::Missing { .. }) => Err(status::from_plugin(missing)),
+            Err(missing @ PluginError::Missing { .. }) => Err(missing.fault()),
             Ok(_) | Err(_) => Ok(()),
         }
     }
@@ -190,16 +190,16 @@ impl Devnets {
             let Object::Devnet(devnet) = &object else { return Ok(object) };
             if let Some(expected) = request.resource_version.filter(|expected| *expected != 0 && *expected != object.revision()) {
                 let actual = object.revision();
-                return Err(status::from_store(StoreError::Conflict { key, expected, actual }));
+                return Err(StoreError::Conflict { key, expected, actual }.fault());
             }
             let Some((marked, draft)) = deleted(devnet, request.keep_data, self.0.clock.now()) else { return Ok(object) };
             match self.0.write(caller, marked.into(), draft, Write::update).await {
                 Ok(written) => return Ok(written),
                 Err(conflict @ StoreError::Conflict { .. }) => last = Some(conflict),
-                Err(error) => return Err(status::from_store(error)),
+                Err(error) => return Err(error.fault()),
             }
         }
-        Err(last.map_or_else(|| Fault::new(FaultCode::Internal, "no attempt was made"), status::from_store))
+        Err(last.map_or_else(|| Fault::new(FaultCode::Internal, "no attempt was made"), |error| error.fault()))
     }
 
     fn message(&self, devnet: &Devnet) -> Result<v1::Devnet, Fault> {

@@ -13,7 +13,7 @@ use tonic::Status;
 /// Kept events that the request takes, oldest first, then with `follow` those to come.
 pub(super) async fn events(cx: &Context, request: v1::ListEventsRequest) -> Result<BoxStream<'static, Result<v1::Event, Status>>, Fault> {
     let mut filter = filter(&request);
-    let kept = cx.store.events(&filter).await.map_err(status::from_store)?;
+    let kept = cx.store.events(&filter).await.map_err(|error| error.fault())?;
     filter.after_seq = kept.last().map_or(filter.after_seq, |event| event.seq);
     let kept = futures::stream::iter(kept).map(|event| message(&event));
     if !request.follow {
@@ -27,7 +27,7 @@ pub(super) async fn explain(cx: &Context, request: v1::ExplainRequest) -> Result
     let node = request.kind.eq_ignore_ascii_case("node") || request.kind.is_empty() && request.name.contains('/');
     let key = key_of(if node { Kind::Node } else { Kind::Devnet }, &request.namespace, &request.name);
     cx.find(&key).await?; // for a NotFound that names the nearest
-    let told = events::explain(cx.store.as_ref(), key.kind, &key.namespace, &key.name).await.map_err(status::from_store)?;
+    let told = events::explain(cx.store.as_ref(), key.kind, &key.namespace, &key.name).await.map_err(|error| error.fault())?;
     Ok(v1::ExplainResponse { headline: told.headline, chain: told.chain.iter().map(convert::to_message).collect::<Result<_, _>>()? })
 }
 
@@ -53,7 +53,7 @@ fn filter(request: &v1::ListEventsRequest) -> EventFilter {
 fn follow(cx: &Context, filter: EventFilter) -> impl Stream<Item = Result<v1::Event, Status>> + Send + 'static {
     cx.store.watch_events(filter).map(|event| match event {
         Ok(event) => message(&event),
-        Err(error) => Err(status::status(&status::from_store(error))),
+        Err(error) => Err(status::status(&error.fault())),
     })
 }
 

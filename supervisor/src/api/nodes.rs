@@ -6,7 +6,7 @@ use super::{
     change::{Decision, Draft, key_of},
     convert,
     devnets::{reply, word},
-    merge, status,
+    merge,
     watch::{self, Item},
 };
 use crate::{
@@ -45,7 +45,7 @@ impl NodeService for Nodes {
 
     async fn list(&self, request: Request<v1::ListRequest>) -> Reply<v1::ListNodesResponse> {
         let selector = watch::selector(Kind::Node, request.get_ref(), "");
-        let listed = self.0.store.list(&selector).await.map_err(status::from_store);
+        let listed = self.0.store.list(&selector).await.map_err(|error| error.fault());
         reply(listed.and_then(|(objects, resource_version)| {
             Ok(v1::ListNodesResponse { items: merge::nodes(&objects, &self.0.observations)?, resource_version })
         }))
@@ -100,7 +100,7 @@ impl Nodes {
     }
 
     async fn launches(&self, request: &v1::ListRequest) -> Result<v1::ListLaunchesResponse, Fault> {
-        let (objects, resource_version) = self.0.store.list(&watch::selector(Kind::Launch, request, "")).await.map_err(status::from_store)?;
+        let (objects, resource_version) = self.0.store.list(&watch::selector(Kind::Launch, request, "")).await.map_err(|error| error.fault())?;
         let launches = objects.iter().filter_map(|object| if let Object::Launch(launch) = object { Some(launch) } else { None });
         let items = launches.map(|launch| convert::to_message(launch.as_ref())).collect::<Result<_, _>>()?;
         Ok(v1::ListLaunchesResponse { items, resource_version })

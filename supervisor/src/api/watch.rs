@@ -62,7 +62,7 @@ impl Item {
 /// Begins a watch: from `from` on, or with the present state first.
 pub(super) async fn watch(cx: &Context, selector: Selector, from: Option<Revision>) -> Result<Watch, Fault> {
     let seen = cx.observations.subscribe();
-    let (objects, revision) = cx.store.list(&selector).await.map_err(status::from_store)?;
+    let (objects, revision) = cx.store.list(&selector).await.map_err(|error| error.fault())?;
     if let Some(from) = from
         && from > revision
     {
@@ -142,7 +142,7 @@ impl Watch {
                 () = self.shutdown.cancelled() => return Some(Err(shutting_down())),
                 change = self.feed.next() => return match change {
                     Some(Ok(change)) => Some(Ok(self.take(change))),
-                    Some(Err(error)) => Some(Err(status::from_store(error))),
+                    Some(Err(error)) => Some(Err(error.fault())),
                     None => None,
                 },
                 () = tokio::time::sleep_until(self.flush_at), if flush => {

@@ -59,7 +59,7 @@ struct Module {
     version: String,
 }
 
-pub(super) fn words(source: &GoModule) -> String {
+pub(super) fn describe(source: &GoModule) -> String {
     format!("goModule {}@{}", source.module, source.version)
 }
 

@@ -111,7 +111,7 @@ impl Binaries {
             BinarySource { git: Some(git), .. } => return Err(BinaryError::Unsupported { what: format!("git repository {}", git.url) }),
             _ => return Err(BinaryError::BadSource("none".into())),
         };
-        Ok(resolved(cached, words(source)))
+        Ok(resolved(cached, describe(source)))
     }
 
     /// A path that `resolve` returned once: verified again. An altered or vanished file is an error, never used.
@@ -181,7 +181,7 @@ impl Binaries {
                 if pinned && let Some(cached) = inner.known(build_key.clone()).await? {
                     return Ok(cached);
                 }
-                let words = go_module::words(&module);
+                let words = go_module::describe(&module);
                 let (bench, _scratch) = inner.bench(&build_key, &words, lines).await?;
                 let program = go_module::build(&bench, &module).await?;
                 inner.take_in(&bench, program, build_key, words).await
@@ -308,10 +308,10 @@ fn source_key(source: &impl serde::Serialize) -> Result<String, BinaryError> {
     Ok(digest::hex(&digest)[..32].to_owned())
 }
 
-fn words(source: &BinarySource) -> String {
+pub fn describe(source: &BinarySource) -> String {
     match source {
         BinarySource { path: Some(path), .. } => format!("path {path}"),
-        BinarySource { go_module: Some(module), .. } => go_module::words(module),
+        BinarySource { go_module: Some(module), .. } => go_module::describe(module),
         BinarySource { url: Some(url), .. } => format!("url {url}"),
         _ => "unknown".to_owned(),
     }

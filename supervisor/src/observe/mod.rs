@@ -5,7 +5,7 @@ use std::{
     collections::HashMap,
     sync::{Mutex, PoisonError},
 };
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, watch};
 
 /// What was last seen of one running node.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -23,11 +23,13 @@ pub struct NodeSeen {
 pub struct Observations {
     nodes: Mutex<HashMap<Key, NodeSeen>>,
     changed: broadcast::Sender<Key>,
+    /// Counts reads by clients: usage is sampled when somebody looks.
+    reads: watch::Sender<u64>,
 }
 
 impl Default for Observations {
     fn default() -> Self {
-        Self { nodes: Mutex::default(), changed: broadcast::channel(1024).0 }
+        Self { nodes: Mutex::default(), changed: broadcast::channel(1024).0, reads: watch::channel(0).0 }
     }
 }
 
@@ -55,6 +57,13 @@ impl Observations {
     }
     pub fn forget(&self, node: &Key) {
         self.lock().remove(node);
+    }
+    /// A client read nodes: whoever samples usage may sample now.
+    pub fn note_read(&self) {
+        self.reads.send_modify(|reads| *reads += 1);
+    }
+    pub fn reads(&self) -> watch::Receiver<u64> {
+        self.reads.subscribe()
     }
     pub fn subscribe(&self) -> broadcast::Receiver<Key> {
         self.changed.subscribe()

@@ -7,6 +7,8 @@ mod native;
 
 pub use native::NativeRuntime;
 
+mod fault;
+
 use crate::model::{Exit, LaunchId, Resources, Timestamp, Usage};
 use async_trait::async_trait;
 use nix::sys::signal::Signal;
@@ -64,6 +66,13 @@ pub struct Handle {
     pub pid: Option<u32>,
     pub started_at: Timestamp,
     pub state: serde_json::Value,
+}
+
+impl Handle {
+    /// Names a launch whose fork was never recorded. Good for `destroy` only: it is found by the id that its processes carry.
+    pub fn unrecorded(id: LaunchId) -> Self {
+        Self { id, version: 0, pid: None, started_at: Timestamp::default(), state: serde_json::Value::Null }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq)]

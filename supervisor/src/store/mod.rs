@@ -17,6 +17,8 @@ mod sqlite;
 pub use memory::MemoryStore;
 pub use sqlite::SqliteStore;
 
+mod fault;
+
 use crate::model::{Event, EventId, Key, Kind, LaunchId, Object, Revision};
 use async_trait::async_trait;
 use futures::stream::BoxStream;

@@ -96,7 +96,7 @@ impl Follow {
                 biased;
                 change = self.feed.next(), if !self.closing => match change {
                     Some(Ok(change)) => self.hear(change),
-                    Some(Err(error)) => return Some(Err(status::status(&status::from_store(error)))),
+                    Some(Err(error)) => return Some(Err(status::status(&error.fault()))),
                     None => return None,
                 },
                 step = self.live.next(), if !idle => match step {

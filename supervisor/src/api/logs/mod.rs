@@ -30,7 +30,7 @@ pub(super) async fn stream(cx: &Context, request: v1::LogRequest) -> Result<Entr
     let wanted = wanted(&request)?;
     let list = |kind| {
         let selector = Selector::in_devnet(kind, &devnet.namespace, &devnet.name);
-        async move { cx.store.list(&selector).await.map_err(status::from_store) }
+        async move { cx.store.list(&selector).await.map_err(|error| error.fault()) }
     };
     let (nodes, _) = list(Kind::Node).await?;
     let nodes = choose(nodes, &request.nodes, &devnet.name)?;
@@ -79,5 +79,5 @@ fn entry(node: &str, launch: &LaunchId, item: Item) -> Option<v1::LogEntry> {
 }
 
 fn failed(error: &LogError) -> Status {
-    status::status(&status::from_log(error))
+    status::status(&error.fault())
 }

@@ -1,6 +1,5 @@
 //! Which parts of which log files a request takes. Blocking: it looks into the files.
 
-use super::super::status;
 use crate::{
     logs::{LogReader, since_offset, tail_offset},
     model::{Fault, FaultCode, Launch, LaunchId, LaunchPhase, Timestamp},
@@ -73,7 +72,7 @@ fn of_node(node: &str, launches: &[&Launch], wanted: &Wanted) -> Result<Vec<Piec
         let path = PathBuf::from(&launch.spec.log_path);
         let size = fs::metadata(&path).map(|meta| meta.len()).ok();
         let (start, lines) = match size {
-            Some(_) => begin(&path, launch, wanted.since, left).map_err(|error| status::from_log(&error))?,
+            Some(_) => begin(&path, launch, wanted.since, left).map_err(|error| error.fault())?,
             None => (0, 0),
         };
         left = left.map(|left| left.saturating_sub(lines));

@@ -109,11 +109,11 @@ impl Inner {
     /// None when the handle names its launch by id only.
     fn state(&self, handle: &Handle) -> Result<Option<NativeState>, RuntimeError> {
         let foreign = || RuntimeError::ForeignHandle(handle.id.clone());
-        if handle.version != HANDLE_VERSION {
-            return Err(foreign());
-        }
         if handle.state.is_null() {
             return Ok(None);
+        }
+        if handle.version != HANDLE_VERSION {
+            return Err(foreign());
         }
         let state: NativeState = serde_json::from_value(handle.state.clone()).map_err(|_| foreign())?;
         if state.identity.launch_id == handle.id.0 { Ok(Some(state)) } else { Err(foreign()) }
