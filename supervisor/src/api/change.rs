@@ -3,6 +3,7 @@
 
 use super::{Context, admission, auth::Caller, nearest};
 use crate::{
+    events::Recorder,
     model::{Event, EventId, Fault, FaultCode, Key, Kind, Object},
     store::{Selector, StoreError, Write},
 };
@@ -70,22 +71,9 @@ impl Context {
     }
 
     fn event(&self, caller: Caller, object: &Object, draft: Draft) -> Event {
-        let meta = object.meta();
-        Event {
-            id: EventId::from_uuid(self.clock.fresh_id()),
-            time: self.clock.now(),
-            kind: object.kind().name().into(),
-            namespace: meta.namespace.clone(),
-            name: meta.name.clone(),
-            reason: draft.reason.into(),
-            message: draft.message,
-            observed: draft.observed,
-            desired: draft.desired,
-            action: draft.action,
-            generation: Some(meta.generation),
-            actor: caller.actor(),
-            ..Event::default()
-        }
+        let recorder = Recorder::new(self.clock.clone()).acting_as(&caller.actor());
+        let event = recorder.about(object, draft.reason).message(draft.message).build();
+        Event { observed: draft.observed, desired: draft.desired, action: draft.action, ..event }
     }
 
     async fn not_found(&self, key: &Key) -> Fault {

@@ -7,13 +7,15 @@ use super::{
     watch::{shutting_down, until_shutdown},
 };
 use crate::{
+    binaries::{Binaries, CachedBinary, Eviction},
     model::{BinarySource, Fault, FaultCode, Kind, NodePhase, Object, Span, Timestamp},
-    store::Selector,
+    store::{Selector, Store},
 };
 use async_trait::async_trait;
 use dvb_proto::devnet::v1::{self, daemon_service_server::DaemonService};
-use futures::{StreamExt, stream::BoxStream};
-use std::{path::PathBuf, time::Duration};
+use futures::{FutureExt, StreamExt, future::BoxFuture, stream::BoxStream};
+use std::{collections::BTreeSet, path::PathBuf, sync::Arc, time::Duration};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
@@ -31,20 +33,6 @@ pub struct About {
     pub cgroup_message: String,
 }
 
-/// One executable in the cache.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct CachedBinary {
-    /// SHA-256, hex.
-    pub digest: String,
-    /// In words: `goModule github.com/CosmWasm/wasmd@v0.54.0`.
-    pub source: String,
-    pub path: PathBuf,
-    /// Bytes.
-    pub size: u64,
-    pub added_at: Timestamp,
-    pub used_at: Timestamp,
-}
-
 /// One step of a build or download; the last one has `done`.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct BinaryStep {
@@ -57,9 +45,9 @@ pub struct BinaryStep {
 #[async_trait]
 pub trait BinaryCache: Send + Sync + 'static {
     async fn list(&self) -> Result<Vec<CachedBinary>, Fault>;
-    /// Ends after the step with `done`, or with a fault. Dropping the stream does not end a build that others wait for.
+    /// Ends after the step with `done`, or after a fault. Dropping the stream does not end a build that others wait for.
     fn add(&self, source: BinarySource) -> BoxStream<'static, Result<BinaryStep, Fault>>;
-    /// Removes those that no devnet uses: the named ones, or all not used for `older_than`. Returns what was removed.
+    /// Removes those that no devnet uses: the named ones, and all not used for `older_than`. Returns what was removed.
     async fn evict(&self, digests: Vec<String>, older_than: Option<Duration>) -> Result<Vec<CachedBinary>, Fault>;
 }
 
@@ -67,6 +55,76 @@ pub trait BinaryCache: Send + Sync + 'static {
 pub trait Control: Send + Sync + 'static {
     /// Ends all nodes (their desired state stays as it is: the next daemon starts them again) and tells how it goes.
     fn stop_nodes(&self) -> BoxStream<'static, Result<String, Fault>>;
+}
+
+/// The cache of this home, and the store that tells which binaries are in use.
+pub struct HomeBinaries {
+    pub binaries: Binaries,
+    pub store: Arc<dyn Store>,
+}
+
+#[async_trait]
+impl BinaryCache for HomeBinaries {
+    async fn list(&self) -> Result<Vec<CachedBinary>, Fault> {
+        self.binaries.list().await.map_err(|error| error.fault())
+    }
+
+    /// The build runs as the client listens: when it goes away and nobody else waits for the same build, the build is ended.
+    fn add(&self, source: BinarySource) -> BoxStream<'static, Result<BinaryStep, Fault>> {
+        let (tell, hear) = mpsc::channel::<String>(64);
+        let binaries = self.binaries.clone();
+        let work = async move {
+            // A client that does not keep up misses lines of progress, never the result.
+            let resolved = binaries.resolve(&source, &move |line| _ = tell.try_send(line)).await.map_err(|error| error.fault())?;
+            let all = binaries.list().await.map_err(|error| error.fault())?;
+            let entry = all.into_iter().find(|entry| entry.path == resolved.path);
+            let entry =
+                entry.ok_or_else(|| Fault::new(FaultCode::Internal, format!("{} left the cache at once", resolved.path.display())).retriable())?;
+            Ok(BinaryStep { message: format!("{} is in the cache", resolved.source), done: Some(entry), log_path: None })
+        };
+        futures::stream::unfold(Some(Adding { work: work.boxed(), hear, done: None }), Adding::next).boxed()
+    }
+
+    async fn evict(&self, digests: Vec<String>, older_than: Option<Duration>) -> Result<Vec<CachedBinary>, Fault> {
+        let selector = Selector { kinds: vec![Kind::Devnet, Kind::Node], ..Selector::default() };
+        let (objects, _) = self.store.list(&selector).await.map_err(|error| error.fault())?;
+        let in_use: BTreeSet<String> = objects.iter().filter_map(binary_of).collect();
+        self.binaries.evict(&Eviction { digests, older_than }, &in_use).await.map_err(|error| error.fault())
+    }
+}
+
+/// A binary on its way into the cache: lines of progress, then the result, which is always last.
+struct Adding {
+    work: BoxFuture<'static, Result<BinaryStep, Fault>>,
+    hear: mpsc::Receiver<String>,
+    done: Option<Result<BinaryStep, Fault>>,
+}
+
+impl Adding {
+    async fn next(adding: Option<Self>) -> Option<(Result<BinaryStep, Fault>, Option<Self>)> {
+        let mut adding = adding?;
+        if adding.done.is_none() {
+            tokio::select! {
+                biased;
+                Some(message) = adding.hear.recv() => return Some((Ok(BinaryStep { message, ..BinaryStep::default() }), Some(adding))),
+                done = &mut adding.work => adding.done = Some(done),
+            }
+        }
+        match adding.hear.try_recv() {
+            Ok(message) => Some((Ok(BinaryStep { message, ..BinaryStep::default() }), Some(adding))),
+            Err(_) => adding.done.take().map(|done| (done, None)),
+        }
+    }
+}
+
+/// Digest of the binary that an object runs.
+fn binary_of(object: &Object) -> Option<String> {
+    match object {
+        Object::Devnet(devnet) => devnet.status.binary.as_ref().map(|binary| binary.sha256.clone()),
+        Object::Node(node) => Some(node.spec.binary_hash.clone()),
+        _ => None,
+    }
+    .filter(|digest| !digest.is_empty())
 }
 
 pub(super) struct Daemon(pub(super) Context);
@@ -193,7 +251,7 @@ fn binaries(list: Vec<CachedBinary>) -> v1::ListBinariesResponse {
 
 fn binary(cached: CachedBinary) -> v1::BinaryInfo {
     v1::BinaryInfo {
-        digest: cached.digest,
+        digest: cached.sha256,
         source: cached.source,
         path: cached.path.to_string_lossy().into_owned(),
         size: cached.size,

@@ -43,7 +43,7 @@ pub struct Context {
     pub plugins: Arc<dyn Plugins>,
     pub clock: Arc<dyn Clock>,
     pub home: Home,
-    pub ports: Arc<dyn nodes::PortProbe>,
+    pub ports: Arc<dyn PortStates>,
     pub binaries: Arc<dyn daemon::BinaryCache>,
     pub control: Arc<dyn daemon::Control>,
     pub about: Arc<daemon::About>,
@@ -51,7 +51,7 @@ pub struct Context {
     pub shutdown: CancellationToken,
 }
 
-pub use nodes::{PortProbe, PortState};
+pub use nodes::PortStates;
 
 /// The one of `known` that `given` was probably meant to be.
 fn nearest<'a>(given: &str, known: impl Iterator<Item = &'a str>) -> Option<String> {

@@ -9,26 +9,26 @@ use super::{
     merge,
     watch::{self, Item},
 };
-use crate::model::{Desired, Fault, FaultCode, Key, Kind, Lease, Node, Object};
+use crate::{
+    model::{Desired, Fault, FaultCode, Kind, Node, Object},
+    ports::{PortLease, Ports},
+};
 use dvb_proto::devnet::v1::{self, node_service_server::NodeService};
 use futures::stream::BoxStream;
-use std::{collections::HashMap, sync::Arc};
 use tonic::{Request, Response, Status};
 
-/// Who has a leased port now.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum PortState {
-    Free,
-    /// By the node that leased it.
-    Held,
-    /// By somebody else: `pid 42 (geth)` where it can be told.
-    Taken(Option<String>),
+/// The leased ports of one home, with who has each now.
+#[tonic::async_trait]
+pub trait PortStates: Send + Sync + 'static {
+    /// None takes all namespaces, or all devnets.
+    async fn states(&self, namespace: Option<&str>, devnet: Option<&str>) -> Result<Vec<PortLease>, Fault>;
 }
 
-/// Looks at a port of this machine; called in a blocking thread, once for each lease that is listed.
-pub trait PortProbe: Send + Sync + 'static {
-    /// `owner` is the pid of the node that holds the lease, when it runs.
-    fn state(&self, address: &str, port: u16, wildcard: bool, owner: Option<u32>) -> PortState;
+#[tonic::async_trait]
+impl PortStates for Ports {
+    async fn states(&self, namespace: Option<&str>, devnet: Option<&str>) -> Result<Vec<PortLease>, Fault> {
+        Ports::states(self, namespace, devnet).await.map_err(|error| error.fault())
+    }
 }
 
 pub(super) struct Nodes(pub(super) Context);
@@ -106,35 +106,16 @@ impl Nodes {
         Ok(v1::ListLaunchesResponse { items, resource_version })
     }
 
-    /// All leases of ports, each with who has it now. The probes block, so they run together in a thread for that.
     async fn ports(&self, request: &v1::ListRequest) -> Result<v1::ListPortsResponse, Fault> {
-        let list = |kind| async move { self.0.store.list(&watch::selector(kind, request, "")).await.map_err(|error| error.fault()) };
-        let (leases, _) = list(Kind::Lease).await?;
-        let (nodes, _) = list(Kind::Node).await?;
-        let pids: HashMap<Key, u32> =
-            nodes.iter().filter_map(|object| if let Object::Node(node) = object { Some((object.key(), node.status.pid?)) } else { None }).collect();
-        let probe = self.0.ports.clone();
-        let look = move || leases.iter().filter_map(|object| port_lease(object, &pids, probe.as_ref())).collect();
-        let items = tokio::task::spawn_blocking(look).await;
-        let items = items.map_err(|error| Fault::new(FaultCode::Internal, format!("looking at ports failed: {error}")))?;
-        Ok(v1::ListPortsResponse { items })
+        let selector = watch::selector(Kind::Lease, request, "");
+        let leases = self.0.ports.states(selector.namespace.as_deref(), selector.devnet.as_deref()).await?;
+        Ok(v1::ListPortsResponse { items: leases.into_iter().map(port).collect() })
     }
 }
 
-/// None for leases of other things than ports.
-fn port_lease(object: &Object, pids: &HashMap<Key, u32>, probe: &dyn PortProbe) -> Option<v1::PortLease> {
-    let Object::Lease(lease) = object else { return None };
-    let Lease { metadata, spec } = Arc::as_ref(lease);
-    let (port, address) = (spec.port?, spec.address.clone()?);
-    let node = spec.node_ref.clone().unwrap_or_else(|| spec.devnet_ref.clone());
-    let owner = pids.get(&Key::node(&metadata.namespace, &node)).copied();
-    let (state, holder) = match probe.state(&address, port, spec.wildcard, owner) {
-        PortState::Free => ("free", None),
-        PortState::Held => ("held", owner.map(|pid| format!("pid {pid}"))),
-        PortState::Taken(holder) => ("taken", holder),
-    };
-    let name = spec.port_name.clone().unwrap_or_default();
-    Some(v1::PortLease { node, name, address, port: port.into(), wildcard: spec.wildcard, state: state.into(), holder })
+fn port(lease: PortLease) -> v1::PortLease {
+    let PortLease { node, name, address, port, wildcard, state, holder, .. } = lease;
+    v1::PortLease { node, name, address, port: port.into(), wildcard, state, holder }
 }
 
 fn event(item: Item, observations: &crate::observe::Observations) -> Result<v1::NodeEvent, Fault> {

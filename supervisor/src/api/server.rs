@@ -19,7 +19,7 @@ use tonic::{service::InterceptorLayer, transport::Server};
 /// The longest path that fits into a socket address (108 bytes with the terminating zero).
 const MAX_SOCKET_PATH: usize = 107;
 /// After this, connections that do not end by themselves are dropped. Streams end at once; this is for clients that read nothing.
-const DRAIN: Duration = Duration::from_secs(5);
+const DRAIN: Duration = Duration::from_secs(2);
 /// Streams of one client at a time; more wait.
 const MAX_STREAMS: u32 = 256;
 

@@ -186,7 +186,7 @@ async fn nodes_are_read_with_their_observations_and_set_by_verbs() {
     assert_eq!(of(served.nodes().start(object_ref(name)).await.unwrap().into_inner()), ("running".into(), 1, 3));
     let story = v1::ExplainRequest { name: name.into(), ..Default::default() };
     let story = served.devnets().explain(story).await.unwrap().into_inner();
-    assert_eq!((story.headline.as_str(), story.chain[0].reason.as_str()), ("mynet/validator-0 is Running (pid 1000)", "RestartRequested"));
+    assert_eq!((story.headline.as_str(), story.chain[0].reason.as_str()), ("Node mynet/validator-0 is Running, pid 1000", "RestartRequested"));
 }
 
 #[tokio::test]
@@ -200,15 +200,10 @@ async fn launches_and_ports_are_listed() {
     let launches = served.nodes().list_launches(v1::ListRequest { devnet: "mynet".into(), ..Default::default() }).await.unwrap().into_inner();
     assert_eq!(launches.items[0].spec.as_ref().unwrap().node_ref, "mynet/validator-0");
 
-    for port in [26_656, 26_657, 9_091] {
-        served.add_port("mynet", "validator-0", port).await;
-    }
-    let ports = served.nodes().list_ports(v1::ListRequest::default()).await.unwrap().into_inner().items;
-    let mut ports: Vec<_> = ports.into_iter().map(|lease| (lease.port, lease.state, lease.holder)).collect();
-    ports.sort();
-    let row = |port, state: &str, holder: Option<&str>| (port, state.to_owned(), holder.map(str::to_owned));
-    let expect = [row(9_091, "taken", Some("pid 42 (geth)")), row(26_656, "free", None), row(26_657, "held", Some("pid 1000"))];
-    assert_eq!(ports, expect);
+    let ports = async |request| served.nodes().list_ports(request).await.unwrap().into_inner().items.remove(0);
+    let lease = ports(v1::ListRequest { devnet: "mynet".into(), ..Default::default() }).await;
+    assert_eq!((lease.name.as_str(), lease.port, lease.holder.as_deref()), ("default mynet", 26_657, Some("pid 42 (geth)")));
+    assert_eq!(ports(v1::ListRequest { all_namespaces: true, ..Default::default() }).await.name, "* *");
 }
 
 #[tokio::test]

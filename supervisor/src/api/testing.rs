@@ -1,15 +1,17 @@
 //! A served API for tests: real gRPC over a real unix socket in a temporary folder, memory store, plugins that only exist by name.
 
 use super::{
-    Context, PortProbe, PortState,
-    daemon::{About, BinaryCache, BinaryStep, CachedBinary, Control},
+    Context, PortStates,
+    daemon::{About, BinaryCache, BinaryStep, Control},
     server,
 };
 use crate::{
+    binaries::CachedBinary,
     config::Home,
-    model::{BinarySource, Fault, FaultCode, Key, Lease, LeaseSpec, Meta, Node, NodePhase, NodeSpec, NodeStatus, Object},
+    model::{BinarySource, Fault, FaultCode, Key, Meta, Node, NodePhase, NodeSpec, NodeStatus, Object},
     observe::Observations,
     plugin::{ChainPlugin, PluginError, PluginState, Plugins},
+    ports::PortLease,
     store::{Limits, MemoryStore, Write},
     sys::SystemClock,
 };
@@ -111,19 +113,6 @@ impl Served {
         self.cx.store.commit(writes).await.expect("the devnet is there");
     }
 
-    pub(super) async fn add_port(&self, devnet: &str, node: &str, port: u16) {
-        let metadata = Meta { name: format!("port/127.64.0.1/{port}"), namespace: "default".into(), ..Meta::default() };
-        let spec = LeaseSpec {
-            devnet_ref: devnet.into(),
-            node_ref: Some(format!("{devnet}/{node}")),
-            port_name: Some("rpc".into()),
-            address: Some("127.64.0.1".into()),
-            port: Some(port),
-            wildcard: false,
-        };
-        self.cx.store.commit(vec![Write::create(Lease { metadata, spec })]).await.expect("the devnet is there");
-    }
-
     /// What a controller does: reads, edits, writes.
     pub(super) async fn edit_devnet(&self, name: &str, edit: impl FnOnce(&mut crate::model::Devnet)) {
         let Some(Object::Devnet(devnet)) = self.cx.store.get(&Key::devnet("default", name)).await.expect("the store works") else {
@@ -191,26 +180,29 @@ impl Plugins for Named {
     }
 }
 
-/// Ports: even ones are free, 26657 is the owner's, other odd ones are taken. Binaries: one in the cache, and adding a path works.
+/// Ports: one, whose name tells what was asked for. Binaries: one in the cache, and adding a path works.
 struct Scripted;
 
-impl PortProbe for Scripted {
-    fn state(&self, _: &str, port: u16, _: bool, owner: Option<u32>) -> PortState {
-        match port {
-            26_657 if owner.is_some() => PortState::Held,
-            port if port % 2 == 0 => PortState::Free,
-            _ => PortState::Taken(Some("pid 42 (geth)".into())),
-        }
+#[async_trait]
+impl PortStates for Scripted {
+    async fn states(&self, namespace: Option<&str>, devnet: Option<&str>) -> Result<Vec<PortLease>, Fault> {
+        let name = format!("{} {}", namespace.unwrap_or("*"), devnet.unwrap_or("*"));
+        Ok(vec![PortLease { name, port: 26_657, state: "taken".into(), holder: Some("pid 42 (geth)".into()), ..PortLease::default() }])
     }
+}
+
+fn cached(digest: &str) -> CachedBinary {
+    let now = crate::model::Timestamp::from_millis(0);
+    CachedBinary { sha256: digest.into(), source: "path /x".into(), path: "/cache/x".into(), size: 7, added_at: now, used_at: now }
 }
 
 #[async_trait]
 impl BinaryCache for Scripted {
     async fn list(&self) -> Result<Vec<CachedBinary>, Fault> {
-        Ok(vec![CachedBinary { digest: "ab".into(), size: 7, ..CachedBinary::default() }])
+        Ok(vec![cached("ab")])
     }
     fn add(&self, source: BinarySource) -> BoxStream<'static, Result<BinaryStep, Fault>> {
-        let done = BinaryStep { message: "copied".into(), done: Some(CachedBinary::default()), log_path: None };
+        let done = BinaryStep { message: "copied".into(), done: Some(cached("ab")), log_path: None };
         let steps = match source.path {
             Some(_) => vec![Ok(BinaryStep { message: "copying".into(), ..BinaryStep::default() }), Ok(done)],
             None => vec![Err(Fault::new(FaultCode::BinaryMissing, "no source"))],
@@ -218,7 +210,7 @@ impl BinaryCache for Scripted {
         futures::stream::iter(steps).boxed()
     }
     async fn evict(&self, digests: Vec<String>, _: Option<Duration>) -> Result<Vec<CachedBinary>, Fault> {
-        Ok(digests.into_iter().map(|digest| CachedBinary { digest, ..CachedBinary::default() }).collect())
+        Ok(digests.iter().map(|digest| cached(digest)).collect())
     }
 }
 

@@ -1,5 +1,13 @@
 //! Where things lie in a home, and the daemon's settings.
 
+mod lock;
+mod prepare;
+mod settings;
+
+pub use lock::{HomeLock, LockError};
+pub use prepare::{HomeError, prepare_home};
+pub use settings::{Keep, LogLevel, Settings, SettingsError};
+
 use std::path::{Path, PathBuf};
 
 /// The folder tree of one daemon.
@@ -16,6 +24,10 @@ impl Home {
     }
     pub fn database(&self) -> PathBuf {
         self.0.join("devnetd.db")
+    }
+    /// Optional; see `Settings`.
+    pub fn config(&self) -> PathBuf {
+        self.0.join("config.toml")
     }
     pub fn lock(&self) -> PathBuf {
         self.0.join("devnetd.lock")

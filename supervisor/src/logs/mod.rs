@@ -3,6 +3,7 @@
 //! A cursor is (launch, offset in its file). Lines are bytes: nodes write what they like. A line longer than `MAX_LINE` comes
 //! in pieces, so that memory stays bounded whatever a node writes.
 
+mod fault;
 mod follow;
 mod growth;
 mod reader;

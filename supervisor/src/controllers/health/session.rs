@@ -269,6 +269,7 @@ impl Session {
 
     /// By inotify: the log is read as the process writes it.
     async fn until_logged(&self, text: &str) -> String {
+        // The probe is dropped with the launch, so nothing needs to end the reading.
         let mut items = pin!(logs::follow(self.log.clone(), 0, CancellationToken::new()));
         while let Some(item) = items.next().await {
             if let Ok(logs::Item::Line { bytes, .. }) = item
