@@ -138,8 +138,10 @@ fn main() -> ExitCode {
     let sibling = std::env::current_exe().ok().map(|exe| exe.with_file_name("mock-node"));
     let lingers = player.lingers();
     let code = dvb_plugin_sdk::run(Mock { player, binary: sibling.filter(|path| path.exists()) });
-    while lingers {
-        std::thread::park();
+    if lingers {
+        loop {
+            std::thread::park();
+        }
     }
     code
 }

@@ -1,6 +1,9 @@
 //! Plugins: finding them, running them, and speaking to them in the daemon's own types. It has no word of node processes.
 
+mod fault;
+
 use crate::model::Exit;
+pub use crate::model::Readiness;
 use crate::model::{Account, DevnetSpec, ExitClass, PlacedNode, PlannedNode, Violation};
 use async_trait::async_trait;
 use futures::stream::BoxStream;
@@ -154,22 +157,6 @@ pub struct PlannedFile {
     pub path: PathBuf,
     pub content: Vec<u8>,
     pub mode: u32,
-}
-
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Readiness {
-    /// The plugin's node status says so.
-    Plugin,
-    /// The port of this name accepts.
-    Tcp(String),
-    Http {
-        port: String,
-        path: String,
-    },
-    LogText(String),
-    /// It exists.
-    #[default]
-    Process,
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]
