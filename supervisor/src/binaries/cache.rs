@@ -279,6 +279,10 @@ impl Cache {
             return Ok(cached);
         }
         cached.entry.used_at = now;
+        // How it was built says more than the path where its like was found once.
+        if origin.key.is_some() {
+            cached.entry.source.clone_from(&origin.words);
+        }
         index.entries.insert(cached.folder.clone(), cached.entry.clone());
         if let Some(key) = &origin.key {
             index.sources.insert(key.clone(), cached.folder.clone());

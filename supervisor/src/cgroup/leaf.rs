@@ -229,4 +229,47 @@ mod tests {
         assert!(says_populated("populated 1\nfrozen 0\n"));
         assert!(!says_populated("populated 0\nfrozen 0\n"));
     }
+
+    #[test]
+    fn limits_and_counters_use_the_files_of_their_controllers() {
+        // A plain folder: where controllers are missing there is nothing else to write to.
+        let dir = tempfile::tempdir().unwrap();
+        let leaf = Leaf::new(dir.path().to_owned(), true, dir.path().to_owned());
+        let read = |file: &str| fs::read_to_string(dir.path().join(file)).unwrap_or_default();
+        assert_eq!((leaf.counters(), leaf.memory(), leaf.cpu_micros()), (Counters::default(), None, None));
+        leaf.limit(&Resources::default()).unwrap();
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0, "no limit asked, none written");
+        leaf.limit(&Resources { memory_bytes: Some(4096), memory_high_bytes: Some(2048), cpu_millis: Some(1500), tasks: Some(7) }).unwrap();
+        assert_eq!([read("memory.max"), read("memory.high"), read("memory.oom.group")], ["4096", "2048", "1"]);
+        assert_eq!([read("cpu.max"), read("pids.max")], ["150000 100000", "7"]);
+        fs::write(dir.path().join("memory.events"), "oom 2\noom_kill 1\n").unwrap();
+        fs::write(dir.path().join("memory.peak"), "8192\n").unwrap();
+        assert_eq!(leaf.counters(), Counters { oom_killed: true, memory_peak: Some(8192) });
+    }
+
+    #[tokio::test]
+    async fn without_the_kill_file_each_process_is_killed_and_waited_for() {
+        use crate::{
+            cgroup::{Cgroups, DriverChoice},
+            sys::command,
+        };
+        let cgroups = match Cgroups::detect(DriverChoice::Cgroupfs, &format!("test-kill-{}", std::process::id())) {
+            Ok(cgroups) => cgroups,
+            Err(error) => return println!("SKIP: {error}"),
+        };
+        let leaf = Leaf { kill_file: false, ..cgroups.create(&["node".into()], "abc").unwrap().unwrap() };
+        // Forks on and on, and ends by itself should this test fail.
+        let script = "read go; for round in 1 2 3 4 5 6 7 8; do sleep 20 & sleep 0.01; done; wait";
+        let mut shell = command("/bin/sh").args(["-c", script]).env("PATH", "/usr/bin:/bin").stdin(std::process::Stdio::piped()).spawn().unwrap();
+        fs::write(leaf.path().join("cgroup.procs"), shell.id().to_string()).unwrap();
+        drop(shell.stdin.take());
+        while leaf.pids().len() < 3 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        assert!(leaf.populated().unwrap());
+        leaf.kill_and_wait().await.unwrap();
+        shell.wait().unwrap();
+        assert!(!leaf.populated().unwrap() && leaf.pids().is_empty());
+        leaf.remove().unwrap();
+    }
 }

@@ -1,13 +1,21 @@
 //! Plugins: finding them, running them, and speaking to them in the daemon's own types. It has no word of node processes.
 
+mod client;
+pub mod fake;
 mod fault;
+mod host;
+mod process;
+mod search;
+mod slot;
+mod stdio;
 
-use crate::model::Exit;
 pub use crate::model::Readiness;
-use crate::model::{Account, DevnetSpec, ExitClass, PlacedNode, PlannedNode, Violation};
+use crate::model::{Account, DevnetSpec, Exit, ExitClass, PlacedNode, PlannedNode, Violation};
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
+
+pub use host::{HostSettings, PluginHost};
 
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum PluginError {
@@ -25,7 +33,7 @@ pub enum PluginError {
     Polluted { name: String, text: String },
     #[error("plugin {name} failed {failures} times in a row and is tried again in {retry_in:?}; last: {last}")]
     Backoff { name: String, failures: u32, retry_in: Duration, last: String },
-    /// The plugin's own refusal: `code` is the gRPC code's name.
+    /// The plugin's own refusal: `code` is the gRPC code's name, as in `InvalidArgument`.
     #[error("{message}")]
     Rejected { name: String, code: String, message: String },
     #[error("plugin {name} sent an unusable reply to {call}: {reason}")]

@@ -1,7 +1,8 @@
 //! Who a process is: more than its pid, so that a reused pid is never taken for it.
 
-use crate::sys::{Pidfd, process_env, process_stat};
+use crate::sys::{Pidfd, has_environment, process_env, process_stat};
 use serde::{Deserialize, Serialize};
+use std::time::Duration;
 
 /// In the environment of every process that we start.
 pub const LAUNCH_ID_VAR: &str = "DVB_LAUNCH_ID";
@@ -25,6 +26,10 @@ pub enum Found {
     Gone,
 }
 
+/// A process in the midst of exec has no environment for some microseconds; nothing tells when it has, so we look again.
+const EXEC_LOOKS: u32 = 20;
+const EXEC_PAUSE: Duration = Duration::from_millis(1);
+
 /// Looks for the process that `identity` names. `boot_id` is that of the running kernel; `vouched` says of a pid whether other
 /// evidence (its cgroup) makes it ours, for one that has overwritten its environment.
 pub fn find(identity: &Identity, boot_id: &str, vouched: impl Fn(u32) -> bool) -> Found {
@@ -34,6 +39,12 @@ pub fn find(identity: &Identity, boot_id: &str, vouched: impl Fn(u32) -> bool) -
     // First the descriptor, then the checks: what they say then holds for what the descriptor holds.
     let Ok(pidfd) = Pidfd::open(identity.pid) else { return Found::Gone };
     let Some(stat) = process_stat(identity.pid).filter(|stat| stat.start_time == identity.start_time) else { return Found::Gone };
+    for _ in 0..EXEC_LOOKS {
+        if stat.is_zombie() || has_environment(identity.pid) || vouched(identity.pid) {
+            break;
+        }
+        std::thread::sleep(EXEC_PAUSE);
+    }
     let carries_id = || process_env(identity.pid, LAUNCH_ID_VAR).is_some_and(|id| id == identity.launch_id);
     // A zombie has no environment and no cgroup of ours any more; boot and start time must do, and no signal can hurt it.
     if stat.is_zombie() || carries_id() || vouched(identity.pid) { Found::Process(pidfd) } else { Found::Gone }

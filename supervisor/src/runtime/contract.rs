@@ -1,145 +1,27 @@
 //! What every runtime must do: one suite, run for native processes with each driver, its process-free part for the fake as well.
 
-use super::{Adopted, Grants, Handle, JobSpec, LaunchSpec, NativeRuntime, Runtime, RuntimeError, StopPolicy, fake::FakeRuntime};
+mod bench;
+
+use super::{Adopted, Grants, Handle, LaunchSpec, Runtime, RuntimeError, StopPolicy, fake::FakeRuntime};
 use crate::{
     cgroup::DriverChoice,
-    config::Home,
     model::{Exit, LaunchId},
-    sys::{Clock, Pidfd, SystemClock, all_pids, boot_id, command, process_env, process_stat},
+    sys::{Clock, SystemClock, boot_id, command, process_env, process_stat},
 };
+use bench::{Bench, PATIENCE, ended, eventually, is_alive};
 use nix::sys::signal::Signal;
 use std::{
     collections::BTreeMap,
     fs,
     io::{Seek, Write},
     os::unix::fs::PermissionsExt,
-    path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
 };
-use tempfile::TempDir;
 use tokio::time::timeout;
 
-const PATIENCE: Duration = Duration::from_secs(20);
 const POLITE: StopPolicy = StopPolicy { signal: Signal::SIGTERM, grace: Duration::from_secs(10) };
 const CURT: StopPolicy = StopPolicy { signal: Signal::SIGTERM, grace: Duration::from_millis(200) };
-
-/// A runtime in a home of its own. Whatever the test does, its processes and cgroups are gone afterwards.
-struct Bench {
-    dir: TempDir,
-    driver: DriverChoice,
-    runtime: NativeRuntime,
-}
-
-impl Bench {
-    fn new(driver: DriverChoice) -> Option<Self> {
-        let dir = tempfile::tempdir().unwrap();
-        match native(&dir, driver) {
-            Ok(runtime) => Some(Self { dir, driver, runtime }),
-            Err(error) => {
-                println!("SKIP: {error}");
-                None
-            }
-        }
-    }
-
-    /// As after a restart of the daemon: it knows nothing but the home.
-    fn another_runtime(&self) -> NativeRuntime {
-        native(&self.dir, self.driver).unwrap()
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
-    }
-
-    fn spec(&self, argv: &[&str]) -> LaunchSpec {
-        LaunchSpec {
-            id: LaunchId::from_uuid(SystemClock.fresh_id()),
-            path: ["ns", "net", "node-0"].map(String::from).into(),
-            argv: argv.iter().map(|arg| (*arg).to_owned()).collect(),
-            cwd: self.dir.path().to_owned(),
-            log: self.path("node.log"),
-            ..LaunchSpec::default()
-        }
-    }
-
-    async fn start(&self, argv: &[&str]) -> Handle {
-        self.runtime.start(&self.spec(argv), Grants::default()).await.unwrap()
-    }
-
-    async fn shell(&self, script: &str) -> Handle {
-        self.start(&["/bin/sh", "-c", script]).await
-    }
-
-    fn job(&self, script: &str, timeout: Duration) -> JobSpec {
-        JobSpec {
-            name: "init".into(),
-            path: ["ns", "net", "init"].map(String::from).into(),
-            argv: ["/bin/sh", "-c", script].map(String::from).into(),
-            cwd: self.dir.path().to_owned(),
-            out_dir: self.path("out"),
-            timeout,
-            ..JobSpec::default()
-        }
-    }
-
-    fn log(&self) -> String {
-        fs::read_to_string(self.path("node.log")).unwrap_or_default()
-    }
-
-    /// Waits for a file that a process under test writes, and reads a number from it. No event tells of a half-written file.
-    async fn number_in(&self, name: &str) -> u32 {
-        eventually(|| fs::read_to_string(self.path(name)).ok()?.strip_suffix('\n')?.parse().ok()).await
-    }
-}
-
-impl Drop for Bench {
-    fn drop(&mut self) {
-        let home = dvb_proto::endpoint::home_hash(self.dir.path());
-        for _ in 0..3 {
-            for pid in all_pids().unwrap() {
-                if process_env(pid, "DVB_HOME_ID").as_ref() == Some(&home) && pid != std::process::id() {
-                    let held = Pidfd::open(pid);
-                    if process_env(pid, "DVB_HOME_ID").as_ref() == Some(&home) {
-                        let _ = held.map(|held| held.signal(Signal::SIGKILL));
-                    }
-                }
-            }
-            for leaf in self.runtime.inner_leaves() {
-                let _ = leaf.kill();
-                let started = Instant::now();
-                while leaf.populated().unwrap_or(false) && started.elapsed() < PATIENCE {
-                    std::thread::sleep(Duration::from_millis(5));
-                }
-                let _ = leaf.remove();
-            }
-        }
-    }
-}
-
-fn native(dir: &TempDir, driver: DriverChoice) -> Result<NativeRuntime, RuntimeError> {
-    NativeRuntime::with_driver(&Home::new(dir.path().to_owned()), Arc::new(SystemClock), driver)
-}
-
-/// Looks again and again: for what the outside world does without telling us.
-async fn eventually<T>(mut look: impl FnMut() -> Option<T>) -> T {
-    let started = Instant::now();
-    loop {
-        if let Some(found) = look() {
-            return found;
-        }
-        assert!(started.elapsed() < PATIENCE, "it did not come");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-}
-
-fn is_alive(pid: u32) -> bool {
-    process_stat(pid).is_some_and(|stat| !stat.is_zombie())
-}
-
-async fn ended(runtime: &dyn Runtime, handle: &Handle) -> Exit {
-    timeout(PATIENCE, runtime.wait(handle)).await.expect("it ends").unwrap()
-}
 
 /// Each test twice: once per driver.
 macro_rules! for_each_driver {
@@ -210,6 +92,23 @@ fn a_handle_survives_its_json_form() {
     });
 }
 
+#[test]
+fn a_node_outlives_the_runtime_and_all_its_threads() {
+    let Some(bench) = Bench::new(DriverChoice::Auto) else { return };
+    let tokio = || tokio::runtime::Runtime::new().unwrap();
+    let handle = tokio().block_on(bench.shell("while :; do echo on >> node.out; sleep 0.05; done"));
+    // Its log file still takes what it writes, and no pipe broke.
+    let size = || fs::metadata(bench.path("node.out")).map_or(0, |about| about.len());
+    let before = size();
+    tokio().block_on(async {
+        eventually(|| (size() > before + 6).then_some(())).await;
+        let second = bench.another_runtime();
+        assert_eq!(second.adopt(&handle).await.unwrap(), Adopted::Running);
+        second.destroy(&handle).await.unwrap();
+    });
+    assert!(!is_alive(handle.pid.unwrap()));
+}
+
 async fn the_shared_rules_hold(bench: &Bench) {
     shared_rules(&bench.runtime, &bench.spec(&["/bin/sleep", "1000"])).await;
 }
@@ -219,7 +118,7 @@ async fn shared_rules(runtime: &dyn Runtime, spec: &LaunchSpec) {
     let handle = runtime.start(spec, Grants::default()).await.unwrap();
     assert_eq!(handle.id, spec.id);
     assert_eq!(runtime.adopt(&handle).await.unwrap(), Adopted::Running);
-    assert_eq!(runtime.owned().await.unwrap(), [handle.id.clone()]);
+    assert_eq!(runtime.owned().await.unwrap(), std::slice::from_ref(&handle.id));
     let exit = runtime.stop(&handle, POLITE).await.unwrap();
     assert_eq!((exit.code, exit.signal, exit.requested), (None, Some(15), true));
     for _ in 0..2 {
@@ -314,9 +213,10 @@ async fn a_stopped_process_can_be_stopped(bench: &Bench) {
 }
 
 async fn a_second_runtime_adopts_what_the_first_started(bench: &Bench) {
-    let handle = bench.shell("sleep 1000 & wait").await;
+    let handle = bench.shell("echo 1 > up; sleep 1000 & wait").await;
+    bench.number_in("up").await;
     let second = bench.another_runtime();
-    assert_eq!(second.owned().await.unwrap(), [handle.id.clone()]);
+    assert_eq!(second.owned().await.unwrap(), std::slice::from_ref(&handle.id));
     for _ in 0..2 {
         assert_eq!(second.adopt(&handle).await.unwrap(), Adopted::Running);
     }
@@ -325,7 +225,7 @@ async fn a_second_runtime_adopts_what_the_first_started(bench: &Bench) {
     assert!(matches!(second.adopt(&handle).await.unwrap(), Adopted::Exited(_)));
     second.destroy(&handle).await.unwrap();
     assert_eq!(second.adopt(&handle).await.unwrap(), Adopted::Gone);
-    assert_eq!(ended(&bench.runtime, &handle).await.requested, false, "the first one did not ask for it");
+    assert!(!ended(&bench.runtime, &handle).await.requested, "the first one did not ask for it");
     assert_eq!(bench.another_runtime().adopt(&handle).await.unwrap(), Adopted::Gone);
 }
 
@@ -519,7 +419,7 @@ async fn strays_are_found_and_ended_by_their_id(bench: &Bench) {
     let handle = bench.shell("setsid sleep 1000 & echo $! > left; wait").await;
     let left = bench.number_in("left").await;
     let second = bench.another_runtime();
-    assert_eq!(second.owned().await.unwrap(), [handle.id.clone()]);
+    assert_eq!(second.owned().await.unwrap(), std::slice::from_ref(&handle.id));
     let by_id = Handle { pid: None, state: serde_json::Value::Null, ..handle.clone() };
     assert_eq!(second.adopt(&by_id).await.unwrap(), Adopted::Gone);
     second.destroy(&by_id).await.unwrap();
@@ -544,7 +444,7 @@ async fn usage_is_measured(bench: &Bench) {
 }
 
 async fn fifty_children_start_and_end_quickly(bench: &Bench) {
-    let (mut starts, mut deaths, mut handles) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut starts, mut deaths, mut respawns, mut handles) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let begun = Instant::now();
     for _ in 0..50 {
         let one = Instant::now();
@@ -552,21 +452,23 @@ async fn fifty_children_start_and_end_quickly(bench: &Bench) {
         starts.push(one.elapsed());
     }
     let all = begun.elapsed();
-    for handle in &handles {
+    for index in 0..50 {
         let one = Instant::now();
-        bench.runtime.signal(handle, Signal::SIGKILL).await.unwrap();
-        assert_eq!(ended(&bench.runtime, handle).await.signal, Some(9));
+        bench.runtime.signal(&handles[index], Signal::SIGKILL).await.unwrap();
+        assert_eq!(ended(&bench.runtime, &handles[index]).await.signal, Some(9));
         deaths.push(one.elapsed());
+        handles.push(bench.start(&["/bin/sleep", "1000"]).await);
+        respawns.push(one.elapsed());
     }
     for handle in &handles {
         bench.runtime.destroy(handle).await.unwrap();
     }
-    starts.sort();
-    deaths.sort();
-    println!(
-        "{:?}: 50 starts {all:?}, each p50 {:?} p98 {:?}; kill to exit seen p50 {:?} p98 {:?}",
-        bench.driver, starts[25], starts[48], deaths[25], deaths[48]
-    );
+    let half = |times: &mut Vec<Duration>| {
+        times.sort();
+        format!("p50 {:?} p98 {:?}", times[25], times[48])
+    };
+    println!("{:?}: 50 starts {all:?}, each {}", bench.driver, half(&mut starts));
+    println!("{:?}: kill to exit seen {}; to respawned {}", bench.driver, half(&mut deaths), half(&mut respawns));
     assert!(all < PATIENCE);
     assert_eq!(bench.runtime.owned().await.unwrap(), []);
     assert_eq!(bench.runtime.inner_leaves().len(), 0, "no cgroup is left");

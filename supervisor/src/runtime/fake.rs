@@ -258,7 +258,7 @@ mod tests {
     async fn the_test_decides_how_a_launch_ends() {
         let fake = fake();
         let handle = started(&fake, "a").await;
-        assert_eq!(fake.live(), [handle.id.clone()]);
+        assert_eq!(fake.live(), std::slice::from_ref(&handle.id));
         assert!(fake.exit(&handle.id, Exit { code: Some(7), ..Exit::default() }));
         assert!(!fake.exit(&handle.id, Exit::default()), "it ends once");
         let exit = fake.wait(&handle).await.unwrap();

@@ -93,9 +93,6 @@ impl<T: Numbered> Feed<T> {
     pub(super) fn trim(&self, keep: usize) {
         locked(&self.ring).trim(keep);
     }
-    pub(super) fn len(&self) -> usize {
-        locked(&self.ring).items.len()
-    }
     /// Goes through the newest first, until `visit` says false.
     pub(super) fn visit_newest(&self, mut visit: impl FnMut(&T) -> bool) {
         locked(&self.ring).items.iter().rev().take_while(|item| visit(item)).for_each(drop);

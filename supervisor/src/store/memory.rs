@@ -50,11 +50,13 @@ impl MemoryStore {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
-    fn publish(&self, changes: Vec<Change>, events: Vec<Event>) {
-        let keep = |held: usize, limit| if held > Limits::ceiling(limit) { limit } else { usize::MAX };
-        let (all_changes, all_events) = (self.changes.len() + changes.len(), self.events.len() + events.len());
-        self.changes.publish(changes, keep(all_changes, self.limits.changes));
-        self.events.publish(events, keep(all_events, self.limits.events));
+    fn has_event(&self, id: &EventId) -> bool {
+        let mut found = false;
+        self.events.visit_newest(|event| {
+            found = event.id == *id;
+            !found
+        });
+        found
     }
 }
 
@@ -76,22 +78,14 @@ impl Store for MemoryStore {
             match write {
                 Write::Put { object, expect } => draft.put(object, expect)?,
                 Write::Delete { key, expect } => draft.delete(&key, expect)?,
+                Write::Event(event) if self.has_event(&event.id) => return Err(rules::event_exists(&event.id)),
                 Write::Event(event) => draft.event(*event)?,
-            }
-        }
-        for event in &draft.events {
-            let mut taken = false;
-            self.events.visit_newest(|known| {
-                taken = known.id == event.id;
-                !taken
-            });
-            if taken {
-                return Err(rules::event_exists(&event.id));
             }
         }
         *state = draft.state;
         // Under the lock, so that the feed has the order of the commits.
-        self.publish(draft.changes, draft.events);
+        self.changes.publish(draft.changes, Limits::ceiling(self.limits.changes));
+        self.events.publish(draft.events, Limits::ceiling(self.limits.events));
         Ok(state.revision)
     }
     fn watch(&self, selector: Selector, from: Revision) -> BoxStream<'static, Result<Change, StoreError>> {

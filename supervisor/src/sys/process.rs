@@ -45,6 +45,11 @@ pub fn process_env(pid: u32, name: &str) -> Option<String> {
     Some(String::from_utf8_lossy(value).into_owned())
 }
 
+/// False in the midst of exec, for a zombie, and when we may not look.
+pub fn has_environment(pid: u32) -> bool {
+    fs::read(format!("/proc/{pid}/environ")).is_ok_and(|environ| !environ.is_empty())
+}
+
 /// A process held by descriptor: signals go to it or to nobody, whatever becomes of its pid.
 #[derive(Debug)]
 pub struct Pidfd(OwnedFd);

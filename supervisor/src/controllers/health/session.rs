@@ -12,8 +12,9 @@ use crate::{
     store::StoreError,
 };
 use futures::StreamExt;
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{path::PathBuf, pin::pin, sync::Arc, time::Duration};
 use tokio::{net::TcpStream, time::Instant};
+use tokio_util::sync::CancellationToken;
 
 /// There is no event for "a server began to listen": the first probes come fast, later ones once a second.
 const FIRST_PROBE: Duration = Duration::from_millis(25);
@@ -268,9 +269,11 @@ impl Session {
 
     /// By inotify: the log is read as the process writes it.
     async fn until_logged(&self, text: &str) -> String {
-        let mut lines = logs::follow(&self.log, 0);
-        while let Some(line) = lines.next().await {
-            if line.is_ok_and(|line| String::from_utf8_lossy(&line.bytes).contains(text)) {
+        let mut items = pin!(logs::follow(self.log.clone(), 0, CancellationToken::new()));
+        while let Some(item) = items.next().await {
+            if let Ok(logs::Item::Line { bytes, .. }) = item
+                && String::from_utf8_lossy(&bytes).contains(text)
+            {
                 return format!("its log says `{text}`");
             }
         }

@@ -1,9 +1,6 @@
 //! Finds a launch of an earlier daemon again, by all that its handle remembers.
 
-use super::{
-    Inner,
-    running::{Purpose, Running},
-};
+use super::{Inner, running::Running};
 use crate::{
     cgroup::Leaf,
     reaper::{Found, Process, find},
@@ -20,7 +17,7 @@ impl Inner {
         let Found::Process(pidfd) = find(&state.identity, &self.boot_id, in_leaf) else { return Ok(None) };
         let process = Process::new(state.identity.pid, pidfd)
             .map_err(|source| RuntimeError::Io { path: format!("/proc/{}", state.identity.pid).into(), source })?;
-        let running = Running::new(state.identity, process, leaf, Purpose::Launch, handle.started_at);
+        let running = Running::new(state.identity, process, leaf, handle.started_at);
         let ours = Arc::clone(self.launches().entry(handle.id.clone()).or_insert_with(|| Arc::clone(&running)));
         if Arc::ptr_eq(&ours, &running) {
             let dead_already = running.is_dead();

@@ -2,7 +2,7 @@
 
 use super::{
     Inner, blocking,
-    running::{Purpose, Running},
+    running::Running,
     spawn::{Order, Output, open_output},
 };
 use crate::{
@@ -22,8 +22,9 @@ impl Inner {
         let stderr = job.out_dir.join(format!("{}.err", job.name));
         let (inner, same, out, err) = (Arc::clone(self), job.clone(), stdout.clone(), stderr.clone());
         let guard = blocking(move || {
+            let id = LaunchId::from_uuid(inner.clock.fresh_id());
             let order = Order {
-                id: LaunchId::from_uuid(inner.clock.fresh_id()),
+                id: id.clone(),
                 path: &same.path,
                 argv: &same.argv,
                 env: &same.env,
@@ -31,9 +32,11 @@ impl Inner {
                 stdout: open_output(&out, Output::Replace)?,
                 stderr: open_output(&err, Output::Replace)?,
                 limits: Resources::default(),
-                purpose: Purpose::Job,
             };
-            let running = inner.launch(order, Grants::default())?;
+            inner.jobs().insert(id.clone());
+            let running = inner.launch(order, Grants::default()).inspect_err(|_| {
+                inner.jobs().remove(&id);
+            })?;
             // Inside the closure: when nobody waits for it any more, the guard is dropped with its result, and kills.
             Ok(KillGuard { inner: Arc::clone(&inner), running: Some(running) })
         })

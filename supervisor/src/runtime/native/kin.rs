@@ -1,6 +1,6 @@
 //! Who belongs to a launch: by cgroup, by session, by the launch id in the environment. Every find is held by descriptor.
 
-use super::{HOME_ID_VAR, Inner, running::Purpose};
+use super::{HOME_ID_VAR, Inner};
 use crate::{
     cgroup::Leaf,
     model::LaunchId,
@@ -54,14 +54,17 @@ pub(super) fn of_id(id: &LaunchId, home_id: &str) -> Vec<Kin> {
 }
 
 impl Inner {
-    /// See the trait; jobs that we run now are no strays.
+    /// See the trait. Jobs that we run now are no strays.
     pub(super) fn owned(&self) -> Vec<LaunchId> {
+        let held = self.launches().values().filter(|running| !running.has_ended()).map(|running| running.id.0.clone()).collect::<Vec<_>>();
         let in_leaves = self.cgroups.leaves().into_iter().filter(|(_, leaf)| leaf.populated().unwrap_or(false)).map(|(id, _)| id);
-        let with_token =
-            others().into_iter().filter_map(|pid| (process_env(pid, HOME_ID_VAR)? == self.home_id).then(|| process_env(pid, LAUNCH_ID_VAR))?);
-        let ids: BTreeSet<LaunchId> = in_leaves.chain(with_token).map(LaunchId).collect();
-        let launches = self.launches();
-        ids.into_iter().filter(|id| launches.get(id).is_none_or(|running| running.purpose == Purpose::Launch)).collect()
+        let with_token = others().into_iter().filter_map(|pid| {
+            let ours = process_env(pid, HOME_ID_VAR)? == self.home_id;
+            ours.then(|| process_env(pid, LAUNCH_ID_VAR)).flatten()
+        });
+        let ids: BTreeSet<LaunchId> = held.into_iter().chain(in_leaves).chain(with_token).map(LaunchId).collect();
+        let jobs = self.jobs();
+        ids.into_iter().filter(|id| !jobs.contains(id)).collect()
     }
 }
 

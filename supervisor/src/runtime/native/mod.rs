@@ -33,7 +33,7 @@ use nix::sys::signal::Signal;
 use running::Running;
 use serde::{Deserialize, Serialize};
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -52,6 +52,8 @@ struct Inner {
     /// PATH, HOME, LANG and TZ as the daemon has them.
     base_env: BTreeMap<String, String>,
     launches: Mutex<HashMap<LaunchId, Arc<Running>>>,
+    /// Ids of jobs under way, from before they are forked: no strays.
+    jobs: Mutex<HashSet<LaunchId>>,
 }
 
 /// What a handle remembers, as JSON.
@@ -79,7 +81,7 @@ impl NativeRuntime {
         let cgroups = Cgroups::detect(choice, &home_id)?;
         let boot_id = boot_id().map_err(|source| RuntimeError::Io { path: "/proc/sys/kernel/random/boot_id".into(), source })?;
         let base_env = INHERITED_ENV.iter().filter_map(|name| Some(((*name).to_owned(), std::env::var(name).ok()?))).collect();
-        Ok(Self { inner: Arc::new(Inner { clock, cgroups, home_id, boot_id, base_env, launches: Mutex::default() }) })
+        Ok(Self { inner: Arc::new(Inner { clock, cgroups, home_id, boot_id, base_env, launches: Mutex::default(), jobs: Mutex::default() }) })
     }
 }
 
@@ -94,6 +96,10 @@ impl NativeRuntime {
 impl Inner {
     fn launches(&self) -> MutexGuard<'_, HashMap<LaunchId, Arc<Running>>> {
         self.launches.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn jobs(&self) -> MutexGuard<'_, HashSet<LaunchId>> {
+        self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn known(&self, id: &LaunchId) -> Option<Arc<Running>> {

@@ -18,17 +18,10 @@ use std::{
 };
 use tokio::{sync::watch, time::timeout};
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Purpose {
-    Launch,
-    Job,
-}
-
 pub(super) struct Running {
     pub(super) id: LaunchId,
     pub(super) identity: Identity,
     pub(super) leaf: Option<Leaf>,
-    pub(super) purpose: Purpose,
     /// Last sample of cpu time, for the difference.
     pub(super) sampled: Mutex<Option<super::usage::Sample>>,
     pub(super) started_at: Timestamp,
@@ -45,12 +38,11 @@ const STATUS_GRACE: Duration = Duration::from_millis(50);
 const STATUS_PATIENCE: Duration = Duration::from_secs(10);
 
 impl Running {
-    pub(super) fn new(identity: Identity, process: Process, leaf: Option<Leaf>, purpose: Purpose, started_at: Timestamp) -> Arc<Self> {
+    pub(super) fn new(identity: Identity, process: Process, leaf: Option<Leaf>, started_at: Timestamp) -> Arc<Self> {
         Arc::new(Self {
             id: LaunchId(identity.launch_id.clone()),
             identity,
             leaf,
-            purpose,
             sampled: Mutex::default(),
             started_at,
             process,

@@ -1,9 +1,6 @@
 //! From a launch spec to a process in its cgroup: files, environment, descriptors, and what an exec that failed means.
 
-use super::{
-    HANDLE_VERSION, HOME_ID_VAR, Inner, NativeState, blocking,
-    running::{Purpose, Running},
-};
+use super::{HANDLE_VERSION, HOME_ID_VAR, Inner, NativeState, blocking, running::Running};
 use crate::{
     cgroup::Leaf,
     model::{LaunchId, Resources, Timestamp},
@@ -35,7 +32,6 @@ pub(super) struct Order<'a> {
     pub(super) stdout: File,
     pub(super) stderr: File,
     pub(super) limits: Resources,
-    pub(super) purpose: Purpose,
 }
 
 /// A binary that another thread's fork still holds open for writing: that window closes by itself, and no event tells of it.
@@ -63,7 +59,6 @@ impl Inner {
                 stdout: log,
                 stderr,
                 limits: spec.limits,
-                purpose: Purpose::Launch,
             };
             let running = inner.launch(order, grants)?;
             inner.handle_of(&running)
@@ -131,7 +126,7 @@ impl Inner {
             let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid.cast_signed()), nix::sys::signal::Signal::SIGKILL);
             lost(source)
         })?;
-        let running = Running::new(identity, process, leaf, order.purpose, started_at);
+        let running = Running::new(identity, process, leaf, started_at);
         self.launches().insert(order.id.clone(), Arc::clone(&running));
         running.watch(Arc::clone(&self.clock));
         Ok(running)

@@ -77,6 +77,7 @@ impl Inner {
             leaf.remove().map_err(|source| RuntimeError::Io { path: leaf.path().to_owned(), source })?;
         }
         self.launches().remove(&running.id);
+        self.jobs().remove(&running.id);
         Ok(())
     }
 

@@ -3,6 +3,7 @@
 mod events;
 mod feed;
 mod objects;
+mod random;
 
 use super::{Change, Limits, MemoryStore, SqliteStore, Store, StoreError};
 use crate::{

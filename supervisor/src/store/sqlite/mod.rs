@@ -1,9 +1,13 @@
 //! The store on SQLite: WAL, one writer thread, readers on connections of their own.
 
 mod error;
+#[cfg(test)]
+mod old_databases;
 mod open;
 mod reader;
 mod rows;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 use super::{Change, EventFilter, Limits, Selector, Store, StoreError, Write, feed::Reader};
@@ -104,8 +108,9 @@ impl Store for SqliteStore {
 
 impl Drop for SqliteStore {
     fn drop(&mut self) {
-        self.jobs = None;
+        // In this order: the last to close folds the log in, and only the writer may.
         self.readers.close();
+        self.jobs = None;
         if let Some(writer) = self.writer.take() {
             // A writer that panicked has said so on stderr; what it had committed is in the file.
             let _ = writer.join();
