@@ -27,6 +27,8 @@ const TEMPLATE: &str = "work/template";
 /// Below the shared folder.
 pub const TEMPLATES: &str = "templates";
 const GENESIS: &str = "shared/genesis.json";
+/// It travels in one message of the protocol.
+const LARGEST_LATE_GENESIS: u64 = 8 << 20;
 const MNEMONIC: &str = "shared/mnemonic.txt";
 
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +41,8 @@ pub enum HomesError {
     NoGenesisTime,
     #[error("cannot read {path}: {reason}")]
     Read { path: PathBuf, reason: String },
+    #[error("{path} has {size} bytes, too many to give it to a node that joins later; copy it into the node's config/ and start the node again")]
+    TooLarge { path: PathBuf, size: u64 },
     #[error("cannot link {path} to the shared genesis: {source}")]
     Link { path: PathBuf, source: io::Error },
     #[error(transparent)]
@@ -64,6 +68,35 @@ pub fn generate(request: &pb::GenerateGenesisRequest, chain: &Chain) -> Result<p
 /// The p2p ids of nodes, in their order.
 pub fn node_ids(devnet: &pb::DevnetContext, nodes: &[pb::PlacedNode]) -> Vec<String> {
     nodes.iter().map(|node| node_key(devnet, node, Purpose::Node).node_id()).collect()
+}
+
+/// The keys of a node and its fresh sign state, by path below the home. A full node has a consensus key as well, since
+/// CometBFT wants one; no genesis transaction names it.
+fn secret_files(devnet: &pb::DevnetContext, node: &pb::PlacedNode) -> [(&'static str, Vec<u8>); 3] {
+    [
+        ("config/priv_validator_key.json", pretty(&node_key(devnet, node, Purpose::Consensus).priv_validator_json())),
+        ("config/node_key.json", pretty(&node_key(devnet, node, Purpose::Node).node_key_json())),
+        ("data/priv_validator_state.json", pretty(&json!({"height": "0", "round": 0, "step": 0}))),
+    ]
+}
+
+/// What a full node lacks that joined after the genesis was made, as path below the home and content; nothing for a home that
+/// is there. Never for a validator: its sign state must not begin anew.
+pub fn late_files(devnet: &pb::DevnetContext, node: &pb::PlacedNode, shared_dir: &Path) -> Result<Vec<(&'static str, Vec<u8>)>, HomesError> {
+    let genesis = "config/genesis.json";
+    if node.role == "validator" || Path::new(&node.home_dir).join(genesis).exists() {
+        return Ok(Vec::new());
+    }
+    let path = shared_dir.join("genesis.json");
+    let failed = |e: io::Error| HomesError::Read { path: path.clone(), reason: e.to_string() };
+    let size = std::fs::metadata(&path).map_err(failed)?.len();
+    if size > LARGEST_LATE_GENESIS {
+        return Err(HomesError::TooLarge { path, size });
+    }
+    // The genesis comes last: where it is, the rest is.
+    let mut files = Vec::from(secret_files(devnet, node));
+    files.push((genesis, std::fs::read(&path).map_err(failed)?));
+    Ok(files)
 }
 
 fn init_job(devnet: &pb::DevnetContext, staging: &str) -> pb::Job {
@@ -179,11 +212,9 @@ impl<'a> Generation<'a> {
         for (name, bytes) in others {
             self.stage(&format!("{home}/config/{name}"), bytes, 0o644)?;
         }
-        // A full node has a key as well, since CometBFT wants one; no genesis transaction names it.
-        let consensus = node_key(self.devnet, node, Purpose::Consensus).priv_validator_json();
-        self.stage(&format!("{home}/config/priv_validator_key.json"), &pretty(&consensus), 0o600)?;
-        self.stage(&format!("{home}/config/node_key.json"), &pretty(&node_key(self.devnet, node, Purpose::Node).node_key_json()), 0o600)?;
-        self.stage(&format!("{home}/data/priv_validator_state.json"), &pretty(&json!({"height": "0", "round": 0, "step": 0})), 0o600)?;
+        for (name, bytes) in secret_files(self.devnet, node) {
+            self.stage(&format!("{home}/{name}"), &bytes, 0o600)?;
+        }
         self.share_genesis(&format!("{home}/config/genesis.json"))
     }
 

@@ -1,8 +1,9 @@
-//! StartNode: what to run, and the configuration files that the spec has changed since they were written.
+//! StartNode: what to run, the configuration files that the spec has changed since they were written, and the home of a full
+//! node that joined later.
 
 use crate::{
     config::{ConfigError, Network, Templates},
-    homes,
+    homes::{self, HomesError},
 };
 use dvb_plugin_sdk::pb;
 use std::{collections::BTreeMap, path::Path};
@@ -16,6 +17,8 @@ pub enum LaunchError {
     NoSuchNode(String),
     #[error(transparent)]
     Config(#[from] ConfigError),
+    #[error(transparent)]
+    Home(#[from] HomesError),
 }
 
 /// The plan to start one node. Reads the shared templates and the home's files, so that only what differs is written.
@@ -51,12 +54,20 @@ fn changed_files(
     request: &pb::StartNodeRequest,
     index: usize,
     overrides: &str,
-) -> Result<Vec<pb::PlannedFile>, ConfigError> {
-    let templates = Templates::read(&Path::new(&request.shared_dir).join(homes::TEMPLATES))?;
+) -> Result<Vec<pb::PlannedFile>, LaunchError> {
+    let (node, shared) = (&request.nodes[index], Path::new(&request.shared_dir));
+    let templates = Templates::read(&shared.join(homes::TEMPLATES))?;
     let node_ids = homes::node_ids(devnet, &request.nodes);
     let network = Network { chain_id: &devnet.chain_id, block_time_ms: devnet.block_time_ms, nodes: &request.nodes, node_ids: &node_ids };
-    let folder = Path::new(&request.nodes[index].home_dir).join("config");
-    let rendered = templates.render(&network, index, overrides)?.into_iter().map(|(name, text)| (folder.join(name), text.into_bytes()));
-    let changed = rendered.filter(|(path, content)| homes::differs(path, content));
-    Ok(changed.map(|(path, content)| pb::PlannedFile { path: path.to_string_lossy().into_owned(), content, mode: 0o644 }).collect())
+    let home = Path::new(&node.home_dir);
+    let planned = |name: &str, content, mode| pb::PlannedFile { path: home.join(name).to_string_lossy().into_owned(), content, mode };
+    let mut files: Vec<_> = templates
+        .render(&network, index, overrides)?
+        .into_iter()
+        .map(|(name, text)| (format!("config/{name}"), text.into_bytes()))
+        .filter(|(name, content)| homes::differs(&home.join(name), content))
+        .map(|(name, content)| planned(&name, content, 0o644))
+        .collect();
+    files.extend(homes::late_files(devnet, node, shared)?.into_iter().map(|(name, content)| planned(name, content, 0o600)));
+    Ok(files)
 }

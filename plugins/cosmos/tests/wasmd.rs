@@ -82,6 +82,22 @@ async fn a_network_halts_with_two_of_four_killed_and_goes_on_when_they_are_back(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_node_that_joins_later_gets_its_home_at_its_start_and_catches_up() {
+    let Some(binary) = wasmd("a full node that joins later") else { return };
+    let mut net = Net::make(&binary, 1, 0).await;
+    let _validator = net.start("validator-0", &[], &net.dir.path().join("validator.log")).await;
+    reach(&net, 0, |status| status.height >= 3).await;
+    let mut late = net.nodes[0].clone();
+    late.address = format!("{}.2", late.address.rsplit_once('.').unwrap().0);
+    (late.name, late.role, late.home_dir) = ("fullnode-0".into(), "fullnode".into(), late.home_dir.replace("validator-0", "fullnode-0"));
+    net.nodes.push(late);
+    let _full_node = net.start("fullnode-0", &[], &net.dir.path().join("late.log")).await;
+    let status = reach(&net, 1, |status| status.height >= 4 && status.peers == 1).await;
+    assert_eq!(status.details["votingPower"], "0");
+    assert_eq!(net.launch_plan("fullnode-0").await.files, [], "only once");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn exits_of_a_real_node_are_classified_by_what_it_printed() {
     let Some(binary) = wasmd("classes of real exits") else { return };
     let net = Net::make(&binary, 1, 0).await;

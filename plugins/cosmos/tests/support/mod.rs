@@ -81,6 +81,10 @@ impl Net {
     /// Starts a node as its plan says, with further arguments; its output goes to `<log>`.
     pub(crate) async fn start(&self, node: &str, more: &[&str], log: &Path) -> Running {
         let plan = self.launch_plan(node).await;
+        for file in &plan.files {
+            fs::create_dir_all(Path::new(&file.path).parent().unwrap()).unwrap();
+            fs::write(&file.path, &file.content).unwrap();
+        }
         let output = File::create(log).unwrap();
         let mut command = command(&plan.argv[0]);
         command.args(&plan.argv[1..]).args(more).envs(&plan.env).current_dir(&plan.cwd);
