@@ -33,6 +33,8 @@ pub(super) fn writer(path: &Path, blame: &Blame) -> Result<Connection, StoreErro
     }
     tune(&connection).map_err(turn)?;
     migrate(&mut connection, blame)?;
+    // A writable file in a read-only folder opens well enough to be read: only a write lock tells.
+    connection.execute_batch("BEGIN IMMEDIATE; ROLLBACK").map_err(turn)?;
     Ok(connection)
 }
 

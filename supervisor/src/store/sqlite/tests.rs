@@ -18,6 +18,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     sync::Arc,
+    thread,
     time::{Duration, Instant},
 };
 use tempfile::TempDir;
@@ -216,22 +217,37 @@ async fn a_full_disk_tells_every_commit_of_its_group_the_truth() {
     assert_eq!(store.list(&Selector::default()).await.unwrap().1, accepted, "revisions have no gaps");
 }
 
-#[tokio::test]
-async fn a_read_only_store_is_named() {
+#[test]
+fn a_read_only_store_is_named() {
     let (folder, path) = place();
     drop(open(&path).unwrap());
-    if nix::unistd::geteuid().is_root() {
-        println!("SKIP: root may write whatever the mode says; the mapping itself is tested in error.rs");
-        return;
+    for (file_mode, folder_mode) in [(0o444, 0o755), (0o644, 0o555)] {
+        set_mode(&path, file_mode);
+        set_mode(folder.path(), folder_mode);
+        let error = as_nobody(folder.path(), || refusal(&path));
+        set_mode(folder.path(), 0o755);
+        assert_eq!(error, StoreError::ReadOnly { path: path.display().to_string() }, "{file_mode:o} in {folder_mode:o}");
     }
-    let set = |path: &Path, mode| fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
-    set(&path, 0o444);
-    assert_eq!(refusal(&path), StoreError::ReadOnly { path: path.display().to_string() });
-    set(&path, 0o644);
-    set(folder.path(), 0o555);
-    let error = refusal(&path);
-    set(folder.path(), 0o755);
-    assert_eq!(error, StoreError::ReadOnly { path: path.display().to_string() });
+}
+
+fn set_mode(path: &Path, mode: u32) {
+    fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
+}
+
+/// Root may write whatever the mode says, so root runs it on a thread with another user's rights in the file system.
+fn as_nobody<T: Send>(folder: &Path, run: impl FnOnce() -> T + Send) -> T {
+    const NOBODY: u32 = 65534;
+    if !nix::unistd::geteuid().is_root() {
+        return run();
+    }
+    for path in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).chain([folder.to_owned()]) {
+        std::os::unix::fs::chown(path, Some(NOBODY), None).unwrap();
+    }
+    let lowered = || {
+        nix::unistd::setfsuid(NOBODY.into());
+        run()
+    };
+    thread::scope(|scope| scope.spawn(lowered).join().unwrap())
 }
 
 #[tokio::test]
