@@ -1,5 +1,7 @@
 //! The plugin host against the real `dvb-plugin-mock`: every way in which a plugin fails, and what the host makes of it.
 
+#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "the helpers below are tests too; clippy sees only what is marked #[test]")]
+
 use devnetd::{
     model::{DevnetSpec, Exit, PlacedNode, Timestamp},
     plugin::{ChainPlugin, DevnetContext, GenesisRequest, HostSettings, JobOutcome, NodeRequest, PluginError, PluginHost, Plugins, Reply},
@@ -422,6 +424,29 @@ async fn heights_arrive_as_the_node_makes_them_and_end_with_it() {
     }
     assert!(matches!(&last, Some(Err(PluginError::Rejected { code, .. })) if code == "Unavailable"), "{last:?}");
     assert!(heights.stream.next().await.is_none());
+    drop(heights);
+    bench.end().await;
+}
+
+#[tokio::test]
+async fn a_plugin_killed_from_outside_is_noticed_without_a_call() {
+    let Some(bench) = Bench::new(json!({})) else { return };
+    let mock = bench.mock().await;
+    let mut heights = start_and_listen(&*mock).await;
+    assert_eq!(bench.state().await, "Running");
+    let ours = |entry: &fs::DirEntry| fs::read_link(entry.path().join("exe")).is_ok_and(|exe| exe == bench.dir.path().join("dvb-plugin-mock"));
+    let entry = fs::read_dir("/proc").unwrap().flatten().find(ours).expect("the plugin runs");
+    let pid: i32 = entry.file_name().to_str().unwrap().parse().unwrap();
+    rustix::process::kill_process(rustix::process::Pid::from_raw(pid).unwrap(), rustix::process::Signal::KILL).unwrap();
+    let mut last = heights.stream.next().await;
+    while let Some(Ok(_)) = last {
+        last = heights.stream.next().await;
+    }
+    assert!(matches!(&last, Some(Err(PluginError::Exited { status, .. })) if status == "SIGKILL"), "{last:?}");
+    eventually("the host knows", async || bench.state().await == "Idle").await;
+    // The node is another process and lives on: a new plugin finds it.
+    assert!(mock.plan_nodes(&devnet()).await.is_ok());
+    assert!(heights.node.try_wait().unwrap().is_none());
     drop(heights);
     bench.end().await;
 }

@@ -38,6 +38,8 @@ const STOP_GRACE: Duration = Duration::from_secs(2);
 const BREAK_GRACE: Duration = Duration::from_millis(500);
 /// For what it said last; a descendant may hold its stderr open for longer.
 const LAST_WORDS: Duration = Duration::from_millis(200);
+const BUSY_TRIES: usize = 20;
+const BUSY_PAUSE: Duration = Duration::from_millis(25);
 const TAIL_LINES: usize = 20;
 /// Bytes of a stderr line; the rest of it is dropped.
 const MAX_LINE: usize = 4 << 10;
@@ -71,7 +73,7 @@ impl Process {
         let mut command = sys::command(path);
         command.envs(env).current_dir("/").process_group(0).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut command = Command::from(command);
-        let mut child = command.kill_on_drop(true).spawn().map_err(|error| failed(format!("{}: {error}", path.display())))?;
+        let mut child = spawn(command.kill_on_drop(true)).await.map_err(|error| failed(format!("{}: {error}", path.display())))?;
         let (Some(stdin), Some(stdout), Some(stderr)) = (child.stdin.take(), child.stdout.take(), child.stderr.take()) else {
             return Err(failed("it has no pipes".into()));
         };
@@ -138,6 +140,18 @@ impl Process {
     }
 }
 
+/// An executable that somebody still writes is tried again for a moment: a build that is just ending, or a fork elsewhere in this
+/// process that holds the writer's descriptor until its exec. The kernel announces the end of neither.
+async fn spawn(command: &mut Command) -> io::Result<Child> {
+    for _ in 0..BUSY_TRIES {
+        match command.spawn() {
+            Err(error) if error.kind() == io::ErrorKind::ExecutableFileBusy => tokio::time::sleep(BUSY_PAUSE).await,
+            done => return done,
+        }
+    }
+    command.spawn()
+}
+
 /// Owns the child. Ends when the child has.
 async fn supervise(
     mut child: Child,
@@ -146,30 +160,26 @@ async fn supervise(
     mut orders: mpsc::UnboundedReceiver<Order>,
     end: watch::Sender<Option<Ending>>,
 ) {
-    let mut reason = None;
     let mut asked = false;
-    let status = loop {
-        tokio::select! {
-            status = child.wait() => break status,
-            order = orders.recv() => match order {
-                Some(Order::Kill(why)) => {
-                    reason.get_or_insert(why);
-                    kill_group(&child);
-                    break child.wait().await;
-                }
+    let mut reason = None;
+    let status = tokio::select! {
+        status = child.wait() => status,
+        order = orders.recv() => {
+            match order {
+                Some(Order::Kill(why)) => reason = Some(why),
                 Some(Order::Stop) | None => {
                     asked = true;
                     line.hang_up();
-                    break match timeout(STOP_GRACE, child.wait()).await {
-                        Ok(status) => status,
-                        Err(_) => {
-                            reason.get_or_insert_with(|| format!("killed, because it stayed {STOP_GRACE:?} after the end of its stdin"));
-                            kill_group(&child);
-                            child.wait().await
-                        }
-                    };
+                    if timeout(STOP_GRACE, child.wait()).await.is_err() {
+                        reason = Some(format!("killed, because it stayed {STOP_GRACE:?} after the end of its stdin"));
+                    }
                 }
-            },
+            }
+            if reason.is_some() {
+                kill_group(&child);
+            }
+            // Once more is harmless: it repeats the status.
+            child.wait().await
         }
     };
     let _ = timeout(LAST_WORDS, words).await;

@@ -24,8 +24,10 @@ pub struct Profile {
     /// `binary_path` empty: the plugin's own default binary. Validators and full nodes that the plugin does not want (its
     /// `default_validators` is 0) are set to 0.
     pub devnet: pb::DevnetContext,
-    /// Environment that jobs get beside what they name.
+    /// Environment that jobs get beside PATH and what they name.
     pub job_env: Vec<(String, String)>,
+    /// Environment that the plugin gets beside PATH, HOME and TMPDIR.
+    pub plugin_env: Vec<(String, String)>,
 }
 
 impl Default for Profile {
@@ -42,7 +44,7 @@ impl Default for Profile {
             genesis_time: "2026-01-01T00:00:00Z".into(),
             ..pb::DevnetContext::default()
         };
-        Self { devnet, job_env: Vec::new() }
+        Self { devnet, job_env: Vec::new(), plugin_env: Vec::new() }
     }
 }
 

@@ -36,11 +36,12 @@ pub(super) struct Process {
 }
 
 impl Process {
-    /// Starts `exe` in `cwd` with nothing but PATH, HOME and TMPDIR (both below `cwd`), and connects to it.
-    pub(super) async fn start(exe: &Path, cwd: &Path) -> Checked<(Self, Channel)> {
+    /// Starts `exe` in `cwd` with nothing but PATH, HOME, TMPDIR (both `cwd`) and `env`, and connects to it.
+    pub(super) async fn start(exe: &Path, cwd: &Path, env: &[(String, String)]) -> Checked<(Self, Channel)> {
         #[expect(clippy::disallowed_methods, reason = "the suite runs outside of devnetd; the environment is cleared here too")]
         let mut command = Command::from(std::process::Command::new(exe));
         command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default()).env("HOME", cwd).env("TMPDIR", cwd).current_dir(cwd);
+        command.envs(env.iter().cloned());
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0).kill_on_drop(true);
         let mut child = command.spawn().map_err(|error| Finding::Fail(format!("{}: {error}", exe.display())))?;
         let (Some(pid), Some(stdin), Some(stdout), Some(stderr)) = (child.id(), child.stdin.take(), child.stdout.take(), child.stderr.take()) else {

@@ -99,7 +99,7 @@ async fn start(exe: &Path, profile: Profile) -> Checked<(Process, Session)> {
     let exe = std::fs::canonicalize(exe).map_err(|error| Finding::Fail(format!("{}: {error}", exe.display())))?;
     let cwd = root.path().join("cwd");
     std::fs::create_dir(&cwd).map_err(|error| Finding::Fail(error.to_string()))?;
-    let (process, channel) = Process::start(&exe, &cwd).await?;
+    let (process, channel) = Process::start(&exe, &cwd, &profile.plugin_env).await?;
     let session = Session {
         client: PluginClient::new(channel.clone()).max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE),
         channel,
