@@ -173,8 +173,11 @@ impl Node {
             Value::String(text) if text == "latest" => Identifier::Height(Height::new(self.chain.head().height)),
             other => Identifier::Digest(parse_hash(other)?),
         };
-        let block = self.marshal.get_block(identifier).await.ok_or_else(|| not_found(format!("no finalized block {wanted} here")))?;
-        Ok(render_block(&block))
+        let missing = || not_found(format!("no finalized block {wanted} here"));
+        let block = self.marshal.get_block(identifier).await.ok_or_else(missing)?;
+        // By hash, marshal also knows blocks that are not final.
+        let (_, finalized) = self.marshal.get_info(block.inner().height).await.ok_or_else(missing)?;
+        if finalized == block.digest() { Ok(render_block(&block)) } else { Err(missing()) }
     }
 
     fn account(&self, params: &[Value]) -> Result<Value, Fault> {
@@ -187,7 +190,12 @@ impl Node {
     async fn tx(&self, params: &[Value]) -> Result<Value, Fault> {
         let hash = parse_hash(one_param(params, "tx", "a hash")?)?;
         let internal = |message: String| Fault { code: -32603, message };
-        let found = self.index.lock().expect("no holder of this lock panics").find(&hash).map_err(|error| internal(format!("index of transactions: {error}")))?;
+        let found = self
+            .index
+            .lock()
+            .expect("no holder of this lock panics")
+            .find(&hash)
+            .map_err(|error| internal(format!("index of transactions: {error}")))?;
         if let Some((height, position)) = found {
             let block = self.marshal.get_block(height).await.ok_or_else(|| internal(format!("block {height} is not in the archive")))?;
             let tx = block.inner().txs.get(position).ok_or_else(|| internal(format!("block {height} has no transfer {position}")))?;

@@ -35,13 +35,18 @@ pub struct TxIndex {
 impl Store {
     /// Opens or creates the database and gives the last applied state; `genesis` decides for a new one.
     pub fn open(path: &Path, genesis: &ChainSpec) -> Result<(Self, Head, Ledger), NodeFault> {
-        let corrupt = |error: rusqlite::Error| NodeFault::Corrupt { path: path.to_owned(), message: error.to_string() };
+        let corrupt = |error| fault(path, &error);
         let mut store = Self { db: connect(path).map_err(corrupt)?, path: path.to_owned() };
         let version: i64 = store.db.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(corrupt)?;
         match version {
             0 => store.create(genesis).map_err(corrupt)?,
             1 => {}
-            other => return Err(NodeFault::Corrupt { path: path.to_owned(), message: format!("version {other} of the database; this devchain knows version 1") }),
+            other => {
+                return Err(NodeFault::Corrupt {
+                    path: path.to_owned(),
+                    message: format!("version {other} of the database; this devchain knows version 1"),
+                });
+            }
         }
         let (head, ledger) = store.load(genesis)?;
         Ok((store, head, ledger))
@@ -87,7 +92,7 @@ impl Store {
 
     /// Records a finalized block whose transfers led to `ledger`.
     pub fn apply(&mut self, block: &Sealed, ledger: &Ledger) -> Result<(), NodeFault> {
-        self.write(block, ledger).map_err(|error| NodeFault::Corrupt { path: self.path.clone(), message: error.to_string() })
+        self.write(block, ledger).map_err(|error| fault(&self.path, &error))
     }
 
     fn write(&mut self, block: &Sealed, ledger: &Ledger) -> rusqlite::Result<()> {
@@ -97,7 +102,11 @@ impl Store {
             for address in [&transfer.from, &transfer.to] {
                 put_account(&tx, address, &ledger.account(address))?;
             }
-            tx.prepare_cached("INSERT OR REPLACE INTO txs VALUES (?1, ?2, ?3)")?.execute(params![Hash::as_ref(&transfer.hash()), height, position as i64])?;
+            tx.prepare_cached("INSERT OR REPLACE INTO txs VALUES (?1, ?2, ?3)")?.execute(params![
+                Hash::as_ref(&transfer.hash()),
+                height,
+                position as i64
+            ])?;
         }
         tx.prepare_cached("UPDATE head SET height = ?1, hash = ?2, timestamp = ?3")?.execute(params![
             height,
@@ -122,6 +131,16 @@ impl TxIndex {
     }
 }
 
+/// A disk that does not write is no corrupt state.
+fn fault(path: &Path, error: &rusqlite::Error) -> NodeFault {
+    use rusqlite::ErrorCode::{CannotOpen, DiskFull, ReadOnly, SystemIoFailure};
+    let (path, message) = (path.to_owned(), error.to_string());
+    match error.sqlite_error_code() {
+        Some(CannotOpen | DiskFull | ReadOnly | SystemIoFailure) => NodeFault::Disk { path, message },
+        _ => NodeFault::Corrupt { path, message },
+    }
+}
+
 fn connect(path: &Path) -> rusqlite::Result<Connection> {
     let db = Connection::open(path)?;
     db.pragma_update(None, "journal_mode", "WAL")?;
@@ -131,7 +150,11 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
 }
 
 fn put_account(db: &Connection, address: &Address, account: &Account) -> rusqlite::Result<()> {
-    db.prepare_cached("INSERT OR REPLACE INTO accounts VALUES (?1, ?2, ?3)")?.execute(params![address.0, signed(account.balance), signed(account.nonce)])?;
+    db.prepare_cached("INSERT OR REPLACE INTO accounts VALUES (?1, ?2, ?3)")?.execute(params![
+        address.0,
+        signed(account.balance),
+        signed(account.nonce)
+    ])?;
     Ok(())
 }
 
