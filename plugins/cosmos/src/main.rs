@@ -1,3 +1,5 @@
-//! devnetd plugin: cosmos.
+//! devnetd plugin `cosmos`, as an executable that devnetd starts.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    dvb_plugin_sdk::run(dvb_plugin_cosmos::plugin::Cosmos)
+}

@@ -36,6 +36,26 @@ pub struct LaunchRecord {
     /// How to stop it: signal name and grace.
     pub stop_signal: String,
     pub grace_ms: u64,
+    pub readiness: Readiness,
+}
+
+/// When a launched node counts as ready.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Readiness {
+    /// The plugin's node status says so.
+    Plugin,
+    /// The port of this name accepts.
+    Tcp(String),
+    Http {
+        port: String,
+        path: String,
+    },
+    /// A log line holds this text.
+    LogText(String),
+    /// It exists.
+    #[default]
+    Process,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -23,7 +23,7 @@ pub use devnet::{Account, BinaryStatus, Devnet, DevnetPhase, DevnetStatus, SdkCh
 pub use event::{Event, EventType};
 pub use fault::{Fault, FaultCode, Violation};
 pub use ids::{EventId, LaunchId, NodeName, Uid};
-pub use launch::{Exit, ExitClass, Launch, LaunchPhase, LaunchRecord, LaunchStatus};
+pub use launch::{Exit, ExitClass, Launch, LaunchPhase, LaunchRecord, LaunchStatus, Readiness};
 pub use lease::{Lease, LeaseSpec};
 pub use meta::{DEFAULT_NAMESPACE, Meta, Revision};
 pub use node::{Desired, HealthCheck, LastExit, Node, NodePhase, NodeSpec, NodeStatus, Resources, RestartPolicy, RestartRules, Usage};

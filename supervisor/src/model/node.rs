@@ -52,6 +52,10 @@ pub struct Node {
 }
 
 impl Node {
+    /// Whether a process should exist now.
+    pub fn is_wanted(&self) -> bool {
+        self.spec.desired == Desired::Running && !self.spec.suspended && self.metadata.deleted_at.is_none()
+    }
     /// `metadata.name`, split. Only the daemon names nodes, so it always has both parts.
     pub fn node_name(&self) -> NodeName {
         NodeName::parse(&self.metadata.name).unwrap_or_else(|| NodeName::new(&self.spec.devnet_ref, &self.metadata.name))
@@ -73,7 +77,10 @@ pub struct NodeSpec {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resources: Option<Resources>,
     pub restart: RestartRules,
+    /// What the user wants of this node.
     pub desired: Desired,
+    /// The devnet's controller holds the node down: devnet stopped, resetting or going away.
+    pub suspended: bool,
     /// Each request to restart adds one; `status.observedRestart` catches up.
     pub restart_request: u64,
     /// Hex of the consensus public key; none: the node does not sign.

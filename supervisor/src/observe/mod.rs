@@ -5,7 +5,7 @@ use std::{
     collections::HashMap,
     sync::{Mutex, PoisonError},
 };
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, watch};
 
 /// What was last seen of one running node.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -23,11 +23,13 @@ pub struct NodeSeen {
 pub struct Observations {
     nodes: Mutex<HashMap<Key, NodeSeen>>,
     changed: broadcast::Sender<Key>,
+    /// Counts reads by clients: usage is sampled when somebody looks.
+    reads: watch::Sender<u64>,
 }
 
 impl Default for Observations {
     fn default() -> Self {
-        Self { nodes: Mutex::default(), changed: broadcast::channel(1024).0 }
+        Self { nodes: Mutex::default(), changed: broadcast::channel(1024).0, reads: watch::channel(0).0 }
     }
 }
 
@@ -48,8 +50,20 @@ impl Observations {
             let _ = self.changed.send(node.clone()); // nobody listening is fine
         }
     }
+    /// The highest height seen of any node of a devnet; 0 when none was.
+    pub fn highest(&self, namespace: &str, devnet: &str) -> u64 {
+        let of_devnet = |key: &Key| key.namespace == namespace && key.name.strip_prefix(devnet).is_some_and(|rest| rest.starts_with('/'));
+        self.lock().iter().filter(|(key, _)| of_devnet(key)).map(|(_, seen)| seen.height).max().unwrap_or_default()
+    }
     pub fn forget(&self, node: &Key) {
         self.lock().remove(node);
+    }
+    /// A client read nodes: whoever samples usage may sample now.
+    pub fn note_read(&self) {
+        self.reads.send_modify(|reads| *reads += 1);
+    }
+    pub fn reads(&self) -> watch::Receiver<u64> {
+        self.reads.subscribe()
     }
     pub fn subscribe(&self) -> broadcast::Receiver<Key> {
         self.changed.subscribe()

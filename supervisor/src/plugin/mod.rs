@@ -1,10 +1,21 @@
 //! Plugins: finding them, running them, and speaking to them in the daemon's own types. It has no word of node processes.
 
-use crate::model::Exit;
-use crate::model::{Account, DevnetSpec, ExitClass, PlacedNode, PlannedNode, Violation};
+mod client;
+pub mod fake;
+mod fault;
+mod host;
+mod process;
+mod search;
+mod slot;
+mod stdio;
+
+pub use crate::model::Readiness;
+use crate::model::{Account, DevnetSpec, Exit, ExitClass, PlacedNode, PlannedNode, Violation};
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
+
+pub use host::{HostSettings, PluginHost};
 
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum PluginError {
@@ -22,7 +33,7 @@ pub enum PluginError {
     Polluted { name: String, text: String },
     #[error("plugin {name} failed {failures} times in a row and is tried again in {retry_in:?}; last: {last}")]
     Backoff { name: String, failures: u32, retry_in: Duration, last: String },
-    /// The plugin's own refusal: `code` is the gRPC code's name.
+    /// The plugin's own refusal: `code` is the gRPC code's name, as in `InvalidArgument`.
     #[error("{message}")]
     Rejected { name: String, code: String, message: String },
     #[error("plugin {name} sent an unusable reply to {call}: {reason}")]
@@ -154,22 +165,6 @@ pub struct PlannedFile {
     pub path: PathBuf,
     pub content: Vec<u8>,
     pub mode: u32,
-}
-
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Readiness {
-    /// The plugin's node status says so.
-    Plugin,
-    /// The port of this name accepts.
-    Tcp(String),
-    Http {
-        port: String,
-        path: String,
-    },
-    LogText(String),
-    /// It exists.
-    #[default]
-    Process,
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]

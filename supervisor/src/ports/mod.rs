@@ -1,1 +1,304 @@
-//! To come.
+//! Addresses and ports: leased in the store, claimed machine-wide, probed before each start, with thieves named.
+//!
+//! ```text
+//! place ──► picture of the machine ──► decide (pure) ──► claims (abstract sockets) ──► leases (one commit)
+//!             ▲                                             │ held meanwhile             │ leased meanwhile
+//!             └─────────────────────────────────────────────┴────────────────────────────┘
+//! ```
+//!
+//! Leases make two devnets of one home differ and survive restarts; claims make two homes of one machine differ and live as long
+//! as the daemon. A claim that another home took while this daemon was down is a conflict that a person settles: moving a devnet
+//! would break configs that name its addresses.
+
+mod claims;
+mod layout;
+mod machine;
+mod probe;
+mod states;
+mod subnet;
+
+pub use machine::Holder;
+pub use states::PortLease;
+pub use subnet::Subnet;
+
+use crate::{
+    config::Home,
+    model::{Devnet, Fault, FaultCode, Kind, Lease, LeaseSpec, Meta, Node, Object, PlacedNode, PlannedNode, PlannedPort, Uid},
+    store::{Selector, Store, StoreError, Write},
+    sys::Clock,
+};
+use claims::{ClaimError, Claims, Owner, port_claim, subnet_claim};
+use layout::{Layout, LayoutError, Request};
+use machine::{Machine, claim_holder};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    sync::Arc,
+};
+
+/// How often `place` starts anew because somebody else was quicker.
+const ATTEMPTS: usize = 64;
+
+#[derive(Debug, thiserror::Error)]
+pub enum PortError {
+    #[error("port {port} ({name}) of {node} on {address} is taken by {holder}")]
+    Taken { node: String, name: String, address: String, port: u16, holder: Holder },
+    #[error("port {port} ({name}) of {node} is leased to devnet {by}")]
+    Leased { node: String, name: String, port: u16, by: String },
+    #[error("{what} of devnet {devnet} is claimed by another daemon: {holder}")]
+    Claimed { devnet: String, what: String, holder: Holder },
+    #[error("port {port} on {address} is planned twice; the second time as {name} of {node}")]
+    Twice { node: String, name: String, port: u16, address: String },
+    #[error("no loopback subnet in 127.64.0.0/10 is free for devnet {devnet}")]
+    NoSubnet { devnet: String },
+    #[error("no port outside the kernel's ephemeral range is free for devnet {devnet}")]
+    NoPort { devnet: String },
+    #[error("devnet {devnet} has {nodes} nodes; a loopback subnet addresses 254")]
+    TooMany { devnet: String, nodes: usize },
+    #[error("cannot bind port {port} ({name}) of {node} on {address}: {source}")]
+    Bind { node: String, name: String, address: String, port: u16, source: io::Error },
+    #[error("{node} has no usable number for its port {name}")]
+    NoNumber { node: String, name: String },
+    #[error("cannot {action}: {source}")]
+    Io { action: String, source: io::Error },
+    #[error("others kept taking the addresses chosen for devnet {devnet}")]
+    Contended { devnet: String },
+    #[error("cannot lease addresses: {0}")]
+    Store(#[from] StoreError),
+}
+
+/// Where the nodes of a devnet run, in the order of the plan.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Placement {
+    /// `127.64.3.0/24`; none with `addresses: ports`.
+    pub subnet: Option<String>,
+    pub nodes: Vec<PlacedNode>,
+}
+
+/// All leases and claims of one home.
+pub struct Ports {
+    store: Arc<dyn Store>,
+    clock: Arc<dyn Clock>,
+    /// Tells this home from others on the machine.
+    home_id: String,
+    claims: Claims,
+    /// One placement at a time: each sees the leases of the one before.
+    placing: tokio::sync::Mutex<()>,
+}
+
+impl Ports {
+    pub fn new(store: Arc<dyn Store>, clock: Arc<dyn Clock>, home_id: String) -> Self {
+        Self { store, clock, home_id, claims: Claims::default(), placing: tokio::sync::Mutex::default() }
+    }
+
+    /// Gives each node its address and ports. Idempotent: what is leased stays; leases of nodes that left the plan go back.
+    pub async fn place(&self, devnet: &Devnet, home: &Home, nodes: &[PlannedNode]) -> Result<Placement, PortError> {
+        let _one = self.placing.lock().await;
+        let owner = (devnet.metadata.namespace.clone(), devnet.metadata.name.clone());
+        let mut machine = on_blocking_thread(Machine::read).await??;
+        for _ in 0..ATTEMPTS {
+            let leases = self.leases(None).await?;
+            let before = self.claims.of(&owner);
+            let foreign: BTreeSet<String> = machine.claims.difference(&before).cloned().collect();
+            let request = Request {
+                home_id: &self.home_id,
+                namespace: &owner.0,
+                devnet: &owner.1,
+                addresses: devnet.spec.addresses,
+                localhost: devnet.spec.localhost(),
+                nodes,
+                leases: &leases,
+                machine: &machine,
+                foreign: &foreign,
+            };
+            let layout = match layout::decide(&request) {
+                Ok(layout) => layout,
+                Err(error) => return Err(explain(error, &owner).await),
+            };
+            match self.claims.take(&owner, &layout.claims) {
+                Ok(()) => {}
+                Err(ClaimError::Held(name)) => {
+                    machine.claims.insert(name);
+                    continue;
+                }
+                Err(ClaimError::Io(name, source)) => return Err(PortError::Io { action: format!("claim {name}"), source }),
+            }
+            let changes = self.changes(&owner, &leases, &layout);
+            let outcome = if changes.is_empty() { Ok(0) } else { self.store.commit(changes).await };
+            match outcome {
+                Ok(_) => {
+                    self.claims.keep(&owner, &layout.claims);
+                    return Ok(placement(home, &owner, nodes, layout));
+                }
+                Err(error) => {
+                    self.claims.keep(&owner, &before);
+                    if !matches!(error, StoreError::Exists(_) | StoreError::Conflict { .. }) {
+                        return Err(error.into());
+                    }
+                }
+            }
+        }
+        Err(PortError::Contended { devnet: format!("{}/{}", owner.0, owner.1) })
+    }
+
+    /// Claims what the store's leases say, once, when the daemon starts. Each conflict is its own error; the rest is claimed all the same.
+    pub async fn reclaim(&self) -> Result<Vec<PortError>, PortError> {
+        let mut wanted: BTreeMap<Owner, BTreeSet<String>> = BTreeMap::new();
+        for lease in self.leases(None).await? {
+            let owner = (lease.metadata.namespace.clone(), lease.spec.devnet_ref.clone());
+            wanted.entry(owner).or_default().extend(claim_of(&lease));
+        }
+        let mut conflicts = Vec::new();
+        for (owner, names) in wanted {
+            for name in names {
+                match self.claims.take(&owner, &BTreeSet::from([name])) {
+                    Ok(()) => {}
+                    Err(ClaimError::Held(name)) => conflicts.push(explain(LayoutError::Foreign(name), &owner).await),
+                    Err(ClaimError::Io(name, source)) => conflicts.push(PortError::Io { action: format!("claim {name}"), source }),
+                }
+            }
+        }
+        Ok(conflicts)
+    }
+
+    /// Drops the claims of a devnet that is deleted; its leases go with its row in the store.
+    pub fn release(&self, namespace: &str, devnet: &str) {
+        self.claims.keep(&(namespace.to_owned(), devnet.to_owned()), &BTreeSet::new());
+    }
+
+    /// Binds each port for a moment, as the node will. Call it just before the start: a port that is taken names its holder.
+    pub async fn probe(&self, node: &Node, ports: &[PlannedPort]) -> Result<(), PortError> {
+        probe::probe(node, ports).await
+    }
+
+    /// Each leased port and what is there now, for `dvbctl ports`. None takes all namespaces, or all devnets.
+    pub async fn states(&self, namespace: Option<&str>, devnet: Option<&str>) -> Result<Vec<PortLease>, PortError> {
+        let selector = Selector { namespace: namespace.map(Into::into), devnet: devnet.map(Into::into), ..Selector::kind(Kind::Lease) };
+        let leases = self.leases(Some(selector)).await?;
+        let selector = Selector { namespace: namespace.map(Into::into), devnet: devnet.map(Into::into), ..Selector::kind(Kind::Node) };
+        let (nodes, _) = self.store.list(&selector).await?;
+        let nodes: Vec<Arc<Node>> = nodes.into_iter().filter_map(|object| object.try_into().ok()).collect();
+        on_blocking_thread(move || states::states(&leases, &nodes)).await?
+    }
+
+    async fn leases(&self, selector: Option<Selector>) -> Result<Vec<Arc<Lease>>, PortError> {
+        let (objects, _) = self.store.list(&selector.unwrap_or_else(|| Selector::kind(Kind::Lease))).await?;
+        Ok(objects.into_iter().filter_map(|object| object.try_into().ok()).collect())
+    }
+
+    /// What brings the store from `leases` to `layout`; leases of other sorts are left alone.
+    fn changes(&self, owner: &Owner, leases: &[Arc<Lease>], layout: &Layout) -> Vec<Write> {
+        let own = leases.iter().filter(|lease| lease.metadata.namespace == owner.0 && lease.spec.devnet_ref == owner.1 && is_address(lease));
+        let own: BTreeMap<&str, &Arc<Lease>> = own.map(|lease| (lease.metadata.name.as_str(), lease)).collect();
+        let gone = own.iter().filter(|(name, _)| !layout.leases.contains_key(**name));
+        let mut writes: Vec<Write> =
+            gone.map(|(_, lease)| Write::Delete { key: Object::Lease((*lease).clone()).key(), expect: crate::store::Expect::Any }).collect();
+        for (name, spec) in &layout.leases {
+            match own.get(name.as_str()) {
+                Some(lease) if lease.spec == *spec => {}
+                Some(lease) => writes.push(Write::update(Lease { metadata: lease.metadata.clone(), spec: spec.clone() })),
+                None => writes.push(Write::create(self.new_lease(owner, name, spec))),
+            }
+        }
+        writes
+    }
+
+    fn new_lease(&self, owner: &Owner, name: &str, spec: &LeaseSpec) -> Lease {
+        let now = self.clock.now();
+        let uid = Uid::from_uuid(self.clock.fresh_id());
+        let metadata =
+            Meta { name: name.to_owned(), namespace: owner.0.clone(), uid, generation: 1, created_at: now, updated_at: now, ..Meta::default() };
+        Lease { metadata, spec: spec.clone() }
+    }
+}
+
+impl PortError {
+    /// The same as the one shape in which errors leave the daemon.
+    pub fn fault(&self) -> Fault {
+        let message = self.to_string();
+        match self {
+            Self::Taken { node, holder, .. } => {
+                let mend = match holder {
+                    Holder::Process { pid, program } => format!("end {program} (kill {pid}), or give that program another port"),
+                    Holder::Hidden => "find the holder as root: ss -lntup".to_owned(),
+                };
+                Fault::new(FaultCode::PortBusy, message).retriable().about(node).remedy(mend)
+            }
+            Self::Leased { node, by, .. } => {
+                Fault::new(FaultCode::PortBusy, message).about(node).remedy(format!("choose another number, or delete devnet {by}"))
+            }
+            Self::Claimed { devnet, .. } => Fault::new(FaultCode::SubnetBusy, message)
+                .retriable()
+                .about(devnet)
+                .remedy("stop that daemon, or delete this devnet and create it again: it then gets another subnet"),
+            Self::NoSubnet { devnet } | Self::Contended { devnet } => {
+                Fault::new(FaultCode::SubnetBusy, message).retriable().about(devnet).remedy("delete devnets that are no longer used")
+            }
+            Self::NoPort { devnet } => Fault::new(FaultCode::PortBusy, message)
+                .retriable()
+                .about(devnet)
+                .remedy("delete devnets that are no longer used, or narrow net.ipv4.ip_local_port_range"),
+            Self::TooMany { devnet, .. } => Fault::new(FaultCode::InvalidSpec, message).about(devnet).remedy("ask for fewer nodes"),
+            Self::Twice { node, .. } | Self::NoNumber { node, .. } => {
+                Fault::new(FaultCode::InvalidSpec, message).about(node).remedy("give each port of the node a number of its own")
+            }
+            Self::Bind { node, .. } => Fault::new(FaultCode::PortBusy, message).about(node),
+            Self::Io { .. } | Self::Store(_) => Fault::new(FaultCode::Internal, message).retriable(),
+        }
+    }
+
+    fn proc(file: &str, error: procfs::ProcError) -> Self {
+        Self::Io { action: format!("read {file}"), source: io::Error::other(error) }
+    }
+}
+
+/// Leases of this module; other modules lease other things.
+fn is_address(lease: &Lease) -> bool {
+    ["subnet/", "port/", "address/"].iter().any(|sort| lease.metadata.name.starts_with(sort))
+}
+
+/// The machine-wide claim that goes with a lease.
+fn claim_of(lease: &Lease) -> Option<String> {
+    if let Some(subnet) = lease.metadata.name.strip_prefix("subnet/") {
+        return Some(subnet_claim(subnet));
+    }
+    let shared = lease.spec.wildcard || lease.spec.address.as_deref() == Some("127.0.0.1");
+    (shared && is_address(lease)).then(|| lease.spec.port.map(port_claim)).flatten()
+}
+
+fn placement(home: &Home, owner: &Owner, nodes: &[PlannedNode], layout: Layout) -> Placement {
+    let placed = nodes.iter().zip(layout.nodes).map(|(node, (address, ports))| PlacedNode {
+        name: node.name.clone(),
+        role: node.role.clone(),
+        index: node.index,
+        address: address.to_string(),
+        ports,
+        home_dir: home.node_home(&owner.0, &owner.1, &node.name).to_string_lossy().into_owned(),
+    });
+    Placement { subnet: layout.subnet.map(Subnet::cidr), nodes: placed.collect() }
+}
+
+async fn explain(error: LayoutError, owner: &Owner) -> PortError {
+    let devnet = format!("{}/{}", owner.0, owner.1);
+    match error {
+        LayoutError::NoSubnet => PortError::NoSubnet { devnet },
+        LayoutError::NoPort => PortError::NoPort { devnet },
+        LayoutError::TooMany(nodes) => PortError::TooMany { devnet, nodes },
+        LayoutError::Leased { node, name, port, by } => PortError::Leased { node, name, port, by },
+        LayoutError::Twice { node, name, port, address } => PortError::Twice { node, name, port, address: address.to_string() },
+        LayoutError::Foreign(claim) => {
+            // `dvb-subnet-127.64.3` reads as `subnet 127.64.3`.
+            let what = claim.trim_start_matches(machine::CLAIM_PREFIX).replacen('-', " ", 1);
+            let holder = on_blocking_thread(move || claim_holder(&claim)).await.unwrap_or(Holder::Hidden);
+            PortError::Claimed { devnet, what, holder }
+        }
+    }
+}
+
+/// Walks of /proc take milliseconds: not on a thread that others wait for.
+async fn on_blocking_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, PortError> {
+    tokio::task::spawn_blocking(work).await.map_err(|e| PortError::Io { action: "look at the machine's sockets".into(), source: io::Error::other(e) })
+}
+
+#[cfg(test)]
+mod tests;

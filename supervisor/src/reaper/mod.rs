@@ -1,1 +1,93 @@
-//! To come.
+//! The one place that turns pidfds into exits, for children and for processes that somebody else's daemon forked.
+//!
+//! ```text
+//!              child:   POLLIN ── waitid, status kept ──► Ended ── reap ──► gone
+//! watched ──►
+//!              adopted: POLLIN ──► Ended, status unknown ── POLLHUP: its parent reaped it ──► PIDFD_GET_INFO tells the status
+//! ```
+
+#![allow(unsafe_code, reason = "registering a descriptor with tokio has no safe form")]
+
+mod identity;
+mod info;
+
+pub use identity::{Found, Identity, LAUNCH_ID_VAR, find};
+
+use crate::sys::Pidfd;
+use nix::sys::signal::Signal;
+use rustix::process::{WaitId, WaitIdOptions, waitid};
+use std::{io, os::fd::AsFd};
+use tokio::io::{Interest, unix::AsyncFd};
+
+/// How a process ended. Neither: the status could not be had (yet).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Status {
+    pub code: Option<i32>,
+    pub signal: Option<i32>,
+}
+
+/// One process that we watch and may signal. Needs a tokio runtime.
+#[derive(Debug)]
+pub struct Process {
+    pid: u32,
+    pidfd: AsyncFd<Pidfd>,
+}
+
+impl Process {
+    /// `pidfd` as `sys::spawn` gave it, or as `find` opened and checked it.
+    pub fn new(pid: u32, pidfd: impl Into<Pidfd>) -> io::Result<Self> {
+        // SAFETY: a Pidfd owns its descriptor and never swaps it; AsyncFd owns the Pidfd.
+        let pidfd = unsafe { AsyncFd::register_with_interest(pidfd.into(), Interest::READABLE) }?;
+        Ok(Self { pid, pidfd })
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// Reaches this process or nobody.
+    pub fn signal(&self, signal: Signal) -> io::Result<()> {
+        self.pidfd.get_ref().signal(signal)
+    }
+
+    pub fn has_ended(&self) -> bool {
+        self.pidfd.get_ref().poll().is_ok_and(|(ended, _)| ended)
+    }
+
+    /// Resolves when every thread of it has ended. It may still be a zombie: its pid is not free until `reap`.
+    pub async fn ended(&self) -> io::Result<()> {
+        self.until(|(ended, _)| ended).await
+    }
+
+    /// Resolves when its parent has reaped it. Never, on kernels that do not tell (before 6.9): bound it.
+    pub async fn reaped(&self) -> io::Result<()> {
+        self.until(|(_, reaped)| reaped).await
+    }
+
+    /// After `ended`. A child's status at once, and it stays a zombie; another's only when it was reaped.
+    pub fn status(&self) -> Status {
+        match waitid(WaitId::PidFd(self.pidfd.as_fd()), WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT) {
+            Ok(Some(status)) => Status { code: status.exit_status(), signal: status.terminating_signal() },
+            _ => info::exit_of(self.pidfd.as_fd()).unwrap_or_default(),
+        }
+    }
+
+    /// Takes the zombie away when it is our child; else does nothing.
+    pub fn reap(&self) {
+        // ECHILD: not ours, or reaped already.
+        let _ = waitid(WaitId::PidFd(self.pidfd.as_fd()), WaitIdOptions::EXITED | WaitIdOptions::NOHANG);
+    }
+
+    async fn until(&self, reached: impl Fn((bool, bool)) -> bool) -> io::Result<()> {
+        loop {
+            if reached(self.pidfd.get_ref().poll()?) {
+                return Ok(());
+            }
+            let mut guard = self.pidfd.readable().await?;
+            if reached(guard.get_inner().poll()?) {
+                return Ok(());
+            }
+            guard.clear_ready();
+        }
+    }
+}

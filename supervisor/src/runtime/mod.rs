@@ -1,5 +1,14 @@
 //! The runtime: starts, watches and ends processes. It has no word of chains; native processes today, containers behind the same trait.
 
+#[cfg(test)]
+mod contract;
+pub mod fake;
+mod native;
+
+pub use native::NativeRuntime;
+
+mod fault;
+
 use crate::model::{Exit, LaunchId, Resources, Timestamp, Usage};
 use async_trait::async_trait;
 use nix::sys::signal::Signal;
@@ -35,7 +44,7 @@ pub struct LaunchSpec {
     /// Where it belongs, outermost first: namespace, devnet, node. Names cgroups.
     pub path: Vec<String>,
     pub argv: Vec<String>,
-    /// The whole environment besides the runtime's own (PATH, HOME, LANG, TZ, DVB_LAUNCH_ID).
+    /// The whole environment besides the runtime's own (PATH, HOME, LANG, TZ, DVB_LAUNCH_ID, DVB_HOME_ID).
     pub env: BTreeMap<String, String>,
     pub cwd: PathBuf,
     /// stdout and stderr are appended to it by the process itself.
@@ -57,6 +66,13 @@ pub struct Handle {
     pub pid: Option<u32>,
     pub started_at: Timestamp,
     pub state: serde_json::Value,
+}
+
+impl Handle {
+    /// Names a launch whose fork was never recorded. Good for `destroy` only: it is found by the id that its processes carry.
+    pub fn unrecorded(id: LaunchId) -> Self {
+        Self { id, version: 0, pid: None, started_at: Timestamp::default(), state: serde_json::Value::Null }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq)]

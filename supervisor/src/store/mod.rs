@@ -1,14 +1,32 @@
 //! The store: objects, events and the change feed, behind one trait with two implementations that pass one contract suite.
 //!
-//! Guarantees: a commit is atomic and durable when it returns; every write takes the next revision and appears in the change
-//! feed in the same transaction; deleting a devnet deletes its nodes, launches, leases and plan (and each shows in the feed).
+//! Guarantees: a commit is atomic and durable when it returns (launches, the status of nodes and events survive a SIGKILL but not
+//! for sure a power cut, which ends their processes anyway); every write takes the next revision and appears in the change feed in
+//! the same transaction; deleting a devnet deletes its nodes, launches, leases and plan, and deleting a node its launches (each
+//! shows in the feed, children first). Events and empty commits take no revision.
+
+#[cfg(test)]
+mod contract;
+mod feed;
+#[cfg(test)]
+pub(crate) mod fixtures;
+mod memory;
+mod migrations;
+mod order;
+mod rules;
+mod sqlite;
+
+pub use memory::MemoryStore;
+pub use sqlite::SqliteStore;
+
+mod fault;
 
 use crate::model::{Event, EventId, Key, Kind, LaunchId, Object, Revision};
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 use std::collections::BTreeMap;
 
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
     #[error("{key} is at revision {actual}, not {expected}")]
     Conflict { key: Key, expected: Revision, actual: Revision },
@@ -30,6 +48,26 @@ pub enum StoreError {
     ReadOnly { path: String },
     #[error("store: {0}")]
     Other(String),
+}
+
+/// How much of the past a store keeps. It may keep a quarter (and 64) more until it compacts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    pub changes: usize,
+    pub events: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { changes: 10_000, events: 20_000 }
+    }
+}
+
+impl Limits {
+    /// Beyond this many a store compacts by itself.
+    fn ceiling(keep: usize) -> usize {
+        keep.saturating_add(keep / 4).saturating_add(64)
+    }
 }
 
 /// What a write expects to find.
@@ -109,17 +147,37 @@ pub struct Change {
 }
 
 /// Which events, newest last.
+///
+/// `after_seq` 0 means all that are kept, in `watch_events` too; any other number must not lie in what is compacted.
 #[derive(Clone, Debug, Default)]
 pub struct EventFilter {
     pub namespace: Option<String>,
-    /// Subject's kind and name; a devnet's name with `with_children` takes its nodes' events too.
+    /// Subject's kind and name.
     pub kind: Option<String>,
     pub name: Option<String>,
+    /// A devnet's name: its own events and those of its nodes and launches.
     pub devnet: Option<String>,
     pub launch: Option<LaunchId>,
     pub after_seq: u64,
-    /// Newest N of what the rest takes; 0: all.
+    /// Newest N of what the rest takes; 0: all. A watch has no limit.
     pub limit: usize,
+}
+
+impl EventFilter {
+    /// True when the filter takes `event`; `limit` is not looked at.
+    pub fn takes(&self, event: &Event) -> bool {
+        event.seq > self.after_seq
+            && self.namespace.as_ref().is_none_or(|namespace| *namespace == event.namespace)
+            && self.kind.as_ref().is_none_or(|kind| *kind == event.kind)
+            && self.name.as_ref().is_none_or(|name| *name == event.name)
+            && self.devnet.as_ref().is_none_or(|devnet| devnet == event_devnet(event))
+            && self.launch.as_ref().is_none_or(|launch| event.launch_id.as_ref() == Some(launch))
+    }
+}
+
+/// The devnet that an event tells of; empty for a lease, whose name says nothing of its devnet.
+fn event_devnet(event: &Event) -> &str {
+    if event.kind == Kind::Lease.name() { "" } else { event.name.split('/').next().unwrap_or_default() }
 }
 
 /// Memory and SQLite pass `store::contract`.
@@ -131,7 +189,8 @@ pub trait Store: Send + Sync + 'static {
     /// All or nothing; returns the revision of its last write.
     async fn commit(&self, writes: Vec<Write>) -> Result<Revision, StoreError>;
     /// Changes after `from`, then those to come. Ends with `Compacted` when the reader asks for, or falls behind into, what is
-    /// compacted: it lists again. Never blocks a writer.
+    /// compacted: it lists again. So it ends for a `from` that the store has not reached yet (it was replaced by an older copy).
+    /// Never blocks a writer.
     fn watch(&self, selector: Selector, from: Revision) -> BoxStream<'static, Result<Change, StoreError>>;
     async fn event(&self, id: &EventId) -> Result<Option<Event>, StoreError>;
     async fn events(&self, filter: &EventFilter) -> Result<Vec<Event>, StoreError>;

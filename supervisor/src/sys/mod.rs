@@ -1,9 +1,13 @@
-//! The machine, where the rest of the daemon may not touch it itself: clock and fresh ids, commands, signal names, boot id.
+//! The machine, where the rest of the daemon may not touch it itself: clock and fresh ids, commands, processes, signal names, boot id.
 
 mod clock;
 mod command;
+mod process;
 mod signals;
+mod spawn;
 
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use command::{boot_id, command};
+pub use process::{Pidfd, ProcessStat, all_pids, has_environment, process_env, process_stat};
 pub use signals::{signal_from_name, signal_name};
+pub use spawn::{Spawn, SpawnFailure, SpawnStep, Spawned, spawn};

@@ -1,0 +1,186 @@
+//! `daemon`: devnetd itself: start, stop, status, restart, logs.
+
+use crate::{
+    cli::Format,
+    client::Client,
+    context::Context,
+    error::Error,
+    launch,
+    render::{progress::Progress, time},
+};
+use clap::Subcommand;
+use dvb_proto::devnet::v1::{DaemonStatus, Empty, ShutdownRequest};
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+use std::{
+    fs::File,
+    io::{self, Read, Seek, SeekFrom, Write},
+    path::Path,
+};
+
+/// The daemon devnetd: start, stop, status, restart, logs
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Start devnetd unless it runs
+    Start,
+    /// Stop devnetd; nodes go on running
+    Stop {
+        /// Stop the nodes too; the next devnetd starts them again
+        #[arg(long)]
+        with_nodes: bool,
+    },
+    /// Tell whether devnetd runs, and how it does
+    Status,
+    /// Stop and start devnetd; nodes go on running
+    Restart,
+    /// Print devnetd's own log
+    Logs {
+        /// Go on as lines come
+        #[arg(short, long)]
+        follow: bool,
+        /// The last N lines
+        #[arg(long, value_name = "N")]
+        tail: Option<usize>,
+    },
+}
+
+pub(crate) async fn run(ctx: &Context, args: Args) -> Result<(), Error> {
+    match args.verb {
+        Verb::Start => start(ctx).await,
+        Verb::Stop { with_nodes } => match Client::connect_running(ctx).await? {
+            Some(client) => {
+                stop(ctx, &client, with_nodes).await?;
+                Ok(ctx.print("devnetd stopped")?)
+            }
+            None => Ok(ctx.print("devnetd does not run")?),
+        },
+        Verb::Status => match Client::connect_running(ctx).await? {
+            Some(client) => show(ctx, &client.daemon().status(Empty {}).await?.into_inner()),
+            None => Err(Error::unreachable(format!("devnetd does not run for {}", ctx.settings.home.display())).with_remedy("dvbctl daemon start")),
+        },
+        Verb::Restart => {
+            if let Some(client) = Client::connect_running(ctx).await? {
+                stop(ctx, &client, false).await?;
+            }
+            start(ctx).await
+        }
+        Verb::Logs { follow, tail } => logs(&ctx.settings.daemon_log(), follow, tail),
+    }
+}
+
+async fn start(ctx: &Context) -> Result<(), Error> {
+    let (client, word) = match Client::connect_running(ctx).await? {
+        Some(client) => (client, "runs already"),
+        None => {
+            launch::start(ctx).await?;
+            (ctx.client().await?, "started")
+        }
+    };
+    match ctx.settings.format {
+        Format::Json | Format::Yaml => ctx.print_structured(&client.status),
+        _ => Ok(ctx.print(format!("devnetd {word}, pid {}, home {}", client.status.pid, client.status.home))?),
+    }
+}
+
+/// The stream tells how it goes; it ends with the daemon.
+async fn stop(ctx: &Context, client: &Client, with_nodes: bool) -> Result<(), Error> {
+    let progress = Progress::new(ctx);
+    let mut steps = client.daemon().shutdown(ShutdownRequest { with_nodes }).await?.into_inner();
+    let mut done = false;
+    loop {
+        match steps.message().await {
+            Ok(Some(step)) => {
+                done |= step.done;
+                progress.say(&step.message);
+            }
+            Ok(None) => return Ok(()),
+            // After its last word the daemon may be gone before the stream has ended in order.
+            Err(_) if done => return Ok(()),
+            Err(status) => return Err(status.into()),
+        }
+    }
+}
+
+fn show(ctx: &Context, status: &DaemonStatus) -> Result<(), Error> {
+    match ctx.settings.format {
+        Format::Json | Format::Yaml => return ctx.print_structured(status),
+        Format::Name => return Ok(ctx.print("daemon/devnetd")?),
+        Format::Table | Format::Wide => {}
+    }
+    let limits =
+        if status.cgroup_message.is_empty() { status.cgroup_driver.clone() } else { format!("{}: {}", status.cgroup_driver, status.cgroup_message) };
+    let lines = [
+        ("devnetd", format!("{}, pid {}, up {}", status.version, status.pid, time::age(&status.started_at, (ctx.now)()))),
+        ("home", status.home.clone()),
+        ("socket", status.socket.clone()),
+        ("log", status.log_path.clone()),
+        ("devnets", format!("{}, {} nodes running", status.devnets, status.nodes_running)),
+        ("cgroups", limits),
+        ("used", format!("cpu {:.1}s, memory {}", status.cpu_seconds, time::bytes(status.memory))),
+    ];
+    Ok(lines.iter().try_for_each(|(label, value)| ctx.print(format!("{:<10}{value}", format!("{label}:"))))?)
+}
+
+/// The log belongs to the home, so it is read here: it must be readable also when devnetd does not run.
+fn logs(path: &Path, follow: bool, tail: Option<usize>) -> Result<(), Error> {
+    let failed = |error: &io::Error| match error.kind() {
+        io::ErrorKind::NotFound => Error::not_found(format!("devnetd has no log yet: {}", path.display())),
+        _ => Error::file(&path.to_string_lossy(), error),
+    };
+    let mut file = File::open(path).map_err(|error| failed(&error))?;
+    // The watch comes before the first read, so that no growth falls between the two.
+    let watch = follow.then(|| inotify(path)).transpose().map_err(|errno| failed(&errno.into()))?;
+    let mut text = Vec::new();
+    file.read_to_end(&mut text).map_err(|error| failed(&error))?;
+    let mut out = io::stdout().lock();
+    out.write_all(last_lines(&text, tail))?;
+    out.flush()?;
+    while let Some(watch) = &watch {
+        watch.read_events().map_err(|errno| failed(&errno.into()))?;
+        // Truncated: begin again.
+        if file.metadata().map_err(|error| failed(&error))?.len() < file.stream_position().map_err(|error| failed(&error))? {
+            file.seek(SeekFrom::Start(0)).map_err(|error| failed(&error))?;
+        }
+        text.clear();
+        file.read_to_end(&mut text).map_err(|error| failed(&error))?;
+        out.write_all(&text)?;
+        out.flush()?;
+    }
+    Ok(())
+}
+
+fn inotify(path: &Path) -> nix::Result<Inotify> {
+    let inotify = Inotify::init(InitFlags::IN_CLOEXEC)?;
+    inotify.add_watch(path, AddWatchFlags::IN_MODIFY)?;
+    Ok(inotify)
+}
+
+fn last_lines(text: &[u8], tail: Option<usize>) -> &[u8] {
+    let Some(tail) = tail else { return text };
+    let body = text.strip_suffix(b"\n").unwrap_or(text);
+    let starts = body.iter().enumerate().rev().filter(|(_, byte)| **byte == b'\n').map(|(at, _)| at + 1);
+    match tail {
+        0 => &text[text.len()..],
+        tail => &text[starts.skip(tail - 1).next().unwrap_or(0)..],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_tail_is_counted_in_lines() {
+        let check = |tail: Option<usize>, expect: &str| assert_eq!(last_lines(b"a\nb\nc\n", tail), expect.as_bytes(), "{tail:?}");
+        check(None, "a\nb\nc\n");
+        check(Some(0), "");
+        check(Some(1), "c\n");
+        check(Some(2), "b\nc\n");
+        check(Some(9), "a\nb\nc\n");
+    }
+}

@@ -1,0 +1,211 @@
+//! `get`: objects in a table, as JSON or YAML; `-w` follows them.
+
+use crate::{
+    cli::{Format, parse_label},
+    client::Client,
+    context::Context,
+    error::Error,
+    follow::Target,
+    kind::{Kind, split},
+    render::{self, Named, Row, print_items, table::Table},
+    watch::{Change, Watched, watch},
+};
+use dvb_proto::devnet::v1::{Devnet, Empty, Launch, ListRequest, Node, PluginRef};
+use futures::{StreamExt, stream};
+
+/// List or show objects: devnets, nodes, events, launches, plugins, ports, binaries
+///
+/// dvbctl get [KIND] [NAME...]: `get nodes` lists all nodes, `get nodes mynet` those of mynet, `get node mynet/validator-0` one.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// [KIND] [NAME...]; kinds in singular, plural or short (dn no ev)
+    #[arg(value_name = "KIND|NAME")]
+    words: Vec<String>,
+    /// Go on: a new row for each change
+    #[arg(short, long)]
+    watch: bool,
+    /// Only objects with these labels: key=value,key=value
+    #[arg(short = 'l', long = "selector", value_parser = parse_label, value_delimiter = ',', value_name = "LABELS")]
+    labels: Vec<(String, String)>,
+}
+
+pub(crate) async fn run(ctx: &Context, args: Args) -> Result<(), Error> {
+    let (kind, names) = split(&args.words);
+    let kind = kind.unwrap_or(if names.iter().any(|name| name.contains('/')) { Kind::Node } else { Kind::Devnet });
+    let client = ctx.client().await?;
+    let selector = ListRequest { labels: args.labels.into_iter().collect(), ..ctx.selector() };
+    let done = match (kind, args.watch) {
+        (Kind::Devnet, true) => follow::<Devnet>(ctx, &client, names, &selector).await,
+        (Kind::Node, true) => follow::<Node>(ctx, &client, names, &selector).await,
+        (Kind::Event, true) => super::events::print(ctx, &client, names, &selector, true, 0).await,
+        (kind, true) => Err(Error::usage(format!("{} cannot be watched", kind.word()))),
+        (kind, false) => list(ctx, &client, kind, names, &selector).await,
+    };
+    done.map_err(|error| explain_kind(error, args.words.first()))
+}
+
+/// `get nods`: the word was taken for a devnet's name, but a kind was meant.
+fn explain_kind(error: Error, word: Option<&String>) -> Error {
+    let meant = word.and_then(|word| Kind::nearest(word).filter(|near| *near != word.as_str()));
+    match meant {
+        Some(kind) if error.exit == crate::error::Exit::NotFound => error.with_remedy(format!("did you mean `dvbctl get {kind}`?")),
+        _ => error,
+    }
+}
+
+/// Lists objects of `kind`: all, or those named. What is named but does not exist is NotFound.
+pub(super) async fn list(ctx: &Context, client: &Client, kind: Kind, names: &[String], selector: &ListRequest) -> Result<(), Error> {
+    let named = if names.len() == 1 { Named::One } else { Named::Many };
+    match kind {
+        Kind::Devnet if names.is_empty() => {
+            let devnets = client.devnets().list(selector.clone()).await?.into_inner().items;
+            print_items(ctx, &devnets, named, "devnets")
+        }
+        Kind::Devnet => {
+            let mut devnets = Vec::new();
+            for name in names {
+                devnets.push(client.devnets().get(ctx.object(name)).await?.into_inner());
+            }
+            print_items(ctx, &devnets, named, "devnets")
+        }
+        Kind::Node => {
+            let nodes = nodes(ctx, client, names, selector).await?;
+            let named = if names.len() == 1 && names[0].contains('/') { Named::One } else { Named::Many };
+            print_items(ctx, &nodes, named, "nodes")
+        }
+        Kind::Event => super::events::print(ctx, client, names, selector, false, 0).await,
+        Kind::Launch => {
+            let node = |launch: &Launch| launch.spec.as_ref().map(|spec| spec.node_ref.clone()).unwrap_or_default();
+            let mut launches = Vec::new();
+            for request in requests(names, selector) {
+                launches.extend(client.nodes().list_launches(request).await?.into_inner().items);
+            }
+            launches.retain(|launch| is_meant(names, &node(launch)));
+            print_items(ctx, &launches, Named::Many, "launches")
+        }
+        Kind::Port => {
+            let mut ports = Vec::new();
+            for request in requests(names, selector) {
+                ports.extend(client.nodes().list_ports(request).await?.into_inner().items);
+            }
+            ports.retain(|port| is_meant(names, &port.node));
+            print_items(ctx, &ports, Named::Many, "ports")
+        }
+        Kind::Plugin if names.is_empty() => print_items(ctx, &client.plugins().list(Empty {}).await?.into_inner().items, named, "plugins"),
+        Kind::Plugin => {
+            let mut plugins = Vec::new();
+            for name in names {
+                plugins.push(client.plugins().get(PluginRef { name: name.clone() }).await?.into_inner());
+            }
+            print_items(ctx, &plugins, named, "plugins")
+        }
+        Kind::Binary => super::binaries::list(ctx, client, names).await,
+        Kind::Upgrade => print_items(ctx, &client.upgrades().list(selector.clone()).await?.into_inner().items, Named::Many, "upgrades"),
+        Kind::Transaction => print_items(ctx, &client.transactions().list(selector.clone()).await?.into_inner().items, Named::Many, "transactions"),
+        Kind::Export => print_items(ctx, &client.exports().list(selector.clone()).await?.into_inner().items, Named::Many, "exports"),
+    }
+}
+
+/// Nodes by name: `a/b` is one, `a` all of devnet a; no name: all that the selector takes.
+pub(super) async fn nodes(ctx: &Context, client: &Client, names: &[String], selector: &ListRequest) -> Result<Vec<Node>, Error> {
+    if names.is_empty() {
+        return Ok(client.nodes().list(selector.clone()).await?.into_inner().items);
+    }
+    let mut nodes = Vec::new();
+    for name in names {
+        if name.contains('/') {
+            nodes.push(client.nodes().get(ctx.object(name)).await?.into_inner());
+            continue;
+        }
+        let request = ListRequest { devnet: name.clone(), ..selector.clone() };
+        let found = client.nodes().list(request).await?.into_inner().items;
+        if found.is_empty() {
+            client.devnets().get(ctx.object(name)).await?;
+        }
+        nodes.extend(found);
+    }
+    Ok(nodes)
+}
+
+/// One request for each devnet that is named, or one for all.
+pub(super) fn requests(names: &[String], selector: &ListRequest) -> Vec<ListRequest> {
+    if names.is_empty() {
+        return vec![selector.clone()];
+    }
+    let mut devnets: Vec<&str> = names.iter().map(|name| name.split('/').next().unwrap_or_default()).collect();
+    devnets.sort_unstable();
+    devnets.dedup();
+    devnets.into_iter().map(|devnet| ListRequest { devnet: devnet.to_owned(), ..selector.clone() }).collect()
+}
+
+fn is_meant(names: &[String], node: &str) -> bool {
+    names.is_empty() || names.iter().any(|name| name == node || node.split('/').next() == Some(name))
+}
+
+async fn follow<T: Watched + Row>(ctx: &Context, client: &Client, names: &[String], selector: &ListRequest) -> Result<(), Error> {
+    let feeds = if names.is_empty() {
+        vec![watch::<T>(client, selector.clone(), "")]
+    } else {
+        let feed = |name: &String| {
+            let target = Target::parse(&ctx.settings.namespace, name);
+            match (T::IN_DEVNET, target.node) {
+                (true, None) => watch::<T>(client, ListRequest { devnet: target.devnet, ..selector.clone() }, ""),
+                _ => watch::<T>(client, selector.clone(), name),
+            }
+        };
+        names.iter().map(feed).collect()
+    };
+    let mut bookmarks = feeds.len();
+    let mut changes = stream::select_all(feeds);
+    let mut first = Vec::new();
+    let mut printer = Printer { ctx, widths: None };
+    while let Some(change) = changes.next().await {
+        let object = match change? {
+            Change::Added(object) | Change::Modified(object) | Change::Deleted(object) => object,
+            Change::Bookmark => {
+                bookmarks = bookmarks.saturating_sub(1);
+                if bookmarks == 0 && !first.is_empty() {
+                    printer.print(&std::mem::take(&mut first))?;
+                }
+                continue;
+            }
+            Change::Resync => continue,
+        };
+        // The present state is one table; after it each change is a row.
+        if bookmarks > 0 {
+            first.push(object);
+        } else {
+            printer.print(&[object])?;
+        }
+    }
+    Ok(())
+}
+
+struct Printer<'a> {
+    ctx: &'a Context,
+    widths: Option<Vec<u16>>,
+}
+
+impl Printer<'_> {
+    fn print<T: Row>(&mut self, items: &[T]) -> Result<(), Error> {
+        match self.ctx.settings.format {
+            Format::Json => items.iter().try_for_each(|item| Ok(self.ctx.print(render::to_value(item)?.to_string())?)),
+            Format::Yaml => items.iter().try_for_each(|item| {
+                let text = render::yaml(&render::to_value(item)?)?;
+                Ok(self.ctx.print(format!("---\n{}", text.trim_end()))?)
+            }),
+            Format::Name => Ok(items.iter().try_for_each(|item| self.ctx.print(item.reference()))?),
+            Format::Table | Format::Wide => {
+                let style = self.ctx.style();
+                let mut table = Table::new(T::columns(&style));
+                items.iter().for_each(|item| table.push(item.cells(&style)));
+                let text = match &self.widths {
+                    Some(widths) => table.render_rows(widths, style.width, style.color),
+                    None => table.render(style.width, style.color),
+                };
+                self.widths.get_or_insert_with(|| table.widths());
+                Ok(self.ctx.print(text)?)
+            }
+        }
+    }
+}

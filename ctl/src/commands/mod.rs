@@ -1,0 +1,112 @@
+//! One verb, one file.
+
+pub(crate) mod apply;
+pub(crate) mod binaries;
+pub(crate) mod completion;
+pub(crate) mod daemon;
+pub(crate) mod delete;
+pub(crate) mod describe;
+pub(crate) mod env;
+pub(crate) mod events;
+pub(crate) mod get;
+pub(crate) mod later;
+pub(crate) mod logs;
+pub(crate) mod plugins;
+pub(crate) mod ports;
+pub(crate) mod reset;
+pub(crate) mod restart;
+pub(crate) mod start;
+pub(crate) mod stop;
+pub(crate) mod top;
+pub(crate) mod up;
+pub(crate) mod wait;
+pub(crate) mod why;
+
+use crate::{
+    cli::{Format, Verb},
+    client::Client,
+    context::Context,
+    error::Error,
+    follow::{Target, follow},
+    goal::Goal,
+    render::{Named, print_items, progress::Progress},
+};
+use dvb_proto::devnet::v1::{Devnet, Metadata, Node};
+
+pub(crate) async fn run(ctx: &Context, verb: Verb) -> Result<(), Error> {
+    match verb {
+        Verb::Up(args) => up::run(ctx, args).await,
+        Verb::Apply(args) => apply::run(ctx, args).await,
+        Verb::Get(args) => get::run(ctx, args).await,
+        Verb::Describe(args) => describe::run(ctx, args).await,
+        Verb::Logs(args) => logs::run(ctx, args).await,
+        Verb::Why(args) => why::run(ctx, args).await,
+        Verb::Events(args) => events::run(ctx, args).await,
+        Verb::Wait(args) => wait::run(ctx, args).await,
+        Verb::Start(args) => start::run(ctx, args).await,
+        Verb::Stop(args) => stop::run(ctx, args).await,
+        Verb::Restart(args) => restart::run(ctx, args).await,
+        Verb::Reset(args) => reset::run(ctx, args).await,
+        Verb::Delete(args) => delete::run(ctx, args).await,
+        Verb::Env(args) => env::run(ctx, args).await,
+        Verb::Ports(args) => ports::run(ctx, args).await,
+        Verb::Top(args) => top::run(ctx, args).await,
+        Verb::Plugins(args) => plugins::run(ctx, args).await,
+        Verb::Binaries(args) => binaries::run(ctx, args).await,
+        Verb::Daemon(args) => daemon::run(ctx, args).await,
+        Verb::Completion(args) => completion::run(ctx, args),
+        Verb::Tx(_) => later::run("tx"),
+        Verb::Gov(_) => later::run("gov"),
+        Verb::Upgrade(_) => later::run("upgrade"),
+        Verb::Export(_) => later::run("export"),
+    }
+}
+
+/// A changed object that a verb got back, and what it is now.
+enum Changed {
+    Devnet(Box<Devnet>),
+    Node(Box<Node>),
+}
+
+/// After start, stop, restart and reset: waits unless told not to, then prints the object or one line.
+async fn settle(ctx: &Context, client: &Client, target: &Target, changed: Changed, verb: &str, wait: bool) -> Result<(), Error> {
+    let goal = match &changed {
+        Changed::Devnet(devnet) => Goal::Settled { generation: generation(&devnet.metadata) },
+        Changed::Node(_) => Goal::NodeSettled { node: target.name().to_owned() },
+    };
+    let mut changed = changed;
+    if wait {
+        let way_on = format!("dvbctl get nodes {}; the {verb} goes on without dvbctl", target.devnet);
+        let mut progress = Progress::new(ctx);
+        let view = follow(ctx, client, target, &goal, &way_on, |view| progress.see(view)).await?;
+        progress.finish();
+        changed = match (changed, view.devnet, target.node.as_deref().and_then(|node| view.nodes.get(node).cloned())) {
+            (Changed::Devnet(_), Some(devnet), _) => Changed::Devnet(Box::new(devnet)),
+            (Changed::Node(_), _, Some(node)) => Changed::Node(Box::new(node)),
+            (before, _, _) => before,
+        };
+    }
+    if matches!(ctx.settings.format, Format::Table | Format::Wide) {
+        let phase = match &changed {
+            Changed::Devnet(devnet) => devnet.status.as_ref().map(|status| status.phase.clone()),
+            Changed::Node(node) => node.status.as_ref().map(|status| status.phase.clone()),
+        };
+        let now = if wait { phase.unwrap_or_default() } else { format!("{verb} requested") };
+        return Ok(ctx.print(format!("{} {}: {now}", target.kind(), target.name()))?);
+    }
+    match changed {
+        Changed::Devnet(devnet) => print_items(ctx, &[*devnet], Named::One, ""),
+        Changed::Node(node) => print_items(ctx, &[*node], Named::One, ""),
+    }
+}
+
+fn generation(metadata: &Option<Metadata>) -> u64 {
+    metadata.as_ref().map_or(0, |metadata| metadata.generation)
+}
+
+fn one_devnet(name: &str) -> Result<(), Error> {
+    match name.split_once('/') {
+        None => Ok(()),
+        Some((devnet, _)) => Err(Error::usage(format!("`{name}` is a node; this verb takes a devnet")).with_remedy(devnet)),
+    }
+}

@@ -1,0 +1,1 @@
+//! What documents may look like, and what is said of those that are wrong.

@@ -1,0 +1,177 @@
+//! Waiting for a goal: the watches of one devnet and its nodes, the clock, and Ctrl-C.
+
+use crate::{
+    client::Client,
+    context::Context,
+    error::{Error, Exit},
+    goal::{Goal, Verdict, View},
+    render::objects::name,
+    watch::{Change, watch},
+};
+use dvb_proto::devnet::v1::{Devnet, ListRequest, LogRequest, Node};
+use futures::{StreamExt, stream};
+use std::time::Duration;
+use tokio::time::{Instant, sleep_until, timeout};
+
+/// Lines of a failing node's log below an error.
+const LOG_LINES: u32 = 10;
+/// For the log lines alone; the error itself must not hang on them.
+const LOG_LIMIT: Duration = Duration::from_secs(3);
+
+/// A devnet, and the node of it that is meant, if one is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Target {
+    pub(crate) namespace: String,
+    pub(crate) devnet: String,
+    /// Full name: `mynet/validator-0`.
+    pub(crate) node: Option<String>,
+}
+
+impl Target {
+    /// `a` is a devnet, `a/b` a node of it.
+    pub(crate) fn parse(namespace: &str, name: &str) -> Self {
+        let (devnet, node) = match name.split_once('/') {
+            Some((devnet, _)) => (devnet, Some(name.to_owned())),
+            None => (name, None),
+        };
+        Self { namespace: namespace.to_owned(), devnet: devnet.to_owned(), node }
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        self.node.as_deref().unwrap_or(&self.devnet)
+    }
+
+    pub(crate) fn kind(&self) -> &'static str {
+        if self.node.is_some() { "node" } else { "devnet" }
+    }
+}
+
+/// Waits until `goal` holds. `see` gets every new view; `way_on` is what to do after Ctrl-C.
+pub(crate) async fn follow(
+    ctx: &Context,
+    client: &Client,
+    target: &Target,
+    goal: &Goal,
+    way_on: &str,
+    mut see: impl FnMut(&View),
+) -> Result<View, Error> {
+    enum Told {
+        Devnet(Change<Devnet>),
+        Node(Change<Node>),
+    }
+    let selector = ListRequest { namespace: target.namespace.clone(), ..ListRequest::default() };
+    let of_devnet = ListRequest { devnet: target.devnet.clone(), ..selector.clone() };
+    let devnets = watch::<Devnet>(client, selector, &target.devnet).map(|change| change.map(Told::Devnet));
+    let nodes = watch::<Node>(client, of_devnet, "").map(|change| change.map(Told::Node));
+    let mut told = stream::select(devnets, nodes);
+    let deadline = ctx.settings.wait_limit().map(|limit| Instant::now() + limit);
+    let interrupt = tokio::signal::ctrl_c();
+    tokio::pin!(interrupt);
+    let mut view = View::default();
+    loop {
+        let missing = match goal.judge(&view) {
+            Verdict::Done => return Ok(view),
+            Verdict::Waiting(missing) => missing,
+            Verdict::Failed { message, remedy } => return Err(failed(client, target, &view, message, remedy).await),
+            Verdict::NotFound => return Err(Error::not_found(format!("there is no {} {}", target.kind(), target.name()))),
+        };
+        tokio::select! {
+            change = told.next() => match change {
+                Some(Ok(Told::Devnet(change))) => take_devnet(&mut view, change),
+                Some(Ok(Told::Node(change))) => take_node(&mut view, change),
+                Some(Err(error)) => return Err(error),
+                None => return Err(Error::unreachable("devnetd ended the watch")),
+            },
+            () = until(deadline) => return Err(timed_out(ctx, target, &missing)),
+            _ = &mut interrupt => return Err(Error::interrupted(way_on).about(target.name())),
+        }
+        see(&view);
+    }
+}
+
+fn take_devnet(view: &mut View, change: Change<Devnet>) {
+    match change {
+        Change::Added(devnet) | Change::Modified(devnet) => (view.devnet, view.gone) = (Some(devnet), false),
+        Change::Deleted(_) => (view.devnet, view.gone) = (None, true),
+        Change::Bookmark => view.devnet_told = true,
+        Change::Resync => (view.devnet, view.devnet_told) = (None, false),
+    }
+}
+
+fn take_node(view: &mut View, change: Change<Node>) {
+    match change {
+        Change::Added(node) | Change::Modified(node) => {
+            view.nodes.insert(name(&node.metadata).to_owned(), node);
+        }
+        Change::Deleted(node) => {
+            view.nodes.remove(name(&node.metadata));
+        }
+        Change::Bookmark => view.nodes_told = true,
+        Change::Resync => {
+            view.nodes.clear();
+            view.nodes_told = false;
+        }
+    }
+}
+
+async fn until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn timed_out(ctx: &Context, target: &Target, missing: &str) -> Error {
+    let limit = crate::render::time::short(ctx.settings.wait_limit().unwrap_or_default());
+    Error::new(Exit::TimedOut, "TimedOut", format!("{} {}: not done within {limit}: {missing}", target.kind(), target.name()))
+        .about(target.name())
+        .with_remedy(format!("dvbctl why {}; or wait longer with --timeout", target.name()))
+}
+
+/// The failure, the nodes to blame, and what they said last.
+async fn failed(client: &Client, target: &Target, view: &View, message: String, remedy: Option<String>) -> Error {
+    let remedy = remedy.unwrap_or_else(|| format!("dvbctl why {}", target.name()));
+    let mut error =
+        Error::failed("Failed", format!("{} {} is Failed: {message}", target.kind(), target.name())).about(target.name()).with_remedy(remedy);
+    let sick = |node: &&Node| node.status.as_ref().is_some_and(|status| matches!(status.phase.as_str(), "Failed" | "Crashed" | "Backoff"));
+    let meant = |node: &&Node| target.node.as_deref().is_none_or(|meant| name(&node.metadata) == meant);
+    for node in view.nodes.values().filter(sick).filter(meant).take(3) {
+        let lines = last_lines(client, target, node).await;
+        if !lines.is_empty() {
+            error = error.with_note(format!("last lines of {}:", name(&node.metadata)));
+            error = lines.iter().fold(error, |error, line| error.with_note(format!("  | {line}")));
+        }
+    }
+    error
+}
+
+/// The death certificate's lines, else the end of the present log.
+async fn last_lines(client: &Client, target: &Target, node: &Node) -> Vec<String> {
+    let kept = node.status.as_ref().and_then(|status| status.last_exit.as_ref()).map(|exit| exit.log_tail.clone()).unwrap_or_default();
+    if !kept.is_empty() {
+        let skip = kept.len().saturating_sub(LOG_LINES as usize);
+        return kept.into_iter().skip(skip).map(|line| printable(&line)).collect();
+    }
+    let short = name(&node.metadata).split_once('/').map_or("", |(_, short)| short).to_owned();
+    let request = LogRequest {
+        namespace: target.namespace.clone(),
+        devnet: target.devnet.clone(),
+        nodes: vec![short],
+        tail: Some(LOG_LINES),
+        ..LogRequest::default()
+    };
+    let read = async {
+        let mut lines = Vec::new();
+        let mut stream = client.devnets().stream_logs(request).await?.into_inner();
+        while let Some(entry) = stream.message().await? {
+            lines.push(printable(&String::from_utf8_lossy(&entry.line)));
+        }
+        Ok::<_, tonic::Status>(lines)
+    };
+    // The lines are a courtesy: without them the error still stands.
+    timeout(LOG_LIMIT, read).await.ok().and_then(Result::ok).unwrap_or_default()
+}
+
+fn printable(line: &str) -> String {
+    line.replace(|c: char| c.is_control() && c != '\t', "")
+}

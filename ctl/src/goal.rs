@@ -1,0 +1,278 @@
+//! What a verb waits for, decided purely: a view of one devnet (and its nodes) in, a verdict out.
+
+use crate::render::objects::{complaint, exit_text};
+use dvb_proto::devnet::v1::{Condition, Devnet, Node};
+use std::collections::BTreeMap;
+
+/// What the watches have told so far.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct View {
+    pub(crate) devnet: Option<Devnet>,
+    pub(crate) nodes: BTreeMap<String, Node>,
+    /// The present state has been told in full: what is not in the view does not exist.
+    pub(crate) devnet_told: bool,
+    pub(crate) nodes_told: bool,
+    /// The devnet existed and is gone.
+    pub(crate) gone: bool,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Goal {
+    /// What the spec wants (running, or stopped) is so, for this generation or a later one, and its verbs are carried out.
+    Settled {
+        generation: u64,
+    },
+    /// The node does what is wanted of it and has taken all requests to restart.
+    NodeSettled {
+        node: String,
+    },
+    Deleted {
+        node: Option<String>,
+    },
+    Phase {
+        node: Option<String>,
+        phase: String,
+    },
+    Ready {
+        node: Option<String>,
+    },
+    Condition {
+        node: Option<String>,
+        name: String,
+        status: String,
+    },
+    Height {
+        node: Option<String>,
+        height: u64,
+    },
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Verdict {
+    Done,
+    /// What is still missing.
+    Waiting(String),
+    /// It cannot come true any more: why, and what mends it.
+    Failed {
+        message: String,
+        remedy: Option<String>,
+    },
+    NotFound,
+}
+
+impl Goal {
+    pub(crate) fn judge(&self, view: &View) -> Verdict {
+        match self {
+            Self::Deleted { node } => deleted(view, node.as_deref()),
+            Self::NodeSettled { node } => with_node(view, node, node_settled),
+            Self::Settled { generation } => with_devnet(view, |devnet| settled(devnet, *generation, view)),
+            Self::Phase { node, phase } => with_state(view, node.as_deref(), |state| {
+                let missing = format!("phase is {}, not {phase}", state.phase);
+                done_or(state.phase.eq_ignore_ascii_case(phase), missing)
+            }),
+            Self::Ready { node } => with_state(view, node.as_deref(), |state| {
+                let condition = state.conditions.iter().find(|condition| condition.r#type == "Ready");
+                let ready = condition.map_or(state.phase == "Running", |condition| condition.status == "True");
+                let why = condition.map(|condition| condition.message.as_str()).filter(|message| !message.is_empty());
+                done_or(ready, format!("not ready, phase {}{}", state.phase, why.map(|why| format!(": {why}")).unwrap_or_default()))
+            }),
+            Self::Condition { node, name, status } => with_state(view, node.as_deref(), |state| {
+                let found = state.conditions.iter().find(|condition| condition.r#type.eq_ignore_ascii_case(name));
+                let now = found.map_or("absent", |condition| condition.status.as_str());
+                done_or(now.eq_ignore_ascii_case(status), format!("condition {name} is {now}, not {status}"))
+            }),
+            Self::Height { node, height } => {
+                with_state(view, node.as_deref(), |state| done_or(state.height >= *height, format!("height is {}, below {height}", state.height)))
+            }
+        }
+    }
+}
+
+/// What devnets and nodes have in common.
+struct State<'a> {
+    phase: &'a str,
+    conditions: &'a [Condition],
+    height: u64,
+}
+
+fn with_state(view: &View, node: Option<&str>, judge: impl Fn(State<'_>) -> Verdict) -> Verdict {
+    let state_of_devnet = |devnet: &Devnet| match &devnet.status {
+        Some(status) => judge(State { phase: &status.phase, conditions: &status.conditions, height: status.current_height }),
+        None => Verdict::Waiting("no status yet".into()),
+    };
+    match node {
+        None => with_devnet(view, state_of_devnet),
+        Some(node) => with_node(view, node, |node| match &node.status {
+            Some(status) => judge(State { phase: &status.phase, conditions: &status.conditions, height: status.block_height }),
+            None => Verdict::Waiting("no status yet".into()),
+        }),
+    }
+}
+
+fn with_devnet(view: &View, judge: impl Fn(&Devnet) -> Verdict) -> Verdict {
+    match &view.devnet {
+        Some(devnet) => judge(devnet),
+        None if view.devnet_told || view.gone => Verdict::NotFound,
+        None => Verdict::Waiting("no word from devnetd yet".into()),
+    }
+}
+
+fn with_node(view: &View, name: &str, judge: impl Fn(&Node) -> Verdict) -> Verdict {
+    match view.nodes.get(name) {
+        Some(node) => judge(node),
+        None if view.nodes_told => Verdict::NotFound,
+        None => Verdict::Waiting("no word from devnetd yet".into()),
+    }
+}
+
+fn done_or(done: bool, missing: String) -> Verdict {
+    if done { Verdict::Done } else { Verdict::Waiting(missing) }
+}
+
+fn deleted(view: &View, node: Option<&str>) -> Verdict {
+    let (there, told) = match node {
+        None => (view.devnet.is_some(), view.devnet_told || view.gone),
+        Some(node) => (view.nodes.contains_key(node), view.nodes_told),
+    };
+    if told && !there {
+        return Verdict::Done;
+    }
+    let status = view.devnet.as_ref().and_then(|devnet| devnet.status.as_ref());
+    let message = status.and_then(|status| status.message.as_deref()).filter(|message| !message.is_empty());
+    Verdict::Waiting(message.map_or_else(|| "still there".to_owned(), str::to_owned))
+}
+
+fn settled(devnet: &Devnet, generation: u64, view: &View) -> Verdict {
+    let (spec, status) = (devnet.spec.clone().unwrap_or_default(), devnet.status.clone().unwrap_or_default());
+    let (asked, done) = (spec.operations.unwrap_or_default(), status.operations.unwrap_or_default());
+    if devnet.metadata.as_ref().is_some_and(|metadata| metadata.deleted_at.is_some()) {
+        return Verdict::Failed { message: "it is being deleted".into(), remedy: None };
+    }
+    if status.observed_generation < generation {
+        return Verdict::Waiting(status.message.unwrap_or_else(|| "devnetd has not taken up the change yet".into()));
+    }
+    if status.phase == "Failed" {
+        let complaint = complaint(&status.conditions);
+        let message = complaint.map(|condition| condition.message.clone()).or(status.message).unwrap_or_else(|| "it failed".into());
+        return Verdict::Failed { message, remedy: complaint.and_then(|condition| condition.remedy.clone()) };
+    }
+    let wanted = if spec.desired.as_deref() == Some("stopped") { "Stopped" } else { "Running" };
+    let verbs = done.restart >= asked.restart && done.reset >= asked.reset && done.refresh_binary >= asked.refresh_binary;
+    if status.phase == wanted && verbs {
+        return Verdict::Done;
+    }
+    Verdict::Waiting(missing(&status.phase, status.ready_nodes, status.nodes, status.message.as_deref(), view))
+}
+
+fn missing(phase: &str, ready: u32, nodes: u32, message: Option<&str>, view: &View) -> String {
+    let mut text = format!("{phase}, {ready} of {nodes} nodes ready");
+    if let Some(message) = message.filter(|message| !message.is_empty()) {
+        text.push_str(&format!("; {message}"));
+    }
+    for (name, node) in &view.nodes {
+        let status = node.status.clone().unwrap_or_default();
+        if !matches!(status.phase.as_str(), "Running" | "Stopped") {
+            text.push_str(&format!("; {name} is {}{}", status.phase, trouble(node).map(|why| format!(" ({why})")).unwrap_or_default()));
+        }
+    }
+    text
+}
+
+/// Why a node is not what it should be.
+pub(crate) fn trouble(node: &Node) -> Option<String> {
+    let status = node.status.as_ref()?;
+    if matches!(status.phase.as_str(), "Failed" | "Crashed" | "Backoff")
+        && let Some(exit) = &status.last_exit
+    {
+        return Some(exit_text(exit));
+    }
+    complaint(&status.conditions).map(|condition| condition.message.clone())
+}
+
+fn node_settled(node: &Node) -> Verdict {
+    let (spec, status) = (node.spec.clone().unwrap_or_default(), node.status.clone().unwrap_or_default());
+    if status.phase == "Failed" {
+        let remedy = complaint(&status.conditions).and_then(|condition| condition.remedy.clone());
+        return Verdict::Failed { message: trouble(node).unwrap_or_else(|| "it failed".into()), remedy };
+    }
+    let wanted = if spec.desired == "stopped" { "Stopped" } else { "Running" };
+    let done = status.phase == wanted && status.observed_restart >= spec.restart_request;
+    done_or(done, format!("{}{}", status.phase, trouble(node).map(|why| format!(": {why}")).unwrap_or_default()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dvb_proto::devnet::v1::{DevnetSpec, DevnetStatus, Metadata, NodeSpec, NodeStatus, Operations};
+
+    fn devnet(phase: &str, edit: impl FnOnce(&mut Devnet)) -> View {
+        let status = DevnetStatus { phase: phase.into(), observed_generation: 2, nodes: 2, ready_nodes: 1, ..DevnetStatus::default() };
+        let mut devnet = Devnet { metadata: Some(Metadata::default()), spec: Some(DevnetSpec::default()), status: Some(status), ..Devnet::default() };
+        edit(&mut devnet);
+        View { devnet: Some(devnet), devnet_told: true, nodes_told: true, ..View::default() }
+    }
+    fn is_waiting(verdict: &Verdict) -> bool {
+        matches!(verdict, Verdict::Waiting(_))
+    }
+
+    #[test]
+    fn a_devnet_has_settled_when_it_runs_in_the_generation_that_was_asked_for() {
+        assert_eq!(Goal::Settled { generation: 2 }.judge(&devnet("Running", |_| {})), Verdict::Done);
+        assert!(is_waiting(&Goal::Settled { generation: 3 }.judge(&devnet("Running", |_| {}))));
+        assert!(is_waiting(&Goal::Settled { generation: 2 }.judge(&devnet("Provisioning", |_| {}))));
+    }
+
+    #[test]
+    fn an_old_failure_does_not_end_the_wait_for_a_new_generation() {
+        assert!(is_waiting(&Goal::Settled { generation: 3 }.judge(&devnet("Failed", |_| {}))));
+        assert!(matches!(Goal::Settled { generation: 2 }.judge(&devnet("Failed", |_| {})), Verdict::Failed { .. }));
+    }
+
+    #[test]
+    fn a_stopped_devnet_has_settled_only_when_stopped_is_wanted() {
+        let stop = |devnet: &mut Devnet| devnet.spec.as_mut().unwrap().desired = Some("stopped".into());
+        assert_eq!(Goal::Settled { generation: 2 }.judge(&devnet("Stopped", stop)), Verdict::Done);
+        assert!(is_waiting(&Goal::Settled { generation: 2 }.judge(&devnet("Stopped", |_| {}))));
+        assert!(is_waiting(&Goal::Settled { generation: 2 }.judge(&devnet("Running", stop))));
+    }
+
+    #[test]
+    fn a_restart_or_reset_is_waited_for_until_its_counter_has_caught_up() {
+        let asked = |devnet: &mut Devnet| devnet.spec.as_mut().unwrap().operations = Some(Operations { reset: 1, ..Operations::default() });
+        assert!(is_waiting(&Goal::Settled { generation: 2 }.judge(&devnet("Running", asked))));
+        let carried_out = |devnet: &mut Devnet| {
+            asked(devnet);
+            devnet.status.as_mut().unwrap().operations = Some(Operations { reset: 1, ..Operations::default() });
+        };
+        assert_eq!(Goal::Settled { generation: 2 }.judge(&devnet("Running", carried_out)), Verdict::Done);
+    }
+
+    #[test]
+    fn deletion_is_done_only_once_the_absence_has_been_told() {
+        let goal = Goal::Deleted { node: None };
+        assert!(is_waiting(&goal.judge(&View::default())));
+        assert_eq!(goal.judge(&View { devnet_told: true, ..View::default() }), Verdict::Done);
+        assert!(is_waiting(&goal.judge(&devnet("Deleting", |_| {}))));
+    }
+
+    #[test]
+    fn what_does_not_exist_is_not_waited_for() {
+        let view = View { devnet_told: true, nodes_told: true, ..View::default() };
+        assert_eq!(Goal::Settled { generation: 1 }.judge(&view), Verdict::NotFound);
+        assert_eq!(Goal::Ready { node: Some("a/b".into()) }.judge(&view), Verdict::NotFound);
+    }
+
+    #[test]
+    fn phase_height_and_condition_are_read_from_the_node_that_is_named() {
+        let mut view = devnet("Running", |_| {});
+        let condition = Condition { r#type: "Ready".into(), status: "True".into(), ..Condition::default() };
+        let status = NodeStatus { phase: "Backoff".into(), block_height: 7, conditions: vec![condition], ..NodeStatus::default() };
+        view.nodes.insert("a/b".into(), Node { spec: Some(NodeSpec::default()), status: Some(status), ..Node::default() });
+        let node = Some("a/b".to_owned());
+        assert_eq!(Goal::Phase { node: node.clone(), phase: "backoff".into() }.judge(&view), Verdict::Done);
+        assert_eq!(Goal::Height { node: node.clone(), height: 7 }.judge(&view), Verdict::Done);
+        assert!(is_waiting(&Goal::Height { node: node.clone(), height: 8 }.judge(&view)));
+        assert_eq!(Goal::Ready { node: node.clone() }.judge(&view), Verdict::Done);
+        assert_eq!(Goal::Condition { node, name: "Ready".into(), status: "True".into() }.judge(&view), Verdict::Done);
+    }
+}

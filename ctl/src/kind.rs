@@ -1,0 +1,83 @@
+//! The words for kinds: singular, plural and short.
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Devnet,
+    Node,
+    Upgrade,
+    Transaction,
+    Export,
+    Event,
+    Launch,
+    Plugin,
+    Port,
+    Binary,
+}
+
+const WORDS: [(Kind, &[&str]); 10] = [
+    (Kind::Devnet, &["devnets", "devnet", "dn"]),
+    (Kind::Node, &["nodes", "node", "no"]),
+    (Kind::Upgrade, &["upgrades", "upgrade", "up"]),
+    (Kind::Transaction, &["transactions", "transaction", "txs", "tx"]),
+    (Kind::Export, &["exports", "export", "ex"]),
+    (Kind::Event, &["events", "event", "ev"]),
+    (Kind::Launch, &["launches", "launch"]),
+    (Kind::Plugin, &["plugins", "plugin"]),
+    (Kind::Port, &["ports", "port"]),
+    (Kind::Binary, &["binaries", "binary"]),
+];
+
+impl Kind {
+    pub(crate) fn parse(word: &str) -> Option<Self> {
+        let word = word.to_ascii_lowercase();
+        WORDS.iter().find(|(_, words)| words.contains(&word.as_str())).map(|(kind, _)| *kind)
+    }
+
+    /// The plural.
+    pub(crate) fn word(self) -> &'static str {
+        WORDS.iter().find(|(kind, _)| *kind == self).map_or("objects", |(_, words)| words[0])
+    }
+
+    /// The kind that was meant by a mistyped word.
+    pub(crate) fn nearest(word: &str) -> Option<&'static str> {
+        let score = |known: &str| strsim::jaro_winkler(&word.to_ascii_lowercase(), known);
+        let all = WORDS.iter().flat_map(|(_, words)| words.iter().copied()).filter(|known| known.len() > 3);
+        all.map(|known| (score(known), known)).filter(|(score, _)| *score > 0.85).max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, known)| known)
+    }
+}
+
+/// Splits `[KIND] [NAME...]`; a first word that is no kind is a name.
+pub(crate) fn split(words: &[String]) -> (Option<Kind>, &[String]) {
+    let kind = words.first().and_then(|word| Kind::parse(word));
+    (kind, if kind.is_some() { &words[1..] } else { words })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds_have_plural_singular_and_short_forms() {
+        for (word, expect) in
+            [("dn", Kind::Devnet), ("no", Kind::Node), ("up", Kind::Upgrade), ("tx", Kind::Transaction), ("ex", Kind::Export), ("ev", Kind::Event)]
+        {
+            assert_eq!(Kind::parse(word), Some(expect));
+        }
+        assert_eq!(Kind::parse("Launches"), Some(Kind::Launch));
+        assert_eq!(Kind::parse("mynet"), None);
+    }
+
+    #[test]
+    fn a_first_word_that_is_no_kind_is_a_name() {
+        let words = ["mynet".to_owned(), "other".to_owned()];
+        assert_eq!(split(&words), (None, words.as_slice()));
+        let words = ["nodes".to_owned(), "mynet".to_owned()];
+        assert_eq!(split(&words), (Some(Kind::Node), &words[1..]));
+    }
+
+    #[test]
+    fn a_mistyped_kind_has_a_nearest_one() {
+        assert_eq!(Kind::nearest("nods"), Some("nodes"));
+        assert_eq!(Kind::nearest("xyz"), None);
+    }
+}

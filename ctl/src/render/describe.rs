@@ -1,0 +1,130 @@
+//! The long form of one object, for `describe`.
+
+use super::{
+    Style,
+    objects::{endpoint, exit_text},
+    table::{paint, tone},
+    time::{age, bytes},
+    to_value, yaml,
+};
+use crate::error::Error;
+use dvb_proto::devnet::v1::{Condition, Devnet, Event, Launch, Metadata, Node};
+use std::{collections::BTreeMap, fmt::Write as _};
+
+pub(crate) fn devnet(devnet: &Devnet, nodes: &[Node], events: &[Event], style: &Style) -> Result<String, Error> {
+    let status = devnet.status.clone().unwrap_or_default();
+    let mut text = Text::default();
+    text.metadata(&devnet.metadata, style);
+    text.state("Phase", &status.phase, style);
+    text.line("Message", status.message.as_deref().unwrap_or_default());
+    text.line("Nodes", &format!("{} ready of {}", status.ready_nodes, status.nodes));
+    text.line("Height", &status.current_height.to_string());
+    text.line("Chain id", status.chain_id.as_deref().unwrap_or_default());
+    text.line("Version", &status.sdk_version);
+    if let Some(binary) = &status.binary {
+        text.line("Binary", &format!("{} ({})", binary.source, binary.sha256.chars().take(12).collect::<String>()));
+    }
+    text.line("Subnet", status.subnet.as_deref().unwrap_or_default());
+    text.line("Directory", status.directory.as_deref().unwrap_or_default());
+    text.line("Mnemonic", status.mnemonic_path.as_deref().unwrap_or_default());
+    text.line("Genesis", status.genesis_hash.as_deref().unwrap_or_default());
+    text.conditions(&status.conditions, style);
+    let spec = to_value(&devnet.spec)?;
+    text.block("Spec", yaml(&spec)?.lines().map(str::to_owned));
+    text.block("Nodes", super::table(nodes, style).lines().map(str::to_owned).take(if nodes.is_empty() { 0 } else { usize::MAX }));
+    let accounts = status.accounts.iter().map(|account| format!("{}  {}  {}", account.name, account.address, account.balance));
+    text.block("Accounts", accounts);
+    text.events(events, style);
+    Ok(text.0)
+}
+
+pub(crate) fn node(node: &Node, launches: &[Launch], events: &[Event], style: &Style) -> Result<String, Error> {
+    let spec = node.spec.clone().unwrap_or_default();
+    let status = node.status.clone().unwrap_or_default();
+    let mut text = Text::default();
+    text.metadata(&node.metadata, style);
+    text.line("Devnet", &spec.devnet_ref);
+    text.line("Role", &spec.role);
+    text.state("Phase", &status.phase, style);
+    text.line("Desired", &spec.desired);
+    text.line("Pid", &status.pid.map(|pid| pid.to_string()).unwrap_or_default());
+    text.line("Started", &status.started_at.as_deref().map(|time| format!("{time} ({} ago)", age(time, style.now))).unwrap_or_default());
+    text.line("Height", &status.block_height.to_string());
+    text.line("Peers", &status.peer_count.to_string());
+    text.line("Catching up", if status.catching_up { "yes" } else { "no" });
+    text.line("Restarts", &status.restart_count.to_string());
+    text.line("Next restart", status.next_restart.as_deref().unwrap_or_default());
+    text.line("Binary", &spec.binary_path);
+    text.line("Home", &spec.home_dir);
+    text.line("Log", status.log_path.as_deref().unwrap_or_default());
+    text.line("Address", &spec.address);
+    text.line("Endpoint", &endpoint(&status));
+    if let Some(usage) = status.usage {
+        text.line("Usage", &format!("cpu {:.2}, memory {}, {} descriptors", usage.cpu, bytes(usage.memory), usage.fds));
+    }
+    text.map("Ports", &spec.ports.iter().map(|(name, port)| (name.clone(), port.to_string())).collect());
+    text.map("Endpoints", &status.endpoints);
+    if let Some(exit) = &status.last_exit {
+        text.line("Last exit", &format!("{} at {}", exit_text(exit), exit.at));
+        text.block("Last log lines", exit.log_tail.iter().cloned());
+    }
+    text.block("Health", status.health_checks.iter().map(|check| format!("{}  {}  {}", check.name, check.status, check.message)));
+    text.conditions(&status.conditions, style);
+    text.block("Launches", super::table(launches, style).lines().map(str::to_owned).take(if launches.is_empty() { 0 } else { usize::MAX }));
+    text.events(events, style);
+    Ok(text.0)
+}
+
+#[derive(Default)]
+struct Text(String);
+
+impl Text {
+    /// Nothing for an empty value.
+    fn line(&mut self, label: &str, value: &str) {
+        if !value.is_empty() {
+            let label = format!("{label}:");
+            let _ = writeln!(self.0, "{label:<14}{}", value.replace(|c: char| c.is_control(), " "));
+        }
+    }
+    fn state(&mut self, label: &str, value: &str, style: &Style) {
+        let label = format!("{label}:");
+        let _ = writeln!(self.0, "{label:<14}{}", paint(value, tone(value), style.color));
+    }
+    fn block(&mut self, label: &str, lines: impl Iterator<Item = String>) {
+        let mut lines = lines.peekable();
+        if lines.peek().is_some() {
+            let _ = writeln!(self.0, "{label}:");
+            lines.for_each(|line| {
+                let _ = writeln!(self.0, "  {}", line.trim_end());
+            });
+        }
+    }
+    fn map(&mut self, label: &str, map: &BTreeMap<String, String>) {
+        self.block(label, map.iter().map(|(key, value)| format!("{key}: {value}")));
+    }
+    fn metadata(&mut self, metadata: &Option<Metadata>, style: &Style) {
+        let metadata = metadata.clone().unwrap_or_default();
+        self.line("Name", &metadata.name);
+        self.line("Namespace", &metadata.namespace);
+        self.line("Uid", &metadata.uid);
+        self.line("Created", &format!("{} ({} ago)", metadata.created_at, age(&metadata.created_at, style.now)));
+        self.line("Generation", &metadata.generation.to_string());
+        self.map("Labels", &metadata.labels);
+        self.map("Annotations", &metadata.annotations);
+    }
+    fn conditions(&mut self, conditions: &[Condition], style: &Style) {
+        self.block(
+            "Conditions",
+            conditions.iter().flat_map(|condition| {
+                let state = paint(&condition.status, tone(&condition.status), style.color);
+                let since = age(&condition.last_transition_time, style.now);
+                let line = format!("{}={state}  {}  {} ({since})", condition.r#type, condition.reason, condition.message);
+                [Some(line), condition.remedy.as_ref().map(|remedy| format!("  try: {remedy}"))].into_iter().flatten()
+            }),
+        );
+    }
+    fn events(&mut self, events: &[Event], style: &Style) {
+        let lines = if events.is_empty() { String::new() } else { super::table(events, style) };
+        self.block("Events", lines.lines().map(str::to_owned));
+    }
+}

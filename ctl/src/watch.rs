@@ -1,0 +1,144 @@
+//! Watch streams that survive a restart of the daemon: they go on from the last version seen.
+//!
+//! ```text
+//! open ──► messages ──lost──► open again, from the last version (every 200 ms, 30 s at most)
+//!             └──OUT_OF_RANGE──► Resync, then open with the present state
+//! ```
+
+use crate::{client::Client, error::Error};
+use dvb_proto::devnet::v1::{Devnet, DevnetEvent, Fault, ListRequest, Node, NodeEvent, WatchRequest};
+use futures::{StreamExt, stream, stream::LocalBoxStream};
+use prost::Message;
+use std::time::Duration;
+use tokio::time::{Instant, sleep};
+use tonic::{Code, Status, Streaming};
+
+/// How long a daemon may be away, and how often we look: nothing tells a client that a socket is served again.
+const AWAY_LIMIT: Duration = Duration::from_secs(30);
+const LOOK_AGAIN: Duration = Duration::from_millis(200);
+
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Change<T> {
+    Added(T),
+    Modified(T),
+    Deleted(T),
+    /// All that there is now has been sent.
+    Bookmark,
+    /// Forget everything: the present state follows anew.
+    Resync,
+}
+
+/// A kind that the daemon can watch.
+pub(crate) trait Watched: Sized + 'static {
+    type Event: 'static;
+    /// Whether such objects belong to a devnet, so that a devnet's name stands for all of its.
+    const IN_DEVNET: bool;
+    async fn open(client: &Client, request: WatchRequest) -> Result<Streaming<Self::Event>, Status>;
+    /// The event's word, object and version.
+    fn split(event: Self::Event) -> (String, Option<Self>, u64);
+}
+
+impl Watched for Devnet {
+    type Event = DevnetEvent;
+    const IN_DEVNET: bool = false;
+    async fn open(client: &Client, request: WatchRequest) -> Result<Streaming<DevnetEvent>, Status> {
+        Ok(client.devnets().watch(request).await?.into_inner())
+    }
+    fn split(event: DevnetEvent) -> (String, Option<Self>, u64) {
+        (event.r#type, event.object, event.resource_version)
+    }
+}
+
+impl Watched for Node {
+    type Event = NodeEvent;
+    const IN_DEVNET: bool = true;
+    async fn open(client: &Client, request: WatchRequest) -> Result<Streaming<NodeEvent>, Status> {
+        Ok(client.nodes().watch(request).await?.into_inner())
+    }
+    fn split(event: NodeEvent) -> (String, Option<Self>, u64) {
+        (event.r#type, event.object, event.resource_version)
+    }
+}
+
+/// The present state, a bookmark, then every change. An empty `name` takes all of the selector. Ends after its first error.
+pub(crate) fn watch<T: Watched>(client: &Client, selector: ListRequest, name: &str) -> LocalBoxStream<'static, Result<Change<T>, Error>> {
+    let feed = Feed::<T> { client: client.clone(), selector, name: name.to_owned(), stream: None, seen: None, lost: None, ended: false };
+    stream::unfold(feed, |mut feed| async move {
+        let change = feed.next().await?;
+        feed.ended = change.is_err();
+        Some((change, feed))
+    })
+    .boxed_local()
+}
+
+struct Feed<T: Watched> {
+    client: Client,
+    selector: ListRequest,
+    name: String,
+    stream: Option<Streaming<T::Event>>,
+    /// The highest version seen.
+    seen: Option<u64>,
+    lost: Option<Instant>,
+    ended: bool,
+}
+
+impl<T: Watched> Feed<T> {
+    async fn next(&mut self) -> Option<Result<Change<T>, Error>> {
+        while !self.ended {
+            let received = match &mut self.stream {
+                Some(stream) => stream.message().await,
+                None => match self.open().await {
+                    Ok(()) => continue,
+                    Err(status) => Err(status),
+                },
+            };
+            match received {
+                Ok(Some(event)) => {
+                    self.lost = None;
+                    if let Some(change) = self.take(event) {
+                        return Some(Ok(change));
+                    }
+                }
+                Err(status) if status.code() == Code::OutOfRange && self.seen.is_some() => {
+                    (self.stream, self.seen) = (None, None);
+                    return Some(Ok(Change::Resync));
+                }
+                Err(status) if !is_lost(&status) => return Some(Err(status.into())),
+                // Ended without an error, or broken: the daemon has gone and may come back.
+                lost => {
+                    self.stream = None;
+                    if self.lost.get_or_insert_with(Instant::now).elapsed() > AWAY_LIMIT {
+                        let status = lost.err().unwrap_or_else(|| Status::unavailable("the watch ended"));
+                        return Some(Err(status.into()));
+                    }
+                    sleep(LOOK_AGAIN).await;
+                }
+            }
+        }
+        None
+    }
+
+    async fn open(&mut self) -> Result<(), Status> {
+        let request = WatchRequest { selector: Some(self.selector.clone()), name: self.name.clone(), resource_version: self.seen };
+        self.stream = Some(T::open(&self.client, request).await?);
+        Ok(())
+    }
+
+    fn take(&mut self, event: T::Event) -> Option<Change<T>> {
+        let (word, object, version) = T::split(event);
+        self.seen = self.seen.max(Some(version));
+        match (word.as_str(), object) {
+            ("BOOKMARK", _) => Some(Change::Bookmark),
+            ("ADDED", Some(object)) => Some(Change::Added(object)),
+            ("MODIFIED", Some(object)) => Some(Change::Modified(object)),
+            ("DELETED", Some(object)) => Some(Change::Deleted(object)),
+            _ => None,
+        }
+    }
+}
+
+fn is_lost(status: &Status) -> bool {
+    let going = || Fault::decode(status.details()).is_ok_and(|fault| fault.code == "ShuttingDown");
+    // A connection that breaks in the middle of a stream shows as Unknown or Cancelled, without details.
+    matches!(status.code(), Code::Unavailable) || (matches!(status.code(), Code::Unknown | Code::Cancelled) && status.details().is_empty()) || going()
+}

@@ -1,0 +1,236 @@
+//! GenerateGenesis: from one `init` job's folder to shared files and a home for every node.
+//!
+//! ```text
+//! staging/work/template/   what `init` made                       (goes away)
+//! staging/shared/          genesis.json, mnemonic.txt, templates/*.toml
+//! staging/nodes/<name>/    config/*, data/priv_validator_state.json
+//! ```
+//! Nothing here reads a clock or draws a random number: the same request gives the same bytes.
+
+use crate::{
+    binary::{self, Chain},
+    config::{self, ConfigError, Network, Templates},
+    genesis::{self, Additions, GenesisError},
+    gentx::{self, Declaration},
+    keys::{CometKey, KeyError, Purpose, Wallet, bech32_address},
+    plan,
+};
+use dvb_plugin_sdk::{StagingError, pb, sha256_hex, write_staged};
+use serde_json::{Value, json};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+const INIT_JOB: &str = "init";
+const TEMPLATE: &str = "work/template";
+/// Below the shared folder.
+pub const TEMPLATES: &str = "templates";
+const GENESIS: &str = "shared/genesis.json";
+const MNEMONIC: &str = "shared/mnemonic.txt";
+
+#[derive(Debug, thiserror::Error)]
+pub enum HomesError {
+    #[error("the chain's `init` {0}")]
+    Init(String),
+    #[error("spec.genesis.patch {0}")]
+    Patch(String),
+    #[error("spec.genesis.time is missing")]
+    NoGenesisTime,
+    #[error("cannot read {path}: {reason}")]
+    Read { path: PathBuf, reason: String },
+    #[error("cannot link {path} to the shared genesis: {source}")]
+    Link { path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Staging(#[from] StagingError),
+    #[error(transparent)]
+    Genesis(#[from] GenesisError),
+    #[error(transparent)]
+    Keys(#[from] KeyError),
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+}
+
+/// The `init` job as long as it has not run; then everything.
+pub fn generate(request: &pb::GenerateGenesisRequest, chain: &Chain) -> Result<pb::GenerateGenesisResponse, HomesError> {
+    let devnet = request.devnet.clone().unwrap_or_default();
+    match binary::outcome(&request.job_results, INIT_JOB) {
+        None => Ok(pb::GenerateGenesisResponse { jobs: vec![init_job(&devnet, &request.staging_dir)], ..Default::default() }),
+        Some(result) if result.exit_code == Some(0) => Generation::new(request, &devnet, chain)?.run(),
+        Some(_) => Err(HomesError::Init(binary::describe(&request.job_results, INIT_JOB))),
+    }
+}
+
+/// The p2p ids of nodes, in their order.
+pub fn node_ids(devnet: &pb::DevnetContext, nodes: &[pb::PlacedNode]) -> Vec<String> {
+    nodes.iter().map(|node| node_key(devnet, node, Purpose::Node).node_id()).collect()
+}
+
+fn init_job(devnet: &pb::DevnetContext, staging: &str) -> pb::Job {
+    let home = format!("{staging}/{TEMPLATE}");
+    binary::job(INIT_JOB, &devnet.binary_path, &["init", "template", "--chain-id", &devnet.chain_id], &home)
+}
+
+fn node_key(devnet: &pb::DevnetContext, node: &pb::PlacedNode, purpose: Purpose) -> CometKey {
+    CometKey::derive(&devnet.seed, &devnet.chain_id, purpose, &node.role, node.index)
+}
+
+/// One run of GenerateGenesis after `init`.
+struct Generation<'a> {
+    devnet: &'a pb::DevnetContext,
+    nodes: &'a [pb::PlacedNode],
+    chain: &'a Chain,
+    staging: PathBuf,
+    wallet: Wallet,
+    patch: Option<Value>,
+    node_ids: Vec<String>,
+    files: Vec<pb::StagedFile>,
+}
+
+impl<'a> Generation<'a> {
+    fn new(request: &'a pb::GenerateGenesisRequest, devnet: &'a pb::DevnetContext, chain: &'a Chain) -> Result<Self, HomesError> {
+        Ok(Self {
+            devnet,
+            nodes: &request.nodes,
+            chain,
+            staging: PathBuf::from(&request.staging_dir),
+            wallet: Wallet::from_seed(&devnet.seed, &devnet.chain_id)?,
+            patch: plan::parse_patch(&devnet.genesis_patch).map_err(HomesError::Patch)?,
+            node_ids: node_ids(devnet, &request.nodes),
+            files: Vec::new(),
+        })
+    }
+
+    fn run(mut self) -> Result<pb::GenerateGenesisResponse, HomesError> {
+        let template = read_json(&self.staging.join(TEMPLATE).join("config/genesis.json"))?;
+        let denom = genesis::bond_denom(&template, self.patch.as_ref())?;
+        let accounts = self.accounts()?;
+        let document = self.document(template, &denom, &accounts)?;
+        let genesis_sha256 = self.stage(GENESIS, &pretty(&document), 0o644)?;
+        self.stage(MNEMONIC, format!("{}\n", self.wallet.mnemonic()).as_bytes(), 0o600)?;
+        self.homes(&denom)?;
+        let account = |(i, address)| pb::Account { name: format!("account:{i}"), address, balance: format!("{}{denom}", genesis::BALANCE) };
+        Ok(pb::GenerateGenesisResponse {
+            genesis_path: GENESIS.into(),
+            genesis_sha256,
+            files: self.files,
+            accounts: accounts.into_iter().enumerate().map(account).collect(),
+            mnemonic_path: MNEMONIC.into(),
+            ..pb::GenerateGenesisResponse::default()
+        })
+    }
+
+    fn accounts(&self) -> Result<Vec<String>, KeyError> {
+        (0..self.devnet.accounts).map(|i| bech32_address(&self.chain.prefixes.account, &self.wallet.account(i)?.address())).collect()
+    }
+
+    fn document(&self, template: Value, denom: &str, accounts: &[String]) -> Result<Value, HomesError> {
+        if self.devnet.genesis_time.is_empty() {
+            return Err(HomesError::NoGenesisTime);
+        }
+        let commission = genesis::commission(&template);
+        let mut operators = Vec::new();
+        let mut gentxs = Vec::new();
+        for (node, id) in self.nodes.iter().zip(&self.node_ids).filter(|(node, _)| node.role == "validator") {
+            let operator = self.wallet.operator(node.index)?;
+            operators.push(bech32_address(&self.chain.prefixes.account, &operator.address())?);
+            let declaration = Declaration {
+                chain_id: &self.devnet.chain_id,
+                moniker: &node.name,
+                memo: &format!("{id}@{}", config::address(node, "p2p")?),
+                denom,
+                stake: genesis::STAKE,
+                consensus_key: node_key(self.devnet, node, Purpose::Consensus).public(),
+                commission: &commission,
+                account_prefix: &self.chain.prefixes.account,
+                validator_prefix: &self.chain.prefixes.validator,
+            };
+            gentxs.push(gentx::signed(&declaration, &operator)?);
+        }
+        operators.extend_from_slice(accounts);
+        let (chain_id, genesis_time) = (self.devnet.chain_id.as_str(), self.devnet.genesis_time.as_str());
+        let additions = Additions { chain_id, genesis_time, denom, funded: &operators, gentxs, patch: self.patch.as_ref() };
+        Ok(genesis::complete(template, additions)?)
+    }
+
+    fn homes(&mut self, denom: &str) -> Result<(), HomesError> {
+        let from_init = self.staging.join(TEMPLATE).join("config");
+        let mut templates = Templates::read(&from_init)?;
+        templates.prepare(denom);
+        for (name, text) in templates.texts() {
+            self.stage(&format!("shared/{TEMPLATES}/{name}"), text.as_bytes(), 0o644)?;
+        }
+        let others = other_files(&from_init)?;
+        let node_ids = std::mem::take(&mut self.node_ids);
+        let network = Network { chain_id: &self.devnet.chain_id, block_time_ms: self.devnet.block_time_ms, nodes: self.nodes, node_ids: &node_ids };
+        for index in 0..self.nodes.len() {
+            self.home(&templates, &network, index, &others)?;
+        }
+        Ok(())
+    }
+
+    fn home(&mut self, templates: &Templates, network: &Network<'_>, index: usize, others: &[(String, Vec<u8>)]) -> Result<(), HomesError> {
+        let node = &self.nodes[index];
+        let home = format!("nodes/{}", node.name);
+        let overrides = self.devnet.overrides.get(&node.name).map(|o| o.config.as_str()).unwrap_or_default();
+        for (name, text) in templates.render(network, index, overrides)? {
+            self.stage(&format!("{home}/config/{name}"), text.as_bytes(), 0o644)?;
+        }
+        for (name, bytes) in others {
+            self.stage(&format!("{home}/config/{name}"), bytes, 0o644)?;
+        }
+        // A full node has a key as well, since CometBFT wants one; no genesis transaction names it.
+        let consensus = node_key(self.devnet, node, Purpose::Consensus).priv_validator_json();
+        self.stage(&format!("{home}/config/priv_validator_key.json"), &pretty(&consensus), 0o600)?;
+        self.stage(&format!("{home}/config/node_key.json"), &pretty(&node_key(self.devnet, node, Purpose::Node).node_key_json()), 0o600)?;
+        self.stage(&format!("{home}/data/priv_validator_state.json"), &pretty(&json!({"height": "0", "round": 0, "step": 0})), 0o600)?;
+        self.share_genesis(&format!("{home}/config/genesis.json"))
+    }
+
+    /// One genesis on disk for all nodes, however large it is: a node only reads it. Where links are not possible, a copy.
+    fn share_genesis(&self, relative: &str) -> Result<(), HomesError> {
+        let (from, path) = (self.staging.join(GENESIS), self.staging.join(relative));
+        let linked = std::fs::hard_link(&from, &path).or_else(|_| std::fs::copy(&from, &path).map(|_| ()));
+        linked.map_err(|source| HomesError::Link { path, source })
+    }
+
+    /// Writes the file and returns its digest.
+    fn stage(&mut self, relative: &str, bytes: &[u8], mode: u32) -> Result<String, StagingError> {
+        let staged = write_staged(&self.staging, relative, bytes, mode)?;
+        let digest = staged.sha256.clone();
+        self.files.push(staged);
+        Ok(digest)
+    }
+}
+
+/// Files that the chain's `init` left beside those we make: a chain may want further ones.
+fn other_files(dir: &Path) -> Result<Vec<(String, Vec<u8>)>, HomesError> {
+    const OURS: [&str; 6] = ["config.toml", "app.toml", "client.toml", "genesis.json", "node_key.json", "priv_validator_key.json"];
+    let failed = |path: &Path, e: io::Error| HomesError::Read { path: path.to_owned(), reason: e.to_string() };
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(dir).map_err(|e| failed(dir, e))? {
+        let path = entry.map_err(|e| failed(dir, e))?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if path.is_file() && !OURS.contains(&name.as_str()) {
+            found.push((name, std::fs::read(&path).map_err(|e| failed(&path, e))?));
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+fn read_json(path: &Path) -> Result<Value, HomesError> {
+    let failed = |reason: String| HomesError::Read { path: path.to_owned(), reason };
+    serde_json::from_slice(&std::fs::read(path).map_err(|e| failed(e.to_string()))?).map_err(|e| failed(e.to_string()))
+}
+
+fn pretty(value: &Value) -> Vec<u8> {
+    let mut bytes = serde_json::to_vec_pretty(value).expect("a JSON value has only string keys");
+    bytes.push(b'\n');
+    bytes
+}
+
+/// The digest that [`crate::launch`] compares files by.
+pub(crate) fn differs(path: &Path, content: &[u8]) -> bool {
+    std::fs::read(path).map_or(true, |now| sha256_hex(&now) != sha256_hex(content))
+}

@@ -1,0 +1,242 @@
+//! The plugin on a real wasmd: networks that make blocks, exits that are understood, bytes that repeat.
+
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "clippy.toml allows both in tests, but sees only functions marked so")]
+
+mod support;
+
+use dvb_plugin_cosmos::plugin::Cosmos;
+use dvb_plugin_sdk::{Plugin, PluginFault, conformance, pb};
+use futures::StreamExt;
+use nix::sys::signal::Signal;
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::Path,
+    time::{Duration, Instant},
+};
+use support::{Net, Running, wasmd};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn four_validators_and_a_full_node_reach_height_3_tell_it_and_leave_nothing() {
+    let Some(binary) = wasmd("a real network") else { return };
+    let net = Net::make(&binary, 4, 1).await;
+    let begun = Instant::now();
+    let mut running = start_all(&net).await;
+    let mut heights = subscribe(&net, 4).await;
+    let mut last = 0;
+    while last < 3 {
+        let height = tokio::time::timeout(PATIENCE, heights.next()).await.expect("heights come").unwrap().unwrap();
+        assert!(height.height > last && !height.time.is_empty(), "heights rise: {last}, then {height:?}");
+        last = height.height;
+    }
+    for index in 0..5 {
+        let status = reach(&net, index, |status| status.height >= 3 && status.peers == 4).await;
+        assert!(status.ready && !status.sick, "{status:?}");
+        assert_eq!(status.details["votingPower"] != "0", index < 4, "only validators vote: {status:?}");
+    }
+    println!("height 3 on all five nodes after {:?}", begun.elapsed());
+
+    for node in &running {
+        node.signal(Signal::SIGTERM);
+    }
+    for node in &mut running {
+        assert_eq!(node.ended(Duration::from_secs(15)).await.code(), Some(0), "SIGTERM ends a node cleanly");
+    }
+    let mut rest = heights.by_ref().skip_while(|height| std::future::ready(height.is_ok()));
+    let end = rest.next().await;
+    assert!(matches!(end, Some(Err(PluginFault::Unavailable(_)))), "{end:?}");
+    assert!(heights.next().await.is_none());
+    assert!(matches!(Cosmos.get_node_status(net.node_ref(0)).await, Err(PluginFault::Unavailable(_))));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_network_halts_with_two_of_four_killed_and_goes_on_when_they_are_back() {
+    let Some(binary) = wasmd("a halt and its mend") else { return };
+    let net = Net::make(&binary, 4, 0).await;
+    let mut running = start_all(&net).await;
+    reach(&net, 0, |status| status.height >= 2 && status.peers == 3).await;
+    for node in &mut running[2..] {
+        node.signal(Signal::SIGKILL);
+        node.ended(PATIENCE).await;
+    }
+    running.truncate(2);
+    // A block that was being made may still come; after that there are none to wait for, so only time can show it.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let halted = Cosmos.get_block_height(net.node_ref(0)).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(Cosmos.get_block_height(net.node_ref(0)).await.unwrap(), halted);
+    let status = Cosmos.get_node_status(net.node_ref(0)).await.unwrap();
+    assert!(status.ready && !status.sick && status.peers == 1, "a halted node is well itself: {status:?}");
+
+    let begun = Instant::now();
+    for index in [2, 3] {
+        let name = &net.nodes[index].name;
+        running.push(net.start(name, &[], &net.dir.path().join(format!("{name}.log"))).await);
+    }
+    for index in 0..4 {
+        reach(&net, index, |status| status.height > halted.height + 1).await;
+    }
+    println!("two blocks more on all four {:?} after their return", begun.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn exits_of_a_real_node_are_classified_by_what_it_printed() {
+    let Some(binary) = wasmd("classes of real exits") else { return };
+    let net = Net::make(&binary, 1, 0).await;
+    let log = net.dir.path().join("first.log");
+    let first = net.start("validator-0", &[], &log).await;
+    reach(&net, 0, |status| status.height >= 1).await;
+    assert_eq!(exit_class(&net, "validator-0", &["--no-such-flag"]).await, "bad-flag");
+    assert_eq!(exit_class(&net, "validator-0", &[]).await, "db-locked");
+    drop(first);
+
+    let taken = std::net::TcpListener::bind((net.nodes[0].address.clone(), 26657)).unwrap();
+    assert_eq!(exit_class(&net, "validator-0", &[]).await, "port-busy");
+    drop(taken);
+
+    // Signed for another chain: refused when the genesis is first run.
+    let net = Net::make(&binary, 1, 0).await;
+    let genesis = Path::new(&net.nodes[0].home_dir).join("config/genesis.json");
+    let other = fs::read_to_string(&genesis).unwrap().replace("it-1", "it-2");
+    fs::write(&genesis, other).unwrap();
+    assert_eq!(exit_class(&net, "validator-0", &[]).await, "genesis-mismatch");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_genesis_with_another_denom_is_valid_and_makes_blocks() {
+    let Some(binary) = wasmd("a patched genesis") else { return };
+    let patch = r#"{"app_state": {"staking": {"params": {"bond_denom": "uxyz"}}, "gov": {"params": {"voting_period": "7s"}}}}"#;
+    let net = Net::make_patched(&binary, 1, 0, patch).await;
+    assert_eq!(net.reply.accounts[2].balance, "1000000000000uxyz");
+    let home = &net.nodes[0].home_dir;
+    let genesis = format!("{home}/config/genesis.json");
+    let validate = dvb_plugin_cosmos::binary::job("validate", &binary, &["genesis", "validate", &genesis], home);
+    let result = support::run(&validate, net.dir.path());
+    assert_eq!(result.exit_code, Some(0), "{:?}", fs::read_to_string(result.stderr_path));
+    let _node = net.start("validator-0", &[], &net.dir.path().join("node.log")).await;
+    reach(&net, 0, |status| status.height >= 2).await;
+}
+
+#[tokio::test]
+async fn a_start_writes_only_the_files_that_the_spec_has_changed() {
+    let Some(binary) = wasmd("files of a start") else { return };
+    let mut net = Net::make(&binary, 2, 0).await;
+    assert_eq!(net.launch_plan("validator-1").await.files, []);
+    net.devnet.block_time_ms = 2000;
+    let config = r#"{"app.toml": {"pruning": "nothing"}}"#.to_owned();
+    net.devnet.overrides.insert("validator-1".into(), pb::NodeOverrides { config, args: vec!["--trace".into()], ..Default::default() });
+    let plan = net.launch_plan("validator-1").await;
+    let changed: Vec<_> = plan.files.iter().map(|file| file.path.rsplit('/').next().unwrap()).collect();
+    assert_eq!(changed, ["config.toml", "app.toml"]);
+    assert!(String::from_utf8_lossy(&plan.files[0].content).contains("timeout_commit = \"2000ms\""));
+    assert!(String::from_utf8_lossy(&plan.files[1].content).contains("pruning = \"nothing\""));
+    assert_eq!(plan.argv.last().map(String::as_str), Some("--trace"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_same_request_gives_the_same_bytes_also_side_by_side() {
+    let Some(binary) = wasmd("determinism") else { return };
+    let net = Net::make(&binary, 4, 1).await;
+    let dirs = [net.dir.path().join("a"), net.dir.path().join("b")];
+    let (a, b) = tokio::join!(support::generate(&net.devnet, &net.nodes, &dirs[0]), support::generate(&net.devnet, &net.nodes, &dirs[1]));
+    assert_eq!(a.0, b.0);
+    assert_eq!(a.0, net.reply);
+    let trees = dirs.map(|dir| tree(&dir.join("nodes")));
+    assert_eq!(trees[0].len(), 5 * 7);
+    assert!(trees[0] == trees[1]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hundred_validators_are_made_in_seconds_and_their_genesis_is_valid() {
+    let Some(binary) = wasmd("a hundred validators") else { return };
+    for validators in [4, 100] {
+        let net = Net::make(&binary, validators, 0).await;
+        println!("{validators} validators: {:?} beyond init", net.generation);
+        assert!(net.generation < Duration::from_secs(10), "{:?}", net.generation);
+        if validators == 4 {
+            continue;
+        }
+        // One node alone runs InitChain with all the genesis transactions; without the others it makes no block.
+        let log = net.dir.path().join("one.log");
+        let _node = net.start("validator-0", &[], &log).await;
+        let begun = Instant::now();
+        while Cosmos.get_node_status(net.node_ref(0)).await.is_err() {
+            assert!(begun.elapsed() < PATIENCE, "{}", fs::read_to_string(&log).unwrap());
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+}
+
+#[test]
+fn wasmd_passes_the_conformance_suite() {
+    let mut profile = conformance::Profile::default();
+    match wasmd("the suite's checks that need a binary") {
+        Some(binary) => profile.devnet.binary_path = binary,
+        None => println!("the rest of the suite runs"),
+    }
+    let report = conformance::run(Path::new(env!("CARGO_BIN_EXE_dvb-plugin-cosmos")), profile);
+    assert!(report.passed(), "{report}");
+}
+
+async fn start_all(net: &Net) -> Vec<Running> {
+    let mut running = Vec::new();
+    for node in &net.nodes {
+        running.push(net.start(&node.name, &[], &net.dir.path().join(format!("{}.log", node.name))).await);
+    }
+    running
+}
+
+/// The node's heights, as soon as it answers. A starting node announces nothing before, so this tries again.
+async fn subscribe(net: &Net, index: usize) -> dvb_plugin_sdk::HeightStream {
+    let begun = Instant::now();
+    loop {
+        match Cosmos.stream_block_heights(net.node_ref(index)).await {
+            Ok(stream) => return stream,
+            Err(PluginFault::Unavailable(_)) if begun.elapsed() < PATIENCE => tokio::time::sleep(Duration::from_millis(50)).await,
+            Err(fault) => panic!("{fault}; {:?}", fs::read_to_string(net.dir.path().join("validator-0.log"))),
+        }
+    }
+}
+
+/// Asks until the node is ready and as wanted. CometBFT dials each peer after a random wait of up to 3 s.
+async fn reach(net: &Net, index: usize, wanted: impl Fn(&pb::NodeStatus) -> bool) -> pb::NodeStatus {
+    let begun = Instant::now();
+    loop {
+        match Cosmos.get_node_status(net.node_ref(index)).await {
+            Ok(status) if status.ready && wanted(&status) => return status,
+            other if begun.elapsed() > PATIENCE => panic!("node {index} is not as wanted: {other:?}"),
+            _ => tokio::time::sleep(Duration::from_millis(50)).await,
+        }
+    }
+}
+
+/// Starts the node, which must fail, and classifies its end.
+async fn exit_class(net: &Net, node: &str, arguments: &[&str]) -> String {
+    let log = net.dir.path().join("second.log");
+    let mut second = net.start(node, arguments, &log).await;
+    let status = second.ended(PATIENCE).await;
+    let log_tail: Vec<Vec<u8>> = fs::read(&log).unwrap().split(|byte| *byte == b'\n').map(<[u8]>::to_vec).collect();
+    let request = pb::ClassifyExitRequest { exit_code: status.code(), log_tail, ..Default::default() };
+    let class = Cosmos.classify_exit(request).await.unwrap();
+    println!("{arguments:?}: exit {:?}, {}: {}", status.code(), class.class, class.message);
+    class.class
+}
+
+/// Bytes of each file below `root`.
+fn tree(root: &Path) -> BTreeMap<String, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    let mut folders = vec![root.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                found.insert(support::text(path.strip_prefix(root).unwrap()), fs::read(&path).unwrap());
+            }
+        }
+    }
+    found
+}

@@ -1,0 +1,145 @@
+//! Model <-> generated message, through the one JSON shape that both have. No other file knows the messages' fields.
+
+use crate::model::{API_VERSION, Devnet, Event, Fault, FaultCode, Kind, Launch, Node, Violation};
+use dvb_proto::devnet::v1;
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::{Map, Value};
+
+/// Keys below which nulls mean something (a merge patch removes a field with one): they are kept as they are.
+const FREE_FORM: [&str; 3] = ["patch", "config", "payload"];
+
+/// A model type that has a message.
+pub trait Wire: Serialize {
+    type Message: DeserializeOwned;
+    /// Makes the stored JSON the API's: what clients see besides, and what they do not see.
+    fn expose(_json: &mut Map<String, Value>) {}
+}
+
+impl Wire for Devnet {
+    type Message = v1::Devnet;
+    fn expose(json: &mut Map<String, Value>) {
+        name_kind(json, Kind::Devnet);
+    }
+}
+
+impl Wire for Node {
+    type Message = v1::Node;
+    fn expose(json: &mut Map<String, Value>) {
+        name_kind(json, Kind::Node);
+    }
+}
+
+impl Wire for Launch {
+    type Message = v1::Launch;
+    /// The environment may hold secrets, and the handle is the runtime's own.
+    fn expose(json: &mut Map<String, Value>) {
+        name_kind(json, Kind::Launch);
+        hide(json, "spec", &["env", "stopSignal", "graceMs", "readiness"]);
+        hide(json, "status", &["handle"]);
+    }
+}
+
+impl Wire for Event {
+    type Message = v1::Event;
+}
+
+impl Wire for Fault {
+    type Message = v1::Fault;
+}
+
+/// Cannot fail while the shapes agree, which the tests below hold them to; if it does, that is an Internal fault.
+pub fn to_message<T: Wire>(object: &T) -> Result<T::Message, Fault> {
+    let bug = |error: &dyn std::fmt::Display| Fault::new(FaultCode::Internal, format!("an object does not fit its message: {error}"));
+    let mut json = serde_json::to_value(object).map_err(|error| bug(&error))?;
+    if let Value::Object(map) = &mut json {
+        T::expose(map);
+    }
+    serde_path_to_error::deserialize(json).map_err(|error| bug(&error))
+}
+
+/// What a user sent, typed. A fault is InvalidSpec with the field's path.
+pub fn from_message<T: DeserializeOwned>(message: &impl Serialize) -> Result<T, Fault> {
+    // Only JSON text inside a message can fail here, and `devnet_from_message` looked at that with its path.
+    let json =
+        serde_json::to_value(message).map_err(|error| Fault::invalid(vec![Violation::new("the document", format!("holds no JSON: {error}"))]))?;
+    from_json(json)
+}
+
+/// A devnet as a client sends it: metadata and spec. What only the daemon writes (status, times, deletion) is not read.
+pub fn devnet_from_message(message: &v1::Devnet) -> Result<Devnet, Fault> {
+    for (field, text, expected) in [("apiVersion", &message.api_version, API_VERSION), ("kind", &message.kind, Kind::Devnet.name())] {
+        if !text.is_empty() && text != expected {
+            let violation = Violation { suggestion: Some(expected.into()), ..Violation::new(field, format!("must be {expected}, not `{text}`")) };
+            return Err(Fault::invalid(vec![violation]));
+        }
+    }
+    let mut metadata = message.metadata.clone().unwrap_or_default();
+    for time in [&mut metadata.created_at, &mut metadata.updated_at] {
+        if time.is_empty() {
+            *time = EPOCH.into();
+        }
+    }
+    let spec = message.spec.clone().unwrap_or_default();
+    check_json_texts(&spec)?;
+    let spec = Some(spec);
+    from_message(&v1::Devnet { metadata: Some(metadata), spec, status: None, ..message.clone() })
+}
+
+const EPOCH: &str = "1970-01-01T00:00:00Z";
+
+/// Fields that are text in protobuf and a nested value in JSON.
+fn check_json_texts(spec: &v1::DevnetSpec) -> Result<(), Fault> {
+    let patch = spec.genesis.iter().map(|genesis| (String::from("spec.genesis.patch"), genesis.patch.as_deref()));
+    let configs = spec.nodes.iter().enumerate().map(|(i, node)| (format!("spec.nodes[{i}].config"), node.config.as_deref()));
+    let bad = |(field, text): (String, Option<&str>)| {
+        let error = serde_json::from_str::<serde::de::IgnoredAny>(text?).err()?;
+        Some(Violation::new(field, format!("is no JSON: {error}")))
+    };
+    let violations: Vec<Violation> = patch.chain(configs).filter_map(bad).collect();
+    if violations.is_empty() { Ok(()) } else { Err(Fault::invalid(violations)) }
+}
+
+fn from_json<T: DeserializeOwned>(mut json: Value) -> Result<T, Fault> {
+    drop_nulls(&mut json);
+    serde_path_to_error::deserialize(json).map_err(|error| {
+        let path = error.path().to_string();
+        let reason = error.into_inner().to_string();
+        let field = if path == "." { String::from("the document") } else { path };
+        Fault::invalid(vec![Violation { suggestion: nearest_expected(&reason), ..Violation::new(field, reason) }])
+    })
+}
+
+/// Absent `optional` fields of a message serialize as null; the model takes absence only by absence.
+fn drop_nulls(json: &mut Value) {
+    match json {
+        Value::Object(map) => {
+            map.retain(|_, value| !value.is_null());
+            map.iter_mut().filter(|(key, _)| !FREE_FORM.contains(&key.as_str())).for_each(|(_, value)| drop_nulls(value));
+        }
+        Value::Array(items) => items.iter_mut().for_each(drop_nulls),
+        _ => {}
+    }
+}
+
+fn name_kind(json: &mut Map<String, Value>, kind: Kind) {
+    json.insert("apiVersion".into(), API_VERSION.into());
+    json.insert("kind".into(), kind.name().into());
+}
+
+fn hide(json: &mut Map<String, Value>, part: &str, fields: &[&str]) {
+    if let Some(Value::Object(part)) = json.get_mut(part) {
+        part.retain(|field, _| !fields.contains(&field.as_str()));
+    }
+}
+
+/// serde says "unknown variant `dcker`, expected `native` or `docker`": the nearest of those that it expects.
+fn nearest_expected(reason: &str) -> Option<String> {
+    let (head, tail) = reason.split_once(", expected ")?;
+    let given = head.split('`').nth(1)?;
+    let names = tail.split('`').skip(1).step_by(2);
+    super::nearest(given, names)
+}
+
+#[cfg(test)]
+#[path = "convert_tests.rs"]
+mod tests;

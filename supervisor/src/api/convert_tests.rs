@@ -1,0 +1,375 @@
+//! Model and messages have one JSON shape: nothing is lost either way.
+
+use super::*;
+use crate::model::{
+    Account, Addresses, BinarySource, BinaryStatus, ByteSize, CargoSource, Condition, ConditionStatus, Conditions, Cpu, Desired, DevnetPhase,
+    DevnetSpec, DevnetStatus, EventId, EventType, ExitClass, GenesisSpec, GitSource, GoModule, HealthCheck, LastExit, LaunchId, LaunchPhase,
+    LaunchRecord, LaunchStatus, Meta, Mode, NodeOverride, NodePhase, NodeSpec, NodeStatus, NpmSource, Operations, ReadinessSpec, Resources,
+    ResourcesSpec, RestartPolicy, RestartRules, RestartSpec, SdkChange, ServiceSpec, Span, Timestamp, Uid, Usage,
+};
+use proptest::prelude::*;
+use serde_json::json;
+use std::{collections::BTreeMap, fmt::Debug};
+
+fn text() -> String {
+    "text".into()
+}
+fn some() -> Option<String> {
+    Some(text())
+}
+fn time() -> Timestamp {
+    Timestamp::from_millis(1_767_225_600_123)
+}
+fn map<V>(value: V) -> BTreeMap<String, V> {
+    BTreeMap::from([("key".to_owned(), value)])
+}
+
+fn meta() -> Meta {
+    Meta {
+        name: "mynet".into(),
+        namespace: "default".into(),
+        uid: Uid(text()),
+        labels: map(text()),
+        annotations: map(text()),
+        generation: 3,
+        resource_version: u64::MAX,
+        created_at: time(),
+        updated_at: time(),
+        deleted_at: Some(time()),
+    }
+}
+
+fn binary() -> BinarySource {
+    BinarySource {
+        path: some(),
+        go_module: Some(GoModule { module: text(), version: text(), package: some(), tags: vec![text()], ldflags: some(), go_version: some() }),
+        url: some(),
+        sha256: some(),
+        cargo: Some(CargoSource { name: text(), version: text(), bin: some() }),
+        npm: Some(NpmSource { package: text(), version: text(), bin: some() }),
+        git: Some(GitSource { url: text(), rev: text(), build: text(), bin: text() }),
+    }
+}
+
+fn restart() -> RestartSpec {
+    RestartSpec {
+        policy: Some(RestartPolicy::OnFailure),
+        backoff: Some(Span::secs(5)),
+        max_backoff: Some(Span::secs(300)),
+        max_restarts: Some(5),
+        reset_after: Some(Span::millis(500)),
+    }
+}
+
+fn resources() -> ResourcesSpec {
+    ResourcesSpec { memory: Some(ByteSize(2 << 30)), memory_high: Some(ByteSize(1 << 20)), cpu: Some(Cpu(1500)), tasks: Some(512) }
+}
+
+/// Every field filled, every list and map with an entry.
+fn devnet() -> Devnet {
+    let spec = DevnetSpec {
+        plugin: "cosmos".into(),
+        network: some(),
+        chain_id: some(),
+        validators: Some(4),
+        full_nodes: 1,
+        accounts: Some(10),
+        seed: some(),
+        binary: Some(binary()),
+        genesis: GenesisSpec { time: Some(time()), patch: Some(json!({"app_state": {"gov": null, "n": [1, null, {"x": null}]}})) },
+        block_time: Some(Span::secs(1)),
+        mode: Mode::Docker,
+        addresses: Addresses::Ports,
+        localhost: Some(false),
+        restart: restart(),
+        resources: Some(resources()),
+        desired: Some(Desired::Stopped),
+        nodes: vec![NodeOverride {
+            name: "validator-1".into(),
+            binary: Some(binary()),
+            env: map(String::new()),
+            args: vec![String::new(), text()],
+            config: Some(json!({"config.toml": {"p2p": {"pex": true, "seeds": null}}})),
+            resources: Some(resources()),
+            restart: Some(restart()),
+            desired: Some(Desired::Running),
+        }],
+        services: vec![ServiceSpec {
+            name: "relayer".into(),
+            command: vec![text()],
+            env: map(text()),
+            cwd: some(),
+            after: vec![text()],
+            ports: map(65_535),
+            readiness: Some(ReadinessSpec { tcp: some(), http: some(), log: some() }),
+            restart: Some(restart()),
+            resources: Some(resources()),
+            stop_signal: some(),
+            grace: Some(Span::secs(10)),
+        }],
+        operations: Operations { restart: 1, reset: 2, refresh_binary: 3 },
+    };
+    let status = DevnetStatus {
+        phase: DevnetPhase::Degraded,
+        nodes: 5,
+        ready_nodes: 4,
+        current_height: u64::MAX,
+        sdk_version: text(),
+        sdk_version_history: vec![SdkChange { version: text(), at: time(), height: 7 }],
+        conditions: conditions(),
+        observed_generation: 2,
+        chain_id: some(),
+        genesis_hash: some(),
+        binary: Some(BinaryStatus { source: text(), path: text(), sha256: text(), version: text() }),
+        subnet: some(),
+        accounts: vec![Account { name: text(), address: text(), balance: text() }],
+        mnemonic_path: some(),
+        directory: some(),
+        operations: Operations { restart: 1, reset: 2, refresh_binary: 3 },
+        cause: Some(EventId(text())),
+        message: some(),
+    };
+    Devnet { metadata: meta(), spec, status }
+}
+
+fn conditions() -> Conditions {
+    let condition = Condition::new("Ready", ConditionStatus::False, "Halted", "no quorum").with_remedy("start it");
+    Conditions(vec![Condition { last_transition_time: time(), ..condition }])
+}
+
+fn last_exit() -> LastExit {
+    LastExit {
+        code: Some(-1),
+        signal: some(),
+        class: ExitClass::GenesisMismatch,
+        message: text(),
+        at: time(),
+        oom_killed: true,
+        memory_peak: Some(1),
+        log_tail: vec![text()],
+    }
+}
+
+fn node() -> Node {
+    let spec = NodeSpec {
+        devnet_ref: text(),
+        index: 1,
+        role: text(),
+        binary_path: text(),
+        binary_hash: text(),
+        home_dir: text(),
+        address: text(),
+        ports: map(26_657),
+        resources: Some(Resources { memory_bytes: Some(1), memory_high_bytes: Some(2), cpu_millis: Some(3), tasks: Some(4) }),
+        restart: RestartRules::default(),
+        desired: Desired::Stopped,
+        suspended: true,
+        restart_request: 4,
+        consensus_key: some(),
+        sign_state: some(),
+        after: vec![text()],
+    };
+    let status = NodeStatus {
+        phase: NodePhase::Backoff,
+        pid: Some(42),
+        container_id: some(),
+        launch_id: Some(LaunchId(text())),
+        started_at: Some(time()),
+        block_height: 9,
+        peer_count: 3,
+        catching_up: true,
+        restart_count: 1,
+        last_restart: Some(time()),
+        next_restart: Some(time()),
+        health_checks: vec![HealthCheck { name: text(), status: text(), message: text(), at: time() }],
+        endpoints: map(text()),
+        usage: Some(Usage { cpu: 0.25, memory: 7, fds: 8 }),
+        last_exit: Some(last_exit()),
+        conditions: conditions(),
+        observed_generation: 5,
+        cause: Some(EventId(text())),
+        recent_restarts: 2,
+        observed_restart: 3,
+        log_path: some(),
+    };
+    Node { metadata: meta(), spec, status }
+}
+
+fn launch() -> Launch {
+    let spec = LaunchRecord {
+        node_ref: text(),
+        launch_id: LaunchId(text()),
+        generation: 1,
+        argv: vec![text()],
+        binary_hash: text(),
+        log_path: text(),
+        ..LaunchRecord::default()
+    };
+    let status = LaunchStatus {
+        phase: LaunchPhase::Ended,
+        pid: Some(1),
+        started_at: Some(time()),
+        ended_at: Some(time()),
+        exit: Some(last_exit()),
+        handle: None,
+    };
+    Launch { metadata: meta(), spec, status }
+}
+
+fn event() -> Event {
+    Event {
+        id: EventId(text()),
+        seq: 1,
+        time: time(),
+        kind: text(),
+        namespace: text(),
+        name: text(),
+        event_type: EventType::Warning,
+        reason: text(),
+        message: text(),
+        observed: some(),
+        desired: some(),
+        action: some(),
+        result: some(),
+        parent: Some(EventId(text())),
+        generation: Some(1),
+        launch_id: Some(LaunchId(text())),
+        actor: text(),
+    }
+}
+
+/// There and back without loss; and no field of the message is left at its default, so none was forgotten in the sample or the model.
+fn check<T>(object: &T)
+where
+    T: Wire + DeserializeOwned + PartialEq + Debug,
+    T::Message: Serialize,
+{
+    let message = to_message(object).expect("the model fits its message");
+    let read: T = from_message(&message).expect("the message fits its model");
+    assert_eq!(&read, object);
+    let json = serde_json::to_value(&message).unwrap();
+    no_default("", &json);
+}
+
+fn no_default(path: &str, json: &Value) {
+    match json {
+        Value::Object(fields) => {
+            assert!(!fields.is_empty(), "{path} is empty");
+            let walked = fields.iter().filter(|(key, _)| !FREE_FORM.contains(&key.as_str()));
+            walked.for_each(|(key, value)| no_default(&format!("{path}.{key}"), value));
+        }
+        Value::Array(items) => {
+            assert!(!items.is_empty(), "{path} is empty");
+            let last = items.len() - 1;
+            no_default(&format!("{path}[{last}]"), &items[last]);
+        }
+        other => {
+            let meant = path.ends_with("localhost") || path.ends_with("env.key");
+            assert!(meant || ![json!(null), json!(""), json!(0), json!(false)].contains(other), "{path} is {other}");
+        }
+    }
+}
+
+#[test]
+fn every_field_of_every_object_goes_there_and_back() {
+    check(&devnet());
+    check(&node());
+    check(&launch());
+    check(&event());
+}
+
+#[test]
+fn an_empty_spec_is_an_empty_spec_on_both_sides() {
+    let spec: DevnetSpec = from_message(&v1::DevnetSpec::default()).unwrap();
+    assert_eq!(spec, DevnetSpec::default());
+}
+
+#[test]
+fn secrets_and_handles_of_launches_stay_inside() {
+    let mut object = launch();
+    object.spec.env = map("secret".to_owned());
+    object.spec.stop_signal = "SIGTERM".into();
+    object.status.handle = Some(json!({"pid": 1}));
+    assert_eq!(to_message(&object).unwrap(), to_message(&launch()).unwrap());
+}
+
+#[test]
+fn a_fault_in_a_message_names_its_field_and_the_nearest_value() {
+    let invalid = |edit: fn(&mut v1::DevnetSpec)| {
+        let mut spec = v1::DevnetSpec { plugin: "cosmos".into(), ..v1::DevnetSpec::default() };
+        edit(&mut spec);
+        let fault = devnet_from_message(&v1::Devnet { spec: Some(spec), ..v1::Devnet::default() }).unwrap_err();
+        assert_eq!(fault.code, FaultCode::InvalidSpec);
+        let violation = fault.violations.into_iter().next().unwrap();
+        (violation.field, violation.suggestion)
+    };
+    let of = |field: &str, suggestion: Option<&str>| (field.to_owned(), suggestion.map(str::to_owned));
+    assert_eq!(invalid(|s| s.mode = Some("dcker".into())), of("spec.mode", Some("docker")));
+    assert_eq!(invalid(|s| s.block_time = Some("1".into())), of("spec.blockTime", None));
+    assert_eq!(
+        invalid(|s| s.services = vec![v1::ServiceSpec { ports: map(70_000), ..v1::ServiceSpec::default() }]),
+        of("spec.services[0].ports.key", None)
+    );
+    assert_eq!(invalid(|s| s.genesis = Some(v1::GenesisSpec { patch: Some("{".into()), ..Default::default() })), of("spec.genesis.patch", None));
+    let other = v1::Devnet { api_version: "v2".into(), ..v1::Devnet::default() };
+    assert_eq!(devnet_from_message(&other).unwrap_err().violations[0].field, "apiVersion");
+}
+
+prop_compose! {
+    fn any_meta()(name in ".{0,50}", labels in prop::collection::btree_map(".{0,9}", ".{0,9}", 0..4), numbers in any::<[u64; 2]>(),
+        created in 0_i64..4_102_444_800_000, deleted in prop::option::of(0_i64..4_102_444_800_000)) -> Meta {
+        Meta {
+            name, annotations: labels.clone(), labels, generation: numbers[0], resource_version: numbers[1],
+            created_at: Timestamp::from_millis(created), deleted_at: deleted.map(Timestamp::from_millis), ..meta()
+        }
+    }
+}
+
+prop_compose! {
+    /// Each optional part there or not, with odd texts and numbers.
+    fn any_devnet()(metadata in any_meta(), keep in any::<[bool; 12]>(), text in prop::option::of(".{0,30}"), count in prop::option::of(any::<u32>()),
+        height in any::<u64>(), millis in any::<u32>(), env in prop::collection::btree_map(".{0,9}", ".{0,9}", 0..4)) -> Devnet {
+        let mut devnet = devnet();
+        devnet.metadata = metadata;
+        let spec = &mut devnet.spec;
+        spec.chain_id = text.clone();
+        spec.seed = text.clone();
+        spec.validators = count;
+        spec.full_nodes = count.unwrap_or_default();
+        spec.block_time = Some(Span::millis(millis.into()));
+        spec.nodes[0].env = env;
+        if keep[0] { spec.binary = None; }
+        if keep[1] { spec.genesis = GenesisSpec::default(); }
+        if keep[2] { spec.restart = RestartSpec::default(); }
+        if keep[3] { spec.resources = None; }
+        if keep[4] { spec.desired = None; }
+        if keep[5] { spec.nodes.clear(); }
+        if keep[6] { spec.services.clear(); }
+        if keep[7] { spec.operations = Operations::default(); }
+        if keep[8] { spec.localhost = None; }
+        if keep[9] { devnet.status = DevnetStatus::default(); }
+        devnet.status.current_height = height;
+        devnet.status.message = text;
+        devnet
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_devnet_goes_there_and_back(object in any_devnet()) {
+        let read: Devnet = from_message(&to_message(&object).unwrap()).unwrap();
+        prop_assert_eq!(read, object);
+    }
+
+    #[test]
+    fn any_node_goes_there_and_back(metadata in any_meta(), cpu in 0.0_f64..64.0, keep in any::<[bool; 4]>(), code in any::<i32>(), height in any::<u64>()) {
+        let mut object = Node { metadata, ..node() };
+        object.status.block_height = height;
+        object.status.usage = keep[0].then_some(Usage { cpu, memory: height, fds: 1 });
+        object.status.last_exit = keep[1].then_some(LastExit { code: Some(code), ..last_exit() });
+        if keep[2] { object.status = NodeStatus::default(); }
+        if keep[3] { object.spec = NodeSpec::default(); }
+        let read: Node = from_message(&to_message(&object).unwrap()).unwrap();
+        prop_assert_eq!(read, object);
+    }
+}

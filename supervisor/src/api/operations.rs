@@ -1,0 +1,94 @@
+//! UpgradeService, TransactionService, ExportService: in the API, but their controllers come with a later release. Nothing is faked.
+
+use super::status;
+use crate::model::{Fault, FaultCode};
+use dvb_proto::devnet::v1::{
+    self, export_service_server::ExportService, transaction_service_server::TransactionService, upgrade_service_server::UpgradeService,
+};
+use futures::stream::BoxStream;
+use tonic::{Request, Response, Status, Streaming};
+
+pub(super) struct Upgrades;
+pub(super) struct Transactions;
+pub(super) struct Exports;
+
+type Reply<T> = Result<Response<T>, Status>;
+type Stream<T> = BoxStream<'static, Result<T, Status>>;
+
+fn later<T>(what: &str) -> Reply<T> {
+    let message = format!("{what} are not built yet: their controller comes with a later release of devnetd (this is {})", env!("CARGO_PKG_VERSION"));
+    Err(status::status(&Fault::new(FaultCode::Unimplemented, message)))
+}
+
+#[tonic::async_trait]
+impl UpgradeService for Upgrades {
+    type WatchStream = Stream<v1::UpgradeEvent>;
+    async fn create(&self, _: Request<v1::Upgrade>) -> Reply<v1::Upgrade> {
+        later("upgrades")
+    }
+    async fn get(&self, _: Request<v1::ObjectRef>) -> Reply<v1::Upgrade> {
+        later("upgrades")
+    }
+    async fn list(&self, _: Request<v1::ListRequest>) -> Reply<v1::ListUpgradesResponse> {
+        later("upgrades")
+    }
+    async fn delete(&self, _: Request<v1::DeleteRequest>) -> Reply<v1::Upgrade> {
+        later("upgrades")
+    }
+    async fn cancel(&self, _: Request<v1::ObjectRef>) -> Reply<v1::Upgrade> {
+        later("upgrades")
+    }
+    async fn retry(&self, _: Request<v1::ObjectRef>) -> Reply<v1::Upgrade> {
+        later("upgrades")
+    }
+    async fn watch(&self, _: Request<v1::WatchRequest>) -> Reply<Self::WatchStream> {
+        later("upgrades")
+    }
+}
+
+#[tonic::async_trait]
+impl TransactionService for Transactions {
+    type CreateBatchStream = Stream<v1::Transaction>;
+    type WatchStream = Stream<v1::TransactionEvent>;
+    async fn create(&self, _: Request<v1::Transaction>) -> Reply<v1::Transaction> {
+        later("transactions")
+    }
+    async fn create_batch(&self, _: Request<Streaming<v1::Transaction>>) -> Reply<Self::CreateBatchStream> {
+        later("transactions")
+    }
+    async fn get(&self, _: Request<v1::ObjectRef>) -> Reply<v1::Transaction> {
+        later("transactions")
+    }
+    async fn list(&self, _: Request<v1::ListRequest>) -> Reply<v1::ListTransactionsResponse> {
+        later("transactions")
+    }
+    async fn delete(&self, _: Request<v1::DeleteRequest>) -> Reply<v1::Transaction> {
+        later("transactions")
+    }
+    async fn list_types(&self, _: Request<v1::TxTypesRequest>) -> Reply<v1::TxTypesResponse> {
+        later("transactions")
+    }
+    async fn watch(&self, _: Request<v1::WatchRequest>) -> Reply<Self::WatchStream> {
+        later("transactions")
+    }
+}
+
+#[tonic::async_trait]
+impl ExportService for Exports {
+    type WatchStream = Stream<v1::ExportEvent>;
+    async fn create(&self, _: Request<v1::Export>) -> Reply<v1::Export> {
+        later("exports")
+    }
+    async fn get(&self, _: Request<v1::ObjectRef>) -> Reply<v1::Export> {
+        later("exports")
+    }
+    async fn list(&self, _: Request<v1::ListRequest>) -> Reply<v1::ListExportsResponse> {
+        later("exports")
+    }
+    async fn delete(&self, _: Request<v1::DeleteRequest>) -> Reply<v1::Export> {
+        later("exports")
+    }
+    async fn watch(&self, _: Request<v1::WatchRequest>) -> Reply<Self::WatchStream> {
+        later("exports")
+    }
+}

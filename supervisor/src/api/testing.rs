@@ -1,0 +1,232 @@
+//! A served API for tests: real gRPC over a real unix socket in a temporary folder, memory store, plugins that only exist by name.
+
+use super::{
+    Context, PortProbe, PortState,
+    daemon::{About, BinaryCache, BinaryStep, CachedBinary, Control},
+    server,
+};
+use crate::{
+    config::Home,
+    model::{BinarySource, Fault, FaultCode, Key, Lease, LeaseSpec, Meta, Node, NodePhase, NodeSpec, NodeStatus, Object},
+    observe::Observations,
+    plugin::{ChainPlugin, PluginError, PluginState, Plugins},
+    store::{Limits, MemoryStore, Write},
+    sys::SystemClock,
+};
+use async_trait::async_trait;
+use dvb_proto::devnet::v1::{
+    self, daemon_service_client::DaemonServiceClient, devnet_service_client::DevnetServiceClient, node_service_client::NodeServiceClient,
+    plugin_service_client::PluginServiceClient,
+};
+use futures::{StreamExt, stream::BoxStream};
+use hyper_util::rt::TokioIo;
+use prost::Message;
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+use tokio::{net::UnixStream, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
+use tonic::{
+    Status,
+    transport::{Channel, Endpoint, Uri},
+};
+
+pub(super) struct Served {
+    pub(super) cx: Context,
+    pub(super) channel: Channel,
+    pub(super) socket: PathBuf,
+    pub(super) stopped_nodes: Arc<AtomicBool>,
+    pub(super) server: JoinHandle<Result<(), server::ServerError>>,
+    _dir: tempfile::TempDir,
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        self.cx.shutdown.cancel();
+    }
+}
+
+pub(super) async fn serve() -> Served {
+    serve_with(Limits { changes: 1000, events: 1000 }).await
+}
+
+pub(super) async fn serve_with(limits: Limits) -> Served {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let socket = dir.path().join("s");
+    let stopped_nodes = Arc::new(AtomicBool::new(false));
+    let clock = Arc::new(SystemClock);
+    let cx = Context {
+        store: Arc::new(MemoryStore::with_limits(clock.clone(), limits)),
+        observations: Arc::new(Observations::default()),
+        plugins: Arc::new(Named(&["cosmos", "commonware"])),
+        clock,
+        home: Home::new(dir.path().canonicalize().expect("it is there")),
+        ports: Arc::new(Scripted),
+        binaries: Arc::new(Scripted),
+        control: Arc::new(StopNodes(stopped_nodes.clone())),
+        about: Arc::new(About { version: "0.0.1".into(), socket: socket.clone(), ..About::default() }),
+        shutdown: CancellationToken::new(),
+    };
+    let listener = server::bind(&socket).await.expect("the socket is bound");
+    let server = tokio::spawn(server::serve(cx.clone(), listener));
+    let channel = connect(socket.clone()).await;
+    Served { cx, channel, socket, stopped_nodes, server, _dir: dir }
+}
+
+pub(super) async fn connect(socket: PathBuf) -> Channel {
+    let dial = tower::service_fn(move |_: Uri| {
+        let socket = socket.clone();
+        async move { Ok::<_, std::io::Error>(TokioIo::new(UnixStream::connect(socket).await?)) }
+    });
+    Endpoint::from_static("http://devnetd").connect_with_connector(dial).await.expect("the server accepts")
+}
+
+impl Served {
+    pub(super) fn devnets(&self) -> DevnetServiceClient<Channel> {
+        DevnetServiceClient::new(self.channel.clone())
+    }
+    pub(super) fn nodes(&self) -> NodeServiceClient<Channel> {
+        NodeServiceClient::new(self.channel.clone())
+    }
+    pub(super) fn daemon(&self) -> DaemonServiceClient<Channel> {
+        DaemonServiceClient::new(self.channel.clone())
+    }
+    pub(super) fn plugins(&self) -> PluginServiceClient<Channel> {
+        PluginServiceClient::new(self.channel.clone())
+    }
+
+    pub(super) async fn apply(&self, devnet: v1::Devnet) -> Result<v1::ApplyResponse, Fault> {
+        let request = v1::ApplyRequest { devnet: Some(devnet), dry_run: false };
+        self.devnets().apply(request).await.map(tonic::Response::into_inner).map_err(|status| fault(&status))
+    }
+
+    /// What the controllers will do: `count` running validators of `devnet`.
+    pub(super) async fn add_nodes(&self, devnet: &str, count: u32) {
+        let writes = (0..count).map(|index| Write::create(node(devnet, index))).collect();
+        self.cx.store.commit(writes).await.expect("the devnet is there");
+    }
+
+    pub(super) async fn add_port(&self, devnet: &str, node: &str, port: u16) {
+        let metadata = Meta { name: format!("port/127.64.0.1/{port}"), namespace: "default".into(), ..Meta::default() };
+        let spec = LeaseSpec {
+            devnet_ref: devnet.into(),
+            node_ref: Some(format!("{devnet}/{node}")),
+            port_name: Some("rpc".into()),
+            address: Some("127.64.0.1".into()),
+            port: Some(port),
+            wildcard: false,
+        };
+        self.cx.store.commit(vec![Write::create(Lease { metadata, spec })]).await.expect("the devnet is there");
+    }
+
+    /// What a controller does: reads, edits, writes.
+    pub(super) async fn edit_devnet(&self, name: &str, edit: impl FnOnce(&mut crate::model::Devnet)) {
+        let Some(Object::Devnet(devnet)) = self.cx.store.get(&Key::devnet("default", name)).await.expect("the store works") else {
+            panic!("{name} is not there");
+        };
+        let mut devnet = crate::model::Devnet::clone(&devnet);
+        edit(&mut devnet);
+        self.cx.store.commit(vec![Write::update(devnet)]).await.expect("nobody else writes");
+    }
+
+    pub(super) async fn delete_devnet(&self, name: &str) {
+        let key = Key::devnet("default", name);
+        self.cx.store.commit(vec![Write::Delete { key, expect: crate::store::Expect::Any }]).await.expect("the store works");
+    }
+}
+
+pub(super) fn node(devnet: &str, index: u32) -> Node {
+    let metadata = Meta { name: format!("{devnet}/validator-{index}"), namespace: "default".into(), generation: 1, ..Meta::default() };
+    let spec = NodeSpec { devnet_ref: devnet.into(), index, role: "validator".into(), ..NodeSpec::default() };
+    Node { metadata, spec, status: NodeStatus { phase: NodePhase::Running, pid: Some(1000 + index), ..NodeStatus::default() } }
+}
+
+/// A valid devnet as a client sends it.
+pub(super) fn wanted(name: &str) -> v1::Devnet {
+    v1::Devnet {
+        metadata: Some(v1::Metadata { name: name.into(), ..v1::Metadata::default() }),
+        spec: Some(v1::DevnetSpec { plugin: "cosmos".into(), ..v1::DevnetSpec::default() }),
+        ..v1::Devnet::default()
+    }
+}
+
+pub(super) fn object_ref(name: &str) -> v1::ObjectRef {
+    v1::ObjectRef { namespace: String::new(), name: name.into() }
+}
+
+/// The structured error of a refused call.
+pub(super) fn fault(status: &Status) -> Fault {
+    let message = v1::Fault::decode(status.details()).expect("details hold a fault");
+    assert!(!message.code.is_empty(), "no fault in {status:?}");
+    super::convert::from_message(&message).expect("it is one of ours")
+}
+
+/// The next item, or a failed test instead of one that hangs.
+pub(super) async fn next<T>(stream: &mut tonic::Streaming<T>) -> Option<Result<T, Status>> {
+    tokio::time::timeout(Duration::from_secs(10), stream.next()).await.expect("an item within ten seconds")
+}
+
+/// Plugins that can be found and nothing else.
+struct Named(&'static [&'static str]);
+
+#[async_trait]
+impl Plugins for Named {
+    async fn get(&self, name: &str) -> Result<Arc<dyn ChainPlugin>, PluginError> {
+        Err(PluginError::Spawn { name: name.into(), reason: "it only has a name".into() })
+    }
+    async fn digest(&self, name: &str) -> Result<String, PluginError> {
+        if self.0.contains(&name) {
+            return Ok("00".into());
+        }
+        let nearest = super::nearest(name, self.0.iter().copied());
+        Err(PluginError::Missing { name: name.into(), looked_in: vec!["/plugins".into()], nearest })
+    }
+    async fn list(&self) -> Vec<PluginState> {
+        self.0.iter().map(|name| PluginState { name: (*name).into(), state: "Idle".into(), ..PluginState::default() }).collect()
+    }
+}
+
+/// Ports: even ones are free, 26657 is the owner's, other odd ones are taken. Binaries: one in the cache, and adding a path works.
+struct Scripted;
+
+impl PortProbe for Scripted {
+    fn state(&self, _: &str, port: u16, _: bool, owner: Option<u32>) -> PortState {
+        match port {
+            26_657 if owner.is_some() => PortState::Held,
+            port if port % 2 == 0 => PortState::Free,
+            _ => PortState::Taken(Some("pid 42 (geth)".into())),
+        }
+    }
+}
+
+#[async_trait]
+impl BinaryCache for Scripted {
+    async fn list(&self) -> Result<Vec<CachedBinary>, Fault> {
+        Ok(vec![CachedBinary { digest: "ab".into(), size: 7, ..CachedBinary::default() }])
+    }
+    fn add(&self, source: BinarySource) -> BoxStream<'static, Result<BinaryStep, Fault>> {
+        let done = BinaryStep { message: "copied".into(), done: Some(CachedBinary::default()), log_path: None };
+        let steps = match source.path {
+            Some(_) => vec![Ok(BinaryStep { message: "copying".into(), ..BinaryStep::default() }), Ok(done)],
+            None => vec![Err(Fault::new(FaultCode::BinaryMissing, "no source"))],
+        };
+        futures::stream::iter(steps).boxed()
+    }
+    async fn evict(&self, digests: Vec<String>, _: Option<Duration>) -> Result<Vec<CachedBinary>, Fault> {
+        Ok(digests.into_iter().map(|digest| CachedBinary { digest, ..CachedBinary::default() }).collect())
+    }
+}
+
+struct StopNodes(Arc<AtomicBool>);
+
+impl Control for StopNodes {
+    fn stop_nodes(&self) -> BoxStream<'static, Result<String, Fault>> {
+        self.0.store(true, Ordering::SeqCst);
+        futures::stream::iter([Ok("stopping 4 nodes".into())]).boxed()
+    }
+}

@@ -1,0 +1,275 @@
+//! One leaf: the processes of one launch, counted, limited and killed together.
+
+#![allow(unsafe_code, reason = "registering a descriptor with tokio has no safe form")]
+
+use super::CgroupError;
+use crate::{model::Resources, sys::Pidfd};
+use nix::sys::signal::Signal;
+use std::{
+    fs::{self, File, OpenOptions},
+    io,
+    os::unix::fs::FileExt,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+use tokio::io::{Interest, unix::AsyncFd};
+
+/// What the kernel counted; None or false where the controllers are missing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    pub oom_killed: bool,
+    /// Bytes.
+    pub memory_peak: Option<u64>,
+}
+
+/// A handle only: dropping it leaves the cgroup alone.
+#[derive(Clone, Debug)]
+pub struct Leaf {
+    path: PathBuf,
+    kill_file: bool,
+    root: PathBuf,
+}
+
+/// Without cgroup.kill: between two looks at who is left, for one that forked while we killed.
+const KILL_ROUND: Duration = Duration::from_millis(50);
+const KILL_ROUNDS: u32 = 100;
+/// The period of cpu.max, in microseconds.
+const CPU_PERIOD: u64 = 100_000;
+
+impl Leaf {
+    pub(super) fn new(path: PathBuf, kill_file: bool, root: PathBuf) -> Self {
+        Self { path, kill_file, root }
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// To write `0` into from the process that moves in.
+    pub fn procs_for_writing(&self) -> Result<File, CgroupError> {
+        OpenOptions::new().write(true).open(self.path.join("cgroup.procs")).map_err(self.error())
+    }
+
+    /// Sets those limits that are asked for. Call it only where `Support::limits` holds.
+    pub fn limit(&self, limits: &Resources) -> Result<(), CgroupError> {
+        let any_memory = limits.memory_bytes.or(limits.memory_high_bytes).is_some();
+        let settings = [
+            ("memory.high", limits.memory_high_bytes.map(|bytes| bytes.to_string())),
+            ("memory.max", limits.memory_bytes.map(|bytes| bytes.to_string())),
+            // A node dies whole or not at all.
+            ("memory.oom.group", any_memory.then(|| "1".to_owned())),
+            ("cpu.max", limits.cpu_millis.map(|millis| format!("{} {CPU_PERIOD}", (u64::from(millis) * CPU_PERIOD / 1_000).max(1_000)))),
+            ("pids.max", limits.tasks.map(|tasks| tasks.to_string())),
+        ];
+        for (file, value) in settings {
+            if let Some(value) = value {
+                fs::write(self.path.join(file), value).map_err(self.error())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Live processes in it and below; empty when it is gone.
+    pub fn pids(&self) -> Vec<u32> {
+        let mut pids = Vec::new();
+        collect_pids(&self.path, &mut pids);
+        pids
+    }
+
+    /// False when the cgroup is gone.
+    pub fn populated(&self) -> io::Result<bool> {
+        match fs::read_to_string(self.path.join("cgroup.events")) {
+            Ok(text) => Ok(says_populated(&text)),
+            Err(error) if is_gone(&error) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Resolves when no process is left in it or below. By event: the kernel signals cgroup.events.
+    pub async fn emptied(&self) -> io::Result<()> {
+        let file = match File::open(self.path.join("cgroup.events")) {
+            Ok(file) => file,
+            Err(error) if is_gone(&error) => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        // SAFETY: a File owns its descriptor and never swaps it; AsyncFd owns the File.
+        let events = unsafe { AsyncFd::register_with_interest(file, Interest::PRIORITY) }?;
+        loop {
+            let mut text = [0; 256];
+            match events.get_ref().read_at(&mut text, 0) {
+                Ok(length) if says_populated(&String::from_utf8_lossy(&text[..length])) => {}
+                Ok(_) => return Ok(()),
+                Err(error) if is_gone(&error) => return Ok(()),
+                Err(error) => return Err(error),
+            }
+            events.ready(Interest::PRIORITY).await?.clear_ready();
+        }
+    }
+
+    /// SIGKILL to every process in it and below; returns at once. Without cgroup.kill one that forks meanwhile may slip through: `kill_and_wait` does not let it.
+    pub fn kill(&self) -> io::Result<()> {
+        if !self.kill_file {
+            return self.kill_each();
+        }
+        match fs::write(self.path.join("cgroup.kill"), "1") {
+            Err(error) if !is_gone(&error) => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// Kills and waits until nothing is left.
+    pub async fn kill_and_wait(&self) -> io::Result<()> {
+        if self.kill_file {
+            self.kill()?;
+            return self.emptied().await;
+        }
+        // Frozen processes cannot fork away from us, and still die of SIGKILL.
+        let _ = fs::write(self.path.join("cgroup.freeze"), "1");
+        for _ in 0..KILL_ROUNDS {
+            self.kill_each()?;
+            if let Ok(emptied) = tokio::time::timeout(KILL_ROUND, self.emptied()).await {
+                return emptied;
+            }
+        }
+        Err(io::ErrorKind::TimedOut.into())
+    }
+
+    pub fn counters(&self) -> Counters {
+        let events = fs::read_to_string(self.path.join("memory.events")).unwrap_or_default();
+        Counters { oom_killed: field(&events, "oom_kill").is_some_and(|count| count > 0), memory_peak: self.number("memory.peak") }
+    }
+
+    /// Microseconds of cpu time since it was made; there also without the cpu controller.
+    pub fn cpu_micros(&self) -> Option<u64> {
+        field(&fs::read_to_string(self.path.join("cpu.stat")).ok()?, "usage_usec")
+    }
+
+    /// Bytes; None without the memory controller.
+    pub fn memory(&self) -> Option<u64> {
+        self.number("memory.current")
+    }
+
+    /// Removes it with what the processes made below it, and those parents that are empty now. Harmless when it is gone.
+    pub fn remove(&self) -> io::Result<()> {
+        remove_tree(&self.path)?;
+        for parent in self.path.ancestors().skip(1).take_while(|parent| parent.starts_with(&self.root)) {
+            if fs::remove_dir(parent).is_err() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// SIGKILL to each process by pidfd, after checking that the pid is still of this cgroup.
+    fn kill_each(&self) -> io::Result<()> {
+        for pid in self.pids() {
+            let Ok(pidfd) = Pidfd::open(pid) else { continue };
+            if self.pids().contains(&pid) {
+                pidfd.signal(Signal::SIGKILL)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn number(&self, file: &str) -> Option<u64> {
+        fs::read_to_string(self.path.join(file)).ok()?.trim().parse().ok()
+    }
+
+    fn error(&self) -> impl Fn(io::Error) -> CgroupError {
+        let path = self.path.clone();
+        move |source| CgroupError::Io { path: path.clone(), source }
+    }
+}
+
+fn says_populated(events: &str) -> bool {
+    field(events, "populated") == Some(1)
+}
+
+/// The number behind `name` in a file of `name number` lines.
+fn field(text: &str, name: &str) -> Option<u64> {
+    text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse().ok())
+}
+
+/// An open file of a removed cgroup answers ENODEV.
+fn is_gone(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(nix::libc::ENODEV)
+}
+
+fn folders(path: &Path) -> impl Iterator<Item = PathBuf> {
+    let entries = fs::read_dir(path).into_iter().flatten().flatten();
+    entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|entry| entry.path())
+}
+
+fn collect_pids(path: &Path, pids: &mut Vec<u32>) {
+    let text = fs::read_to_string(path.join("cgroup.procs")).unwrap_or_default();
+    pids.extend(text.lines().filter_map(|line| line.parse::<u32>().ok()));
+    folders(path).for_each(|folder| collect_pids(&folder, pids));
+}
+
+fn remove_tree(path: &Path) -> io::Result<()> {
+    for folder in folders(path) {
+        remove_tree(&folder)?;
+    }
+    match fs::remove_dir(path) {
+        Err(error) if !is_gone(&error) => Err(error),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_are_found_by_their_whole_name() {
+        let text = "low 0\noom 1\noom_kill 3\nusage_usec 42\n";
+        assert_eq!(field(text, "oom"), Some(1));
+        assert_eq!(field(text, "oom_kill"), Some(3));
+        assert_eq!(field(text, "usage"), None);
+        assert!(says_populated("populated 1\nfrozen 0\n"));
+        assert!(!says_populated("populated 0\nfrozen 0\n"));
+    }
+
+    #[test]
+    fn limits_and_counters_use_the_files_of_their_controllers() {
+        // A plain folder: where controllers are missing there is nothing else to write to.
+        let dir = tempfile::tempdir().unwrap();
+        let leaf = Leaf::new(dir.path().to_owned(), true, dir.path().to_owned());
+        let read = |file: &str| fs::read_to_string(dir.path().join(file)).unwrap_or_default();
+        assert_eq!((leaf.counters(), leaf.memory(), leaf.cpu_micros()), (Counters::default(), None, None));
+        leaf.limit(&Resources::default()).unwrap();
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0, "no limit asked, none written");
+        leaf.limit(&Resources { memory_bytes: Some(4096), memory_high_bytes: Some(2048), cpu_millis: Some(1500), tasks: Some(7) }).unwrap();
+        assert_eq!([read("memory.max"), read("memory.high"), read("memory.oom.group")], ["4096", "2048", "1"]);
+        assert_eq!([read("cpu.max"), read("pids.max")], ["150000 100000", "7"]);
+        fs::write(dir.path().join("memory.events"), "oom 2\noom_kill 1\n").unwrap();
+        fs::write(dir.path().join("memory.peak"), "8192\n").unwrap();
+        assert_eq!(leaf.counters(), Counters { oom_killed: true, memory_peak: Some(8192) });
+    }
+
+    #[tokio::test]
+    async fn without_the_kill_file_each_process_is_killed_and_waited_for() {
+        use crate::{
+            cgroup::{Cgroups, DriverChoice},
+            sys::command,
+        };
+        let cgroups = match Cgroups::detect(DriverChoice::Cgroupfs, &format!("test-kill-{}", std::process::id())) {
+            Ok(cgroups) => cgroups,
+            Err(error) => return println!("SKIP: {error}"),
+        };
+        let leaf = Leaf { kill_file: false, ..cgroups.create(&["node".into()], "abc").unwrap().unwrap() };
+        // Forks on and on, and ends by itself should this test fail.
+        let script = "read go; for round in 1 2 3 4 5 6 7 8; do sleep 20 & sleep 0.01; done; wait";
+        let mut shell = command("/bin/sh").args(["-c", script]).env("PATH", "/usr/bin:/bin").stdin(std::process::Stdio::piped()).spawn().unwrap();
+        fs::write(leaf.path().join("cgroup.procs"), shell.id().to_string()).unwrap();
+        drop(shell.stdin.take());
+        while leaf.pids().len() < 3 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        assert!(leaf.populated().unwrap());
+        leaf.kill_and_wait().await.unwrap();
+        shell.wait().unwrap();
+        assert!(!leaf.populated().unwrap() && leaf.pids().is_empty());
+        leaf.remove().unwrap();
+    }
+}

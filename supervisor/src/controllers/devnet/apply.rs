@@ -1,0 +1,243 @@
+//! Carries out what the plan decided.
+
+use super::super::{Context, Edit, ReconcileError, Story, placing::KEEP_DATA};
+use super::{
+    files::remove_tree,
+    plan::Step,
+    provision::{devnet_key, provision},
+    sum::Sum,
+};
+use crate::{
+    model::{Condition, ConditionStatus, Desired, Devnet, DevnetPhase, Fault, Key, Kind, Launch, LaunchPhase, Node, NodePhase, NodeStatus},
+    store::{Expect, Selector, Write},
+};
+use futures::StreamExt;
+use std::{path::Path, sync::Arc};
+
+pub(super) async fn apply(devnet: &Devnet, nodes: &[Arc<Node>], step: Step, cx: &Context) -> Result<(), ReconcileError> {
+    match step {
+        Step::Nothing => Ok(()),
+        Step::Provision { refresh_binary } => attempt(devnet, nodes, refresh_binary, cx).await,
+        Step::Suspend { on, why } => suspend(devnet, nodes, on, why, cx).await,
+        Step::RestartNodes => restart_nodes(devnet, nodes, cx).await,
+        Step::Wipe => wipe(devnet, nodes, cx).await,
+        Step::RemoveNodes(names) => remove_nodes(devnet, nodes, &names, cx).await,
+        Step::MarkDeleting => {
+            let mark = |current: &mut Devnet| {
+                current.status.phase = DevnetPhase::Deleting;
+                current.status.message = Some("stopping nodes".into());
+                Edit::Tell(Story::new("devnet", "Deleting", "stops all nodes, then removes everything").desired("gone").action("delete"))
+            };
+            Ok(cx.edit_devnet(&devnet_key(devnet), vec![], mark).await?)
+        }
+        Step::Destroy => destroy(devnet, nodes, cx).await,
+        Step::Report(sum) => report(devnet, &sum, cx).await,
+    }
+}
+
+/// Provisions; a request to delete cuts it short, and an error becomes the devnet's condition.
+async fn attempt(devnet: &Devnet, nodes: &[Arc<Node>], refresh_binary: bool, cx: &Context) -> Result<(), ReconcileError> {
+    let result = tokio::select! {
+        result = provision(devnet, nodes, refresh_binary, cx) => result,
+        () = deletion(devnet, cx) => return Ok(()),
+    };
+    let Err(error) = result else { return Ok(()) };
+    if matches!(error, ReconcileError::Store(_)) {
+        return Err(error);
+    }
+    let fault = error.fault();
+    let again = fault.retriable;
+    let now = cx.clock.now();
+    let reason = format!("{:?}", fault.code);
+    cx.edit_devnet(&devnet_key(devnet), vec![], |current| {
+        let condition = Condition { remedy: fault.remedy.clone(), ..Condition::new("Provisioned", ConditionStatus::False, &reason, text(&fault)) };
+        let changed = current.status.conditions.set(condition, now);
+        current.status.message = Some(text(&fault));
+        if !again {
+            current.status.phase = DevnetPhase::Failed;
+            current.status.observed_generation = devnet.metadata.generation;
+            current.status.operations.restart = devnet.spec.operations.restart;
+            current.status.operations.refresh_binary = devnet.spec.operations.refresh_binary;
+        } else if !changed {
+            return Edit::Skip;
+        }
+        Edit::Tell(Story::new("devnet", &reason, text(&fault)).warn().desired("provisioned").action("provision").result(if again {
+            "is tried again"
+        } else {
+            "failed"
+        }))
+    })
+    .await?;
+    if again { Err(error) } else { Ok(()) }
+}
+
+fn text(fault: &Fault) -> String {
+    let mut text = fault.message.clone();
+    for violation in fault.violations.iter().skip(1) {
+        text.push_str(&format!("; {}: {}", violation.field, violation.message));
+    }
+    text
+}
+
+/// Resolves when somebody asks to delete the devnet.
+async fn deletion(devnet: &Devnet, cx: &Context) {
+    let meta = &devnet.metadata;
+    let selector =
+        Selector { kinds: vec![Kind::Devnet], namespace: Some(meta.namespace.clone()), name: Some(meta.name.clone()), ..Selector::default() };
+    let mut changes = cx.store.watch(selector, meta.resource_version);
+    while let Some(Ok(change)) = changes.next().await {
+        if change.deleted || change.object.meta().deleted_at.is_some() {
+            return;
+        }
+    }
+    std::future::pending().await
+}
+
+async fn suspend(devnet: &Devnet, nodes: &[Arc<Node>], on: bool, why: &str, cx: &Context) -> Result<(), ReconcileError> {
+    let mut writes = Vec::new();
+    for node in nodes.iter().filter(|node| node.spec.suspended != on) {
+        let mut next = Node::clone(node);
+        next.spec.suspended = on;
+        next.metadata.generation += 1;
+        if next.status.phase == NodePhase::Failed && !on {
+            next.status.phase = NodePhase::Stopped; // `start` tries a failed node again
+        }
+        let story = match on {
+            true => Story::new("devnet", "HeldDown", format!("its devnet is to {why}")).desired("stopped").action("stop"),
+            false => Story::new("devnet", "LetRun", "its devnet is to run").desired("running").action("start"),
+        };
+        let key = Key::node(&node.metadata.namespace, &node.metadata.name);
+        next.status.cause = Some(cx.tell_into(&mut writes, &key, devnet.status.cause.clone(), story));
+        writes.push(Write::update(next));
+    }
+    cx.store.commit(writes).await?;
+    Ok(())
+}
+
+async fn restart_nodes(devnet: &Devnet, nodes: &[Arc<Node>], cx: &Context) -> Result<(), ReconcileError> {
+    let mut writes = Vec::new();
+    for node in nodes.iter().filter(|node| node.spec.desired == Desired::Running) {
+        let mut next = Node::clone(node);
+        next.spec.restart_request += 1;
+        next.metadata.generation += 1;
+        let key = Key::node(&node.metadata.namespace, &node.metadata.name);
+        let story = Story::new("devnet", "RestartRequested", "its devnet is to restart").desired("restarted").action("restart");
+        next.status.cause = Some(cx.tell_into(&mut writes, &key, devnet.status.cause.clone(), story));
+        writes.push(Write::update(next));
+    }
+    let asked = devnet.spec.operations.restart;
+    let done = |current: &mut Devnet| {
+        current.status.operations.restart = asked;
+        Edit::Tell(Story::new("devnet", "Restarting", "asked every node to restart").action("restart"))
+    };
+    Ok(cx.edit_devnet(&devnet_key(devnet), writes, done).await?)
+}
+
+/// Back to height 0: homes and genesis go, keys and addresses come back the same from seed and leases.
+async fn wipe(devnet: &Devnet, nodes: &[Arc<Node>], cx: &Context) -> Result<(), ReconcileError> {
+    let (namespace, name) = (&devnet.metadata.namespace, &devnet.metadata.name);
+    for node in nodes {
+        destroy_launches(node, cx).await?;
+        remove_tree(Path::new(&node.spec.home_dir))?;
+    }
+    remove_tree(&cx.home.shared(namespace, name))?;
+    let mut writes = Vec::new();
+    for node in nodes {
+        let mut next = Node::clone(node);
+        next.status = NodeStatus {
+            phase: NodePhase::Stopped,
+            endpoints: node.status.endpoints.clone(),
+            observed_generation: node.status.observed_generation,
+            observed_restart: node.spec.restart_request,
+            ..NodeStatus::default()
+        };
+        let key = Key::node(namespace, &node.metadata.name);
+        next.status.cause =
+            Some(cx.tell_into(&mut writes, &key, devnet.status.cause.clone(), Story::new("devnet", "Reset", "its data is wiped").action("wipe")));
+        cx.observations.forget(&key);
+        writes.push(Write::update(next));
+    }
+    let reset = devnet.spec.operations.reset;
+    let done = |current: &mut Devnet| {
+        current.status.operations.reset = reset;
+        current.status.genesis_hash = None;
+        current.status.observed_generation = 0;
+        current.status.phase = DevnetPhase::Provisioning;
+        Edit::Tell(Story::new("devnet", "Reset", "all nodes were stopped and their data wiped; it starts again at height 0").action("reset"))
+    };
+    Ok(cx.edit_devnet(&devnet_key(devnet), writes, done).await?)
+}
+
+async fn remove_nodes(devnet: &Devnet, nodes: &[Arc<Node>], names: &[String], cx: &Context) -> Result<(), ReconcileError> {
+    for node in nodes.iter().filter(|node| names.contains(&node.metadata.name)) {
+        destroy_launches(node, cx).await?;
+        remove_tree(&cx.home.node(&node.metadata.namespace, &devnet.metadata.name, &node.node_name().short))?;
+        let key = Key::node(&node.metadata.namespace, &node.metadata.name);
+        let mut writes = vec![Write::Delete { key: key.clone(), expect: Expect::Any }];
+        cx.tell_into(&mut writes, &key, node.status.cause.clone(), Story::new("devnet", "Gone", "was removed with its files"));
+        cx.store.commit(writes).await?;
+    }
+    Ok(())
+}
+
+async fn destroy(devnet: &Devnet, nodes: &[Arc<Node>], cx: &Context) -> Result<(), ReconcileError> {
+    let (namespace, name) = (&devnet.metadata.namespace, &devnet.metadata.name);
+    for node in nodes {
+        destroy_launches(node, cx).await?;
+    }
+    if !devnet.metadata.annotations.contains_key(KEEP_DATA) {
+        remove_tree(&cx.home.devnet(namespace, name))?;
+    }
+    cx.ports.release(namespace, name);
+    let key = devnet_key(devnet);
+    let mut writes = vec![Write::Delete { key: key.clone(), expect: Expect::Any }];
+    cx.tell_into(
+        &mut writes,
+        &key,
+        devnet.status.cause.clone(),
+        Story::new("devnet", "Gone", "no process, port, lease or file is left").action("delete"),
+    );
+    cx.store.commit(writes).await?;
+    Ok(())
+}
+
+/// Lets the runtime forget what it still holds of the node's launches: cgroups, pidfds.
+async fn destroy_launches(node: &Node, cx: &Context) -> Result<(), ReconcileError> {
+    let selector = Selector::in_devnet(Kind::Launch, &node.metadata.namespace, &node.spec.devnet_ref);
+    let (objects, _) = cx.store.list(&selector).await?;
+    for launch in objects.into_iter().filter_map(|object| Arc::<Launch>::try_from(object).ok()) {
+        if launch.spec.node_ref == node.metadata.name
+            && launch.status.phase != LaunchPhase::Ended
+            && let Some(handle) = super::super::node::handle_of(&launch)
+        {
+            cx.runtime.destroy(&handle).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn report(devnet: &Devnet, sum: &Sum, cx: &Context) -> Result<(), ReconcileError> {
+    let now = cx.clock.now();
+    let edit = |current: &mut Devnet| {
+        let before = current.status.phase;
+        current.status.phase = sum.phase;
+        current.status.nodes = sum.nodes;
+        current.status.ready_nodes = sum.ready;
+        current.status.message = Some(sum.message.clone());
+        for condition in &sum.conditions {
+            current.status.conditions.set(condition.clone(), now);
+        }
+        if !sum.conditions.iter().any(|condition| condition.kind == "Progressing") {
+            current.status.conditions.remove("Progressing");
+        }
+        let halted = sum.conditions.iter().find(|condition| condition.reason == "Halted");
+        let message = halted.map_or_else(|| sum.message.clone(), |halted| format!("{}; {}", halted.message, sum.message));
+        let story = Story::new("devnet", &format!("{:?}", sum.phase), message).observed(format!("{} of {} ready", sum.ready, sum.nodes));
+        match sum.phase {
+            phase if phase == before && halted.is_none() => Edit::Quiet,
+            DevnetPhase::Degraded | DevnetPhase::Failed => Edit::Tell(story.warn()),
+            _ => Edit::Tell(story),
+        }
+    };
+    Ok(cx.edit_devnet(&devnet_key(devnet), vec![], edit).await?)
+}

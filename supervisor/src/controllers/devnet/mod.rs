@@ -1,0 +1,44 @@
+//! The devnet controller: makes a devnet's nodes exist, holds them down or lets them run, and sums up how they are.
+//!
+//! Only this controller writes which nodes there are and whether they are held down; the node controller does the rest.
+
+mod apply;
+mod files;
+mod genesis;
+mod plan;
+mod provision;
+mod sum;
+
+use super::{Action, Context, ReconcileError, Reconciler, placing::SERVICE};
+use crate::model::{Devnet, Key, Kind, Node, PlannedPort};
+use async_trait::async_trait;
+
+#[derive(Default)]
+pub struct DevnetController;
+
+#[async_trait]
+impl Reconciler for DevnetController {
+    async fn reconcile(&self, key: &Key, cx: &Context) -> Result<Action, ReconcileError> {
+        let Some(devnet) = cx.devnet(&key.namespace, &key.name).await? else { return Ok(Action::AwaitChange) };
+        let nodes = cx.nodes(&key.namespace, &key.name).await?;
+        let height = nodes
+            .iter()
+            .filter_map(|node| cx.observations.get(&Key::new(Kind::Node, &key.namespace, &node.metadata.name)))
+            .map(|seen| seen.height)
+            .max();
+        let step = plan::plan(&devnet, &nodes, height.unwrap_or(0));
+        apply::apply(&devnet, &nodes, step, cx).await?;
+        Ok(Action::AwaitChange)
+    }
+}
+
+/// The ports of a node as its plugin (or its service's spec) declared them.
+pub(super) async fn planned_ports(devnet: &Devnet, node: &Node, cx: &Context) -> Result<Vec<PlannedPort>, ReconcileError> {
+    let short = node.node_name().short;
+    if node.spec.role == SERVICE {
+        let service = devnet.spec.services.iter().enumerate().find(|(_, service)| service.name == short);
+        return Ok(service.map(|(index, service)| super::placing::planned_service(index, service).ports).unwrap_or_default());
+    }
+    let plan = cx.plan(&devnet.metadata.namespace, &devnet.metadata.name).await?;
+    Ok(plan.and_then(|plan| plan.spec.nodes.iter().find(|planned| planned.name == short).map(|planned| planned.ports.clone())).unwrap_or_default())
+}

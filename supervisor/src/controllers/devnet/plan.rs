@@ -1,0 +1,87 @@
+//! What a devnet needs next, decided from values alone.
+
+use super::sum::{Sum, sum};
+use crate::model::{Desired, Devnet, DevnetPhase, Node, NodePhase};
+use std::sync::Arc;
+
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Step {
+    Nothing,
+    /// Make plan, genesis and node objects match the spec.
+    Provision {
+        refresh_binary: bool,
+    },
+    /// Hold all nodes down, or let them run.
+    Suspend {
+        on: bool,
+        why: &'static str,
+    },
+    /// Ask every node to restart.
+    RestartNodes,
+    /// All nodes are down: back to height 0.
+    Wipe,
+    /// These nodes left the spec and are down.
+    RemoveNodes(Vec<String>),
+    /// Say that it is going away.
+    MarkDeleting,
+    /// All nodes are down: nothing may be left of it.
+    Destroy,
+    /// Write the summary.
+    Report(Sum),
+}
+
+/// `height` is the highest that any of its nodes was seen at.
+pub(super) fn plan(devnet: &Devnet, nodes: &[Arc<Node>], height: u64) -> Step {
+    let all_down = nodes.iter().all(|node| node.status.phase == NodePhase::Stopped && node.status.pid.is_none());
+    let hold = |why| match (nodes.iter().all(|node| node.spec.suspended), all_down) {
+        (false, _) => Some(Step::Suspend { on: true, why }),
+        (true, false) => Some(Step::Nothing),
+        (true, true) => None,
+    };
+    if devnet.metadata.deleted_at.is_some() {
+        if devnet.status.phase != DevnetPhase::Deleting {
+            return Step::MarkDeleting;
+        }
+        return hold("delete").unwrap_or(Step::Destroy);
+    }
+    if devnet.spec.operations.reset > devnet.status.operations.reset && devnet.status.observed_generation > 0 {
+        return hold("reset").unwrap_or(Step::Wipe);
+    }
+    if needs_provisioning(devnet) {
+        return Step::Provision { refresh_binary: devnet.spec.operations.refresh_binary > devnet.status.operations.refresh_binary };
+    }
+    if devnet.status.phase == DevnetPhase::Failed && nodes.is_empty() {
+        return Step::Nothing; // provisioning failed for good: a change of the spec or `restart` tries again
+    }
+    let leaving: Vec<String> = nodes
+        .iter()
+        .filter(|node| node.metadata.deleted_at.is_some() && node.status.phase == NodePhase::Stopped && node.status.pid.is_none())
+        .map(|node| node.metadata.name.clone())
+        .collect();
+    if !leaving.is_empty() {
+        return Step::RemoveNodes(leaving);
+    }
+    let down = devnet.spec.desired() == Desired::Stopped;
+    if nodes.iter().any(|node| node.spec.suspended != down) {
+        return Step::Suspend { on: down, why: if down { "stop" } else { "start" } };
+    }
+    if devnet.spec.operations.restart > devnet.status.operations.restart {
+        return Step::RestartNodes;
+    }
+    match sum(devnet, nodes, height) {
+        Some(sum) => Step::Report(sum),
+        None => Step::Nothing,
+    }
+}
+
+/// The spec changed since nodes were last made to match, or a request asks for another try.
+fn needs_provisioning(devnet: &Devnet) -> bool {
+    let (asked, done) = (&devnet.spec.operations, &devnet.status.operations);
+    let failed = devnet.status.phase == DevnetPhase::Failed && devnet.status.conditions.is_false("Provisioned");
+    devnet.metadata.generation > devnet.status.observed_generation
+        || asked.refresh_binary > done.refresh_binary
+        || (failed && asked.restart > done.restart)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,130 @@
+//! What the plan decides, case by case.
+
+use super::*;
+use crate::model::{Condition, ConditionStatus, DevnetSpec, DevnetStatus, Meta, NodeSpec, NodeStatus, Timestamp};
+
+fn devnet(phase: DevnetPhase) -> Devnet {
+    Devnet {
+        metadata: Meta { name: "net".into(), generation: 1, ..Meta::default() },
+        spec: DevnetSpec { plugin: "mock".into(), ..DevnetSpec::default() },
+        status: DevnetStatus { phase, observed_generation: 1, ..DevnetStatus::default() },
+    }
+}
+
+fn node(index: u32, phase: NodePhase, conditions: &[(&str, bool)]) -> Arc<Node> {
+    let mut node = Node {
+        metadata: Meta { name: format!("net/validator-{index}"), generation: 1, ..Meta::default() },
+        spec: NodeSpec { devnet_ref: "net".into(), index, ..NodeSpec::default() },
+        status: NodeStatus { phase, ..NodeStatus::default() },
+    };
+    for (kind, value) in conditions {
+        let status = if *value { ConditionStatus::True } else { ConditionStatus::False };
+        node.status.conditions.set(Condition::new(kind, status, "Test", "because"), Timestamp::default());
+    }
+    Arc::new(node)
+}
+
+fn held(mut node: Arc<Node>) -> Arc<Node> {
+    Arc::make_mut(&mut node).spec.suspended = true;
+    node
+}
+
+fn report(devnet: &Devnet, nodes: &[Arc<Node>]) -> Sum {
+    match plan(devnet, nodes, 7) {
+        Step::Report(sum) => sum,
+        other => panic!("expected a report, got {other:?}"),
+    }
+}
+
+const READY: &[(&str, bool)] = &[("Ready", true), ("Progressing", true)];
+const STALLED: &[(&str, bool)] = &[("Ready", true), ("Progressing", false)];
+const UNREADY: &[(&str, bool)] = &[("Ready", false)];
+
+#[test]
+fn a_new_spec_is_provisioned() {
+    let mut new = devnet(DevnetPhase::Pending);
+    new.status.observed_generation = 0;
+    assert_eq!(plan(&new, &[], 0), Step::Provision { refresh_binary: false });
+}
+
+#[test]
+fn all_ready_is_running_and_is_reported_once() {
+    let nodes = [node(0, NodePhase::Running, READY), node(1, NodePhase::Running, READY)];
+    let mut devnet = devnet(DevnetPhase::Provisioning);
+    let sum = report(&devnet, &nodes);
+    assert_eq!((sum.phase, sum.nodes, sum.ready), (DevnetPhase::Running, 2, 2));
+    devnet.status.phase = sum.phase;
+    (devnet.status.nodes, devnet.status.ready_nodes) = (sum.nodes, sum.ready);
+    for condition in sum.conditions {
+        devnet.status.conditions.set(condition, Timestamp::default());
+    }
+    assert_eq!(plan(&devnet, &nodes, 8), Step::Nothing, "a rising height is no reason to write");
+}
+
+#[test]
+fn a_dead_node_degrades_a_running_devnet_and_is_named() {
+    let nodes = [node(0, NodePhase::Running, READY), node(1, NodePhase::Backoff, UNREADY)];
+    let sum = report(&devnet(DevnetPhase::Running), &nodes);
+    assert_eq!(sum.phase, DevnetPhase::Degraded);
+    assert_eq!(sum.message, "1 of 2 nodes are ready; validator-1: Backoff: because");
+}
+
+#[test]
+fn a_chain_without_blocks_on_any_node_is_halted_at_its_height() {
+    let nodes = [node(0, NodePhase::Running, STALLED), node(1, NodePhase::Backoff, UNREADY)];
+    let sum = report(&devnet(DevnetPhase::Running), &nodes);
+    let halt = sum.conditions.iter().find(|condition| condition.kind == "Progressing").unwrap();
+    assert_eq!((halt.reason.as_str(), halt.message.as_str()), ("Halted", "the chain halted at height 7: no new block on any node"));
+}
+
+#[test]
+fn one_stalled_node_beside_a_moving_one_is_no_halt() {
+    let nodes = [node(0, NodePhase::Running, STALLED), node(1, NodePhase::Running, READY)];
+    assert_eq!(report(&devnet(DevnetPhase::Provisioning), &nodes).phase, DevnetPhase::Running);
+}
+
+#[test]
+fn a_node_that_fails_before_the_first_run_fails_the_devnet() {
+    let nodes = [node(0, NodePhase::Running, READY), node(1, NodePhase::Failed, UNREADY)];
+    assert_eq!(report(&devnet(DevnetPhase::Provisioning), &nodes).phase, DevnetPhase::Failed);
+}
+
+#[test]
+fn delete_holds_down_waits_and_destroys() {
+    let mut going = devnet(DevnetPhase::Running);
+    going.metadata.deleted_at = Some(Timestamp::default());
+    let running = node(0, NodePhase::Running, READY);
+    assert_eq!(plan(&going, std::slice::from_ref(&running), 0), Step::MarkDeleting);
+    going.status.phase = DevnetPhase::Deleting;
+    assert_eq!(plan(&going, std::slice::from_ref(&running), 0), Step::Suspend { on: true, why: "delete" });
+    assert_eq!(plan(&going, &[held(running)], 0), Step::Nothing);
+    assert_eq!(plan(&going, &[held(node(0, NodePhase::Stopped, UNREADY))], 0), Step::Destroy);
+}
+
+#[test]
+fn reset_wipes_only_when_every_node_is_down() {
+    let mut reset = devnet(DevnetPhase::Running);
+    reset.spec.operations.reset = 1;
+    let nodes = [held(node(0, NodePhase::Stopped, UNREADY)), held(node(1, NodePhase::Stopping, READY))];
+    assert_eq!(plan(&reset, &nodes, 0), Step::Nothing);
+    assert_eq!(plan(&reset, &[held(node(0, NodePhase::Stopped, UNREADY))], 0), Step::Wipe);
+}
+
+#[test]
+fn stop_and_start_turn_all_nodes() {
+    let mut stopped = devnet(DevnetPhase::Running);
+    stopped.spec.desired = Some(Desired::Stopped);
+    assert_eq!(plan(&stopped, &[node(0, NodePhase::Running, READY)], 0), Step::Suspend { on: true, why: "stop" });
+    let down = [held(node(0, NodePhase::Stopped, UNREADY))];
+    assert_eq!(report(&stopped, &down).phase, DevnetPhase::Stopped);
+    assert_eq!(plan(&devnet(DevnetPhase::Stopped), &down, 0), Step::Suspend { on: false, why: "start" });
+}
+
+#[test]
+fn a_failed_provisioning_rests_until_asked_again() {
+    let mut failed = devnet(DevnetPhase::Failed);
+    failed.status.conditions.set(Condition::new("Provisioned", ConditionStatus::False, "BinaryMissing", ""), Timestamp::default());
+    assert_eq!(plan(&failed, &[], 0), Step::Nothing);
+    failed.spec.operations.restart = 1;
+    assert_eq!(plan(&failed, &[], 0), Step::Provision { refresh_binary: false });
+}

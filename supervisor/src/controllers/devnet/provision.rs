@@ -1,0 +1,321 @@
+//! Makes plan, genesis and node objects match the spec.
+//!
+//! ```text
+//!  validate ─► binary ─► initialize ─► plan nodes ─► place ─► genesis (once) ─► commit plan, nodes, status together
+//! ```
+//! Nothing is launched before the last step, so a crash in between leaves only a staging folder, which the next try empties.
+
+use super::super::{
+    Context, Edit, ReconcileError, Story,
+    node::run_job,
+    placing::{BINARY_SOURCE, NodeBinary, SERVICE, TEMPLATE, desired_node, devnet_context, hex, planned_service},
+};
+use super::genesis;
+use crate::{
+    binaries::ResolvedBinary,
+    model::{
+        BinarySource, BinaryStatus, Condition, ConditionStatus, Devnet, DevnetPhase, Key, Meta, Node, Plan, PlanBody, PlannedNode, SdkChange,
+        Timestamp, Uid,
+    },
+    plugin::{ChainPlugin, DevnetContext, Initialized, JobOutcome, Reply},
+    store::{Expect, Write},
+};
+use std::{collections::BTreeMap, path::Path, sync::Arc};
+
+/// Jobs may be asked for again and again; a plugin that never has enough is broken.
+pub(super) const MAX_ROUNDS: u32 = 8;
+
+/// Provisions and commits; the caller turns an error into the devnet's condition.
+pub(super) async fn provision(devnet: &Devnet, nodes: &[Arc<Node>], refresh_binary: bool, cx: &Context) -> Result<(), ReconcileError> {
+    let plugin = cx.plugins.get(&devnet.spec.plugin).await?;
+    let info = plugin.info().await?;
+    let violations = plugin.validate(&devnet_context(devnet, ("", ""), &[])).await?;
+    if !violations.is_empty() {
+        return Err(ReconcileError::Invalid(violations));
+    }
+    let source = match (&devnet.spec.binary, &info.default_binary) {
+        (Some(source), _) => Some(source.clone()),
+        (None, Some(path)) => Some(BinarySource { path: Some(path.display().to_string()), ..BinarySource::default() }),
+        (None, None) if info.needs_binary => {
+            return Err(ReconcileError::Unfit(format!("plugin {} needs spec.binary: it ships no node binary", info.name)));
+        }
+        (None, None) => None,
+    };
+    let mut binary = match &source {
+        Some(source) => resolve(source, devnet.status.binary.as_ref(), refresh_binary, devnet, cx).await?,
+        None => BinaryStatus::default(),
+    };
+    say(devnet, "reading what the binary is", cx).await?;
+    let bare = devnet_context(devnet, (&binary.path, &binary.sha256), &[]);
+    let initialized = initialize(plugin.as_ref(), &bare, devnet, cx).await?;
+    binary.version = initialized.binary_version.clone();
+    let context = DevnetContext { initialized: initialized.state.clone(), ..bare };
+
+    let chain = plugin.plan_nodes(&context).await?;
+    let services = devnet.spec.services.iter().enumerate().map(|(index, service)| planned_service(index, service));
+    let planned: Vec<PlannedNode> = chain.iter().cloned().chain(services).collect();
+    let placement = cx.ports.place(devnet, &cx.home, &planned).await?;
+    let mut made = None;
+    if devnet.status.genesis_hash.is_none() && !chain.is_empty() {
+        say(devnet, "making keys, genesis and configuration", cx).await?;
+        let placed = placement.nodes.iter().filter(|placed| placed.role != SERVICE).cloned().collect();
+        made = Some(genesis::make(plugin.as_ref(), &context, placed, devnet, cx).await?);
+    }
+    let node_binaries = node_binaries(devnet, &planned, nodes, &binary, refresh_binary, cx).await?;
+
+    let now = cx.clock.now();
+    let mut writes = vec![plan_write(devnet, &initialized, &binary, chain, cx, now).await?];
+    for planned in &planned {
+        let Some(placed) = placement.nodes.iter().find(|placed| placed.name == planned.name) else { continue };
+        let uid = Uid::from_uuid(cx.clock.fresh_id());
+        let wanted = desired_node(devnet, planned, placed, &node_binaries[&planned.name], now, uid);
+        writes.extend(node_writes(devnet, nodes, wanted, cx));
+    }
+    let kept = |node: &Node| planned.iter().any(|planned| planned.name == node.node_name().short);
+    for node in nodes.iter().filter(|node| !kept(node) && node.metadata.deleted_at.is_none()) {
+        writes.extend(retire(node, devnet, now, cx));
+    }
+    let done = Done { subnet: placement.subnet, initialized, binary, made, now };
+    let directory = cx.home.devnet(&devnet.metadata.namespace, &devnet.metadata.name).display().to_string();
+    cx.edit_devnet(&devnet_key(devnet), writes, |current| Edit::Tell(done.write_into(current, devnet, &directory))).await?;
+    Ok(())
+}
+
+/// The binary in the cache; what was resolved before stays until somebody asks for a fresh look.
+async fn resolve(
+    source: &BinarySource,
+    before: Option<&BinaryStatus>,
+    refresh: bool,
+    devnet: &Devnet,
+    cx: &Context,
+) -> Result<BinaryStatus, ReconcileError> {
+    let named = crate::binaries::describe(source);
+    if let Some(before) = before.filter(|before| before.source == named && !refresh) {
+        cx.binaries.reopen(Path::new(&before.path)).await?;
+        return Ok(before.clone());
+    }
+    say(devnet, &format!("getting the binary: {named}"), cx).await?;
+    let (progress, mut lines) = tokio::sync::watch::channel(String::new());
+    let tell = move |line: String| {
+        progress.send_replace(line); // a line that nobody read yet is overtaken by the next
+    };
+    let building = cx.binaries.resolve(source, &tell);
+    tokio::pin!(building);
+    let ResolvedBinary { path, sha256, .. } = loop {
+        tokio::select! {
+            done = &mut building => break done?,
+            Ok(()) = lines.changed() => {
+                let line = lines.borrow_and_update().clone();
+                say(devnet, &line, cx).await?;
+            }
+        }
+    };
+    Ok(BinaryStatus { source: named, path: path.display().to_string(), sha256, version: String::new() })
+}
+
+/// The binary of each node by short name: the devnet's, an override's, or a service's program.
+async fn node_binaries(
+    devnet: &Devnet,
+    planned: &[PlannedNode],
+    nodes: &[Arc<Node>],
+    binary: &BinaryStatus,
+    refresh: bool,
+    cx: &Context,
+) -> Result<BTreeMap<String, NodeBinary>, ReconcileError> {
+    let mut binaries = BTreeMap::new();
+    for planned in planned {
+        let service = devnet.spec.services.iter().find(|service| service.name == planned.name && planned.role == SERVICE);
+        let own = devnet.spec.node(&planned.name).and_then(|over| over.binary.as_ref());
+        let found = match (service, own) {
+            (Some(service), _) => NodeBinary { path: program(&service.command[0], service.cwd.as_deref())?, ..NodeBinary::default() },
+            (None, Some(source)) => {
+                let before = nodes.iter().find(|node| node.node_name().short == planned.name);
+                let before = before.map(|node| BinaryStatus {
+                    source: node.metadata.annotations.get(BINARY_SOURCE).cloned().unwrap_or_default(),
+                    path: node.spec.binary_path.clone(),
+                    sha256: node.spec.binary_hash.clone(),
+                    version: String::new(),
+                });
+                let resolved = resolve(source, before.as_ref(), refresh, devnet, cx).await?;
+                NodeBinary { path: resolved.path, sha256: resolved.sha256, source: Some(resolved.source) }
+            }
+            (None, None) => NodeBinary { path: binary.path.clone(), sha256: binary.sha256.clone(), source: None },
+        };
+        binaries.insert(planned.name.clone(), found);
+    }
+    Ok(binaries)
+}
+
+/// A service's program: a path as it is (relative to its cwd), a bare name by PATH.
+fn program(name: &str, cwd: Option<&str>) -> Result<String, ReconcileError> {
+    let path = Path::new(name);
+    if path.is_absolute() {
+        return Ok(name.to_owned());
+    }
+    if name.contains('/') {
+        return Ok(Path::new(cwd.unwrap_or("/")).join(path).display().to_string());
+    }
+    let dirs = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&dirs).map(|dir| dir.join(name)).find(|file| file.is_file());
+    found
+        .map(|file| file.display().to_string())
+        .ok_or_else(|| ReconcileError::Unfit(format!("there is no program `{name}` in the daemon's PATH; write its path in spec.services")))
+}
+
+/// Asks the plugin what the binary is, running the jobs that it wants.
+async fn initialize(plugin: &dyn ChainPlugin, context: &DevnetContext, devnet: &Devnet, cx: &Context) -> Result<Initialized, ReconcileError> {
+    let meta = &devnet.metadata;
+    let work = super::files::FreshDir::make(cx.home.devnet(&meta.namespace, &meta.name).join("work"))?;
+    let mut outcomes = Vec::new();
+    for _ in 0..MAX_ROUNDS {
+        match plugin.initialize(context, work.path().to_path_buf(), &outcomes).await? {
+            Reply::Done(initialized) => return Ok(initialized),
+            Reply::Jobs(jobs) => {
+                outcomes.clear();
+                for job in &jobs {
+                    outcomes.push(outcome(run_job(job, &[&meta.namespace, &meta.name, "jobs"], work.path(), cx).await?));
+                }
+            }
+        }
+    }
+    Err(ReconcileError::Unfit(format!("plugin {} asked for jobs {MAX_ROUNDS} times without an answer", devnet.spec.plugin)))
+}
+
+pub(super) fn outcome(result: crate::runtime::JobResult) -> JobOutcome {
+    JobOutcome { name: result.name, exit: result.exit, stdout: result.stdout, stderr: result.stderr }
+}
+
+async fn plan_write(
+    devnet: &Devnet,
+    initialized: &Initialized,
+    binary: &BinaryStatus,
+    nodes: Vec<PlannedNode>,
+    cx: &Context,
+    now: Timestamp,
+) -> Result<Write, ReconcileError> {
+    let meta = &devnet.metadata;
+    let spec = PlanBody {
+        devnet_ref: meta.name.clone(),
+        generation: meta.generation,
+        plugin_digest: cx.plugins.digest(&devnet.spec.plugin).await?,
+        binary_sha256: binary.sha256.clone(),
+        initialized: hex(&initialized.state),
+        sdk_version: initialized.sdk_version.clone(),
+        nodes,
+    };
+    let metadata = Meta {
+        name: meta.name.clone(),
+        namespace: meta.namespace.clone(),
+        uid: Uid::from_uuid(cx.clock.fresh_id()),
+        generation: 1,
+        created_at: now,
+        ..Meta::default()
+    };
+    Ok(Write::Put { object: Plan { metadata, spec }.into(), expect: Expect::Any })
+}
+
+/// Creates a node, or brings an existing one to what is wanted; what users and running state put there stays.
+fn node_writes(devnet: &Devnet, nodes: &[Arc<Node>], mut wanted: Node, cx: &Context) -> Vec<Write> {
+    let key = Key::node(&wanted.metadata.namespace, &wanted.metadata.name);
+    let parent = devnet.status.cause.clone();
+    let Some(present) = nodes.iter().find(|node| node.metadata.name == wanted.metadata.name) else {
+        let event = cx.tell(
+            &key,
+            parent,
+            Story::new("devnet", "Created", format!("is {} {} at {}", wanted.spec.role, wanted.spec.index, wanted.spec.address)).action("create"),
+        );
+        wanted.status.cause = Some(event.id.clone());
+        return vec![Write::create(wanted), Write::Event(Box::new(event))];
+    };
+    let mut next = Node::clone(present);
+    let rebuilt = present.metadata.annotations.get(TEMPLATE) != wanted.metadata.annotations.get(TEMPLATE);
+    next.metadata.annotations = wanted.metadata.annotations;
+    next.metadata.labels = wanted.metadata.labels;
+    next.status.endpoints = wanted.status.endpoints;
+    let keep = next.spec.clone();
+    next.spec = wanted.spec;
+    next.spec.suspended = keep.suspended;
+    next.spec.desired = devnet.spec.node(&next.node_name().short).and_then(|over| over.desired).unwrap_or(keep.desired);
+    next.spec.restart_request = keep.restart_request + u64::from(rebuilt);
+    if next.spec == keep && next.metadata.annotations == present.metadata.annotations && next.metadata.labels == present.metadata.labels {
+        return vec![];
+    }
+    next.metadata.generation += u64::from(next.spec != keep);
+    let what = if rebuilt { "is to restart: what it runs has changed" } else { "follows its devnet's spec" };
+    let event = cx.tell(&key, parent, Story::new("devnet", "SpecChanged", what).action("update").generation(next.metadata.generation));
+    next.status.cause = Some(event.id.clone());
+    vec![Write::update(next), Write::Event(Box::new(event))]
+}
+
+/// A node that left the spec: it is stopped, then removed.
+fn retire(node: &Node, devnet: &Devnet, now: Timestamp, cx: &Context) -> Vec<Write> {
+    let mut next = node.clone();
+    next.metadata.deleted_at = Some(now);
+    let key = Key::node(&node.metadata.namespace, &node.metadata.name);
+    let event =
+        cx.tell(&key, devnet.status.cause.clone(), Story::new("devnet", "Removed", "is no longer in the spec").desired("gone").action("stop"));
+    next.status.cause = Some(event.id.clone());
+    vec![Write::update(next), Write::Event(Box::new(event))]
+}
+
+/// What provisioning found, for the devnet's status.
+struct Done {
+    subnet: Option<String>,
+    initialized: Initialized,
+    binary: BinaryStatus,
+    made: Option<genesis::Made>,
+    now: Timestamp,
+}
+
+impl Done {
+    /// `current` may have a newer spec than `from`, which this was made of: then it is provisioned again.
+    fn write_into(&self, current: &mut Devnet, from: &Devnet, directory: &str) -> Story {
+        let status = &mut current.status;
+        status.observed_generation = from.metadata.generation;
+        status.operations.refresh_binary = from.spec.operations.refresh_binary;
+        if matches!(status.phase, DevnetPhase::Failed | DevnetPhase::Pending) {
+            status.operations.restart = from.spec.operations.restart; // it was asked to try again, and did
+        }
+        status.chain_id = from.spec.chain_id.clone();
+        status.subnet = self.subnet.clone();
+        status.directory = Some(directory.to_owned());
+        let version = &self.initialized.sdk_version;
+        if !version.is_empty() && status.sdk_version != *version {
+            status.sdk_version = version.clone();
+            status.sdk_version_history.push(SdkChange { version: version.clone(), at: self.now, height: 0 });
+        }
+        status.binary = (!self.binary.path.is_empty()).then(|| self.binary.clone());
+        if let Some(made) = &self.made {
+            status.genesis_hash = Some(made.sha256.clone());
+            status.accounts = made.accounts.clone();
+            status.mnemonic_path = made.mnemonic_path.clone();
+        }
+        if !matches!(status.phase, DevnetPhase::Running | DevnetPhase::Degraded | DevnetPhase::Stopped) {
+            status.phase = DevnetPhase::Provisioning;
+        }
+        status.message = Some("starting nodes".into());
+        status
+            .conditions
+            .set(Condition::new("Provisioned", ConditionStatus::True, "Provisioned", "plan, genesis and nodes match the spec"), self.now);
+        Story::new("devnet", "Provisioned", "plan, genesis and nodes match the spec").action("provision").generation(from.metadata.generation)
+    }
+}
+
+/// Tells watchers what is being done, as the devnet's message.
+pub(super) async fn say(devnet: &Devnet, text: &str, cx: &Context) -> Result<(), ReconcileError> {
+    let edit = |current: &mut Devnet| {
+        if current.status.message.as_deref() == Some(text) {
+            return Edit::Skip;
+        }
+        current.status.message = Some(text.to_owned());
+        if matches!(current.status.phase, DevnetPhase::Pending | DevnetPhase::Failed) {
+            current.status.phase = DevnetPhase::Provisioning;
+        }
+        Edit::Quiet
+    };
+    Ok(cx.edit_devnet(&devnet_key(devnet), vec![], edit).await?)
+}
+
+pub(super) fn devnet_key(devnet: &Devnet) -> Key {
+    Key::devnet(&devnet.metadata.namespace, &devnet.metadata.name)
+}

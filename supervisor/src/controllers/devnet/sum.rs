@@ -1,0 +1,117 @@
+//! How a devnet is, summed up from its nodes.
+
+use crate::model::{Condition, ConditionStatus, Desired, Devnet, DevnetPhase, Node, NodePhase};
+use std::sync::Arc;
+
+/// What the status is to say. Heights stay out of it while blocks come: they are observations.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Sum {
+    pub(super) phase: DevnetPhase,
+    pub(super) nodes: u32,
+    pub(super) ready: u32,
+    pub(super) conditions: Vec<Condition>,
+    pub(super) message: String,
+}
+
+/// None when the status says all this already.
+pub(super) fn sum(devnet: &Devnet, nodes: &[Arc<Node>], height: u64) -> Option<Sum> {
+    let wanted: Vec<&Node> = nodes.iter().map(Arc::as_ref).filter(|node| node.is_wanted()).collect();
+    let unready: Vec<&Node> = wanted.iter().copied().filter(|node| !counts_as_ready(node)).collect();
+    let halted = halted(&wanted);
+    let phase = phase(devnet, nodes, &unready, halted);
+    let message = message(phase, &wanted, &unready);
+    let mut conditions = vec![readiness(phase, &message)];
+    match (halted, wanted.iter().any(|node| node.status.conditions.is_true("Progressing"))) {
+        (true, _) => {
+            let text = format!("the chain halted at height {}: no new block on any node", halt_height(devnet, height));
+            conditions.push(Condition::new("Progressing", ConditionStatus::False, "Halted", text));
+        }
+        (false, true) => conditions.push(Condition::new("Progressing", ConditionStatus::True, "NewBlocks", "blocks are made")),
+        (false, false) => {}
+    }
+    let sum = Sum {
+        phase,
+        nodes: count(nodes.iter().filter(|node| node.metadata.deleted_at.is_none()).count()),
+        ready: count(nodes.iter().filter(|node| counts_as_ready(node) && node.metadata.deleted_at.is_none()).count()),
+        conditions,
+        message,
+    };
+    (!says_already(devnet, &sum)).then_some(sum)
+}
+
+fn phase(devnet: &Devnet, nodes: &[Arc<Node>], unready: &[&Node], halted: bool) -> DevnetPhase {
+    let before = devnet.status.phase;
+    if devnet.spec.desired() == Desired::Stopped {
+        let down = nodes.iter().all(|node| node.status.phase == NodePhase::Stopped);
+        return if down { DevnetPhase::Stopped } else { before };
+    }
+    let ran = matches!(before, DevnetPhase::Running | DevnetPhase::Degraded);
+    match (unready.is_empty(), ran) {
+        (true, _) if halted => DevnetPhase::Degraded,
+        (true, _) => DevnetPhase::Running,
+        (false, true) => DevnetPhase::Degraded,
+        (false, false) if unready.iter().any(|node| node.status.phase == NodePhase::Failed) => DevnetPhase::Failed,
+        (false, false) => DevnetPhase::Provisioning,
+    }
+}
+
+/// Every node that follows the chain has seen no block for long.
+fn halted(wanted: &[&Node]) -> bool {
+    let mut following = wanted.iter().filter(|node| node.status.conditions.get("Progressing").is_some()).peekable();
+    following.peek().is_some() && following.all(|node| node.status.conditions.is_false("Progressing"))
+}
+
+/// The height at which it was first said to have halted stays, as long as it is so.
+fn halt_height(devnet: &Devnet, height: u64) -> u64 {
+    let said = devnet.status.conditions.get("Progressing").filter(|condition| condition.reason == "Halted");
+    let said = said.and_then(|condition| condition.message.split_once("height ")?.1.split(':').next()?.parse().ok());
+    if height > 0 { height } else { said.unwrap_or(0) }
+}
+
+/// A service that ended as it should is as good as ready.
+fn counts_as_ready(node: &Node) -> bool {
+    node.status.conditions.is_true("Ready") || node.status.conditions.is_true("Completed")
+}
+
+fn readiness(phase: DevnetPhase, message: &str) -> Condition {
+    match phase {
+        DevnetPhase::Running => Condition::new("Ready", ConditionStatus::True, "NodesReady", message),
+        DevnetPhase::Stopped => Condition::new("Ready", ConditionStatus::False, "Stopped", message),
+        _ => Condition::new("Ready", ConditionStatus::False, "NodesNotReady", message),
+    }
+}
+
+fn message(phase: DevnetPhase, wanted: &[&Node], unready: &[&Node]) -> String {
+    match phase {
+        DevnetPhase::Stopped => "all nodes are stopped".into(),
+        _ if unready.is_empty() => format!("all {} nodes that should run are ready", wanted.len()),
+        _ => {
+            let named: Vec<String> = unready.iter().take(3).map(|node| plight(node)).collect();
+            let more = unready.len().saturating_sub(named.len());
+            let more = if more > 0 { format!("; and {more} more") } else { String::new() };
+            format!("{} of {} nodes are ready; {}{more}", wanted.len() - unready.len(), wanted.len(), named.join("; "))
+        }
+    }
+}
+
+fn plight(node: &Node) -> String {
+    let short = node.node_name().short;
+    let why = node.status.conditions.get("Ready").map_or("", |ready| ready.message.as_str());
+    if why.is_empty() { format!("{short}: {:?}", node.status.phase) } else { format!("{short}: {:?}: {why}", node.status.phase) }
+}
+
+fn says_already(devnet: &Devnet, sum: &Sum) -> bool {
+    let status = &devnet.status;
+    let known = |new: &Condition| {
+        status.conditions.get(&new.kind).is_some_and(|old| old.status == new.status && old.reason == new.reason && old.message == new.message)
+    };
+    status.phase == sum.phase
+        && status.nodes == sum.nodes
+        && status.ready_nodes == sum.ready
+        && sum.conditions.iter().all(known)
+        && status.conditions.get("Progressing").is_some() == sum.conditions.iter().any(|condition| condition.kind == "Progressing")
+}
+
+fn count(number: usize) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,74 @@
+//! The health controller: a session beside each launched node that finds out whether it is ready, how high it is and whether it moves.
+//!
+//! ```text
+//!  launched ──► probing ──ready──► following blocks ──no block for long──► stalled
+//!                  ▲                   │    ▲                                 │
+//!                  └──stream ended─────┘    └────────────next block───────────┘
+//! ```
+//! Ready and Progressing are conditions on the node and are written when they turn; heights, peers and usage are observations.
+
+mod session;
+
+use super::{
+    Action, Context, ReconcileError, Reconciler,
+    node::{handle_of, launch_name},
+};
+use crate::model::{Key, Kind, Launch, LaunchId, Node, NodePhase};
+use async_trait::async_trait;
+use session::Session;
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+/// Sessions by node; dropping an entry ends its task.
+#[derive(Default)]
+pub struct HealthController {
+    sessions: Mutex<HashMap<Key, (LaunchId, DropGuard)>>,
+}
+
+#[async_trait]
+impl Reconciler for HealthController {
+    async fn reconcile(&self, key: &Key, cx: &Context) -> Result<Action, ReconcileError> {
+        let node = cx.node(key).await?;
+        let Some((node, id)) = node.as_ref().and_then(|node| Some((node, watched_launch(node)?))) else {
+            self.sessions().remove(key);
+            cx.observations.forget(key);
+            return Ok(Action::AwaitChange);
+        };
+        if self.sessions().get(key).is_some_and(|(launch, _)| *launch == id) {
+            return Ok(Action::AwaitChange);
+        }
+        if let Some(session) = open(node, &id, cx).await? {
+            let cancel = CancellationToken::new();
+            let guard = cancel.clone().drop_guard();
+            self.sessions().insert(key.clone(), (id, guard));
+            tokio::spawn(async move { cancel.run_until_cancelled(session.run()).await });
+        }
+        Ok(Action::AwaitChange)
+    }
+}
+
+impl HealthController {
+    fn sessions(&self) -> MutexGuard<'_, HashMap<Key, (LaunchId, DropGuard)>> {
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The launch that deserves a session: forked, and not on its way out.
+fn watched_launch(node: &Node) -> Option<LaunchId> {
+    let alive =
+        matches!(node.status.phase, NodePhase::Starting | NodePhase::Running) && (node.status.pid.is_some() || node.status.container_id.is_some());
+    node.status.launch_id.clone().filter(|_| alive)
+}
+
+async fn open(node: &Node, id: &LaunchId, cx: &Context) -> Result<Option<Session>, ReconcileError> {
+    let namespace = &node.metadata.namespace;
+    let key = Key::new(Kind::Launch, namespace, &launch_name(&node.metadata.name, id));
+    let Some(launch) = cx.store.get(&key).await?.and_then(|object| Arc::<Launch>::try_from(object).ok()) else { return Ok(None) };
+    let Some(devnet) = cx.devnet(namespace, &node.spec.devnet_ref).await? else { return Ok(None) };
+    let plan = cx.plan(namespace, &node.spec.devnet_ref).await?;
+    let nodes = cx.nodes(namespace, &node.spec.devnet_ref).await?;
+    Ok(Some(Session::new(node, &launch, handle_of(&launch), &devnet, plan.as_deref(), &nodes, cx)))
+}

@@ -1,0 +1,315 @@
+//! One node's health session: probes until it is ready, then listens to its blocks.
+
+use super::super::{
+    Context, Edit, Story,
+    placing::{placed, stored_context},
+};
+use crate::{
+    logs,
+    model::{Condition, ConditionStatus, Devnet, HealthCheck, Key, Launch, LaunchId, Node, PlacedNode, Plan, Readiness},
+    plugin::{BlockHeight, ChainPlugin, DevnetContext, Health, PluginError},
+    runtime::Handle,
+    store::StoreError,
+};
+use futures::StreamExt;
+use std::{path::PathBuf, pin::pin, sync::Arc, time::Duration};
+use tokio::{net::TcpStream, time::Instant};
+use tokio_util::sync::CancellationToken;
+
+/// There is no event for "a server began to listen": the first probes come fast, later ones once a second.
+const FIRST_PROBE: Duration = Duration::from_millis(25);
+const SLOWEST_PROBE: Duration = Duration::from_secs(1);
+/// Peers and usage are looked at with a block, at most this often.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// A ready node whose probe fails this long is not ready any more.
+const UNREACHABLE_AFTER: Duration = Duration::from_secs(5);
+/// Blocks that may be missing before a node counts as stalled.
+const MISSING_BLOCKS: u32 = 5;
+const STALL_FLOOR: Duration = Duration::from_secs(10);
+/// When the spec names no block time.
+const STALL_UNKNOWN: Duration = Duration::from_secs(30);
+
+pub(super) struct Session {
+    cx: Context,
+    key: Key,
+    launch: LaunchId,
+    handle: Option<Handle>,
+    node: PlacedNode,
+    readiness: Readiness,
+    log: PathBuf,
+    family: String,
+    devnet: DevnetContext,
+    stall_after: Duration,
+}
+
+/// Why a session ends by itself: the store is gone, or the plugin cannot be had.
+#[derive(Debug, thiserror::Error)]
+enum Stop {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl Session {
+    pub(super) fn new(
+        node: &Node,
+        launch: &Launch,
+        handle: Option<Handle>,
+        devnet: &Devnet,
+        plan: Option<&Plan>,
+        nodes: &[Arc<Node>],
+        cx: &Context,
+    ) -> Self {
+        let body = plan.map(|plan| plan.spec.clone()).unwrap_or_default();
+        let stall_after = devnet.spec.block_time.map_or(STALL_UNKNOWN, |time| (time.0 * MISSING_BLOCKS).max(STALL_FLOOR));
+        Self {
+            cx: cx.clone(),
+            key: Key::node(&node.metadata.namespace, &node.metadata.name),
+            launch: launch.spec.launch_id.clone(),
+            handle,
+            node: placed(node),
+            readiness: launch.spec.readiness.clone(),
+            log: PathBuf::from(&launch.spec.log_path),
+            family: devnet.spec.plugin.clone(),
+            devnet: stored_context(devnet, &body, nodes),
+            stall_after,
+        }
+    }
+
+    /// Runs until it is dropped or the store is gone.
+    pub(super) async fn run(self) {
+        let result = match &self.readiness {
+            Readiness::Plugin => self.chain().await,
+            _ => self.service().await,
+        };
+        if let Err(error) = result {
+            tracing::warn!(node = %self.key, %error, "health session ended");
+        }
+    }
+
+    /// A node without a chain: ready once, then only its usage is of interest.
+    async fn service(&self) -> Result<(), Stop> {
+        let what = match &self.readiness {
+            Readiness::Tcp(port) => self.until_tcp(port).await,
+            Readiness::Http { port, path } => self.until_http(port, path).await,
+            Readiness::LogText(text) => self.until_logged(text).await,
+            Readiness::Process | Readiness::Plugin => "its process runs".to_owned(),
+        };
+        self.set_ready(true, "Ready", &what).await?;
+        let mut reads = self.cx.observations.reads();
+        loop {
+            self.sample_usage().await;
+            tokio::time::sleep(SLOWEST_PROBE).await; // at most one sample a second, however often somebody reads
+            if reads.changed().await.is_err() {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn chain(&self) -> Result<(), Stop> {
+        let mut delay = FIRST_PROBE;
+        let mut unreachable_since: Option<Instant> = None;
+        loop {
+            let found = self.probe().await;
+            match found {
+                Ok(health) if health.ready => {
+                    self.see(&health);
+                    unreachable_since = None;
+                    delay = FIRST_PROBE;
+                    self.set_ready(true, "Ready", &format!("its RPC answers at height {}", health.height)).await?;
+                    self.follow(health.height).await?;
+                }
+                Ok(health) => {
+                    self.see(&health);
+                    if let Some(class) = health.sick {
+                        self.set_progressing(false, super::super::node::class_reason(class), &health.message).await?;
+                    }
+                    self.set_ready(false, "NotReady", &health.message).await?;
+                }
+                Err(error) => {
+                    let since = *unreachable_since.get_or_insert_with(Instant::now);
+                    if since.elapsed() >= UNREACHABLE_AFTER {
+                        self.set_ready(false, "Unreachable", &error.to_string()).await?;
+                    }
+                }
+            }
+            tokio::time::sleep(delay).await;
+            delay = (delay * 2).min(SLOWEST_PROBE);
+        }
+    }
+
+    /// Listens to blocks until the stream ends.
+    async fn follow(&self, mut height: u64) -> Result<(), Stop> {
+        let Ok(plugin) = self.plugin().await else { return Ok(()) };
+        let Ok(mut heights) = plugin.heights(&self.devnet, &self.node).await else { return Ok(()) };
+        let mut looked = Instant::now();
+        let mut reads = self.cx.observations.reads();
+        let mut stall = Instant::now() + self.stall_after;
+        let mut stalled = false;
+        loop {
+            tokio::select! {
+                block = heights.next() => {
+                    let Some(Ok(block)) = block else { return Ok(()) };
+                    if block.height > height || !self.cx.observations.get(&self.key).is_some_and(|seen| seen.height > 0) {
+                        height = block.height;
+                        self.see_block(&block);
+                        self.set_progressing(true, "NewBlocks", "makes or follows blocks").await?;
+                        stall = Instant::now() + self.stall_after;
+                        stalled = false;
+                    }
+                    if looked.elapsed() >= LOOK_EVERY {
+                        looked = Instant::now();
+                        self.look().await;
+                    }
+                }
+                changed = reads.changed(), if looked.elapsed() >= SLOWEST_PROBE => {
+                    if changed.is_err() { return Ok(()) }
+                    looked = Instant::now();
+                    self.look().await;
+                }
+                () = tokio::time::sleep_until(stall), if !stalled => {
+                    stalled = true;
+                    self.stalled(height).await?;
+                }
+            }
+        }
+    }
+
+    /// No block for long: ask the node whether it knows why.
+    async fn stalled(&self, height: u64) -> Result<(), Stop> {
+        let sick = self.probe().await.ok().and_then(|health| Some((health.sick?, health.message)));
+        match sick {
+            Some((class, message)) => self.set_progressing(false, super::super::node::class_reason(class), &message).await,
+            None => self.set_progressing(false, "NoNewBlock", &format!("no block for {:?}; the height stays at {height}", self.stall_after)).await,
+        }
+    }
+
+    async fn plugin(&self) -> Result<Arc<dyn ChainPlugin>, PluginError> {
+        self.cx.plugins.get(&self.family).await
+    }
+
+    async fn probe(&self) -> Result<Health, PluginError> {
+        self.plugin().await?.probe(&self.devnet, &self.node).await
+    }
+
+    /// Peers, catching-up and usage, beside a block or because somebody reads.
+    async fn look(&self) {
+        if let Ok(health) = self.probe().await {
+            self.see(&health);
+        }
+        self.sample_usage().await;
+    }
+
+    async fn sample_usage(&self) {
+        let Some(handle) = &self.handle else { return };
+        if let Ok(usage) = self.cx.runtime.usage(handle).await {
+            self.cx.observations.update(&self.key, |seen| seen.usage = Some(usage));
+        }
+    }
+
+    fn see(&self, health: &Health) {
+        let now = self.cx.clock.now();
+        self.cx.observations.update(&self.key, |seen| {
+            if health.height > seen.height {
+                seen.advanced_at = now;
+            }
+            seen.height = seen.height.max(health.height);
+            seen.peers = health.peers;
+            seen.catching_up = health.catching_up;
+        });
+    }
+
+    fn see_block(&self, block: &BlockHeight) {
+        let now = self.cx.clock.now();
+        self.cx.observations.update(&self.key, |seen| {
+            seen.height = block.height;
+            seen.advanced_at = now;
+        });
+    }
+
+    async fn set_ready(&self, ready: bool, reason: &str, message: &str) -> Result<(), Stop> {
+        self.set("Ready", ready, reason, message).await
+    }
+
+    async fn set_progressing(&self, progressing: bool, reason: &str, message: &str) -> Result<(), Stop> {
+        self.set("Progressing", progressing, reason, message).await
+    }
+
+    /// Writes when the condition turns, and only while the node still runs this launch.
+    async fn set(&self, kind: &str, value: bool, reason: &str, message: &str) -> Result<(), Stop> {
+        let now = self.cx.clock.now();
+        let status = if value { ConditionStatus::True } else { ConditionStatus::False };
+        self.cx
+            .edit_node(&self.key, vec![], |node| {
+                let same = node.status.conditions.get(kind).is_some_and(|old| old.status == status && (value || old.reason == reason));
+                if same || node.status.launch_id.as_ref() != Some(&self.launch) || node.status.pid.is_none() {
+                    return Edit::Skip;
+                }
+                node.status.conditions.set(Condition::new(kind, status, reason, message), now);
+                note_check(node, kind, value, message, now);
+                let story = Story::new("health", reason, message).observed(format!("{kind}={status:?}")).launch(self.launch.clone());
+                Edit::Tell(if value { story } else { story.warn() })
+            })
+            .await?;
+        Ok(())
+    }
+
+    async fn until_tcp(&self, port: &str) -> String {
+        let target = self.target(port);
+        until(|| async { TcpStream::connect(&target).await.ok().map(|_| format!("{target} accepts connections")) }).await
+    }
+
+    async fn until_http(&self, port: &str, path: &str) -> String {
+        let target = self.target(port);
+        until(|| async { http_ok(&target, path).await.then(|| format!("http://{target}{path} answers")) }).await
+    }
+
+    fn target(&self, port: &str) -> String {
+        format!("{}:{}", self.node.address, self.node.ports.get(port).copied().unwrap_or_default())
+    }
+
+    /// By inotify: the log is read as the process writes it.
+    async fn until_logged(&self, text: &str) -> String {
+        let mut items = pin!(logs::follow(self.log.clone(), 0, CancellationToken::new()));
+        while let Some(item) = items.next().await {
+            if let Ok(logs::Item::Line { bytes, .. }) = item
+                && String::from_utf8_lossy(&bytes).contains(text)
+            {
+                return format!("its log says `{text}`");
+            }
+        }
+        std::future::pending().await // the log was taken away: it never becomes ready by this
+    }
+}
+
+/// Repeats a probe until it answers, fast at first.
+async fn until<T, F: Future<Output = Option<T>>>(mut probe: impl FnMut() -> F) -> T {
+    let mut delay = FIRST_PROBE;
+    loop {
+        if let Some(found) = probe().await {
+            return found;
+        }
+        tokio::time::sleep(delay).await;
+        delay = (delay * 2).min(SLOWEST_PROBE);
+    }
+}
+
+/// GET answers with a status below 400.
+async fn http_ok(target: &str, path: &str) -> bool {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let ask = async {
+        let mut stream = TcpStream::connect(target).await.ok()?;
+        stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: {target}\r\nConnection: close\r\n\r\n").as_bytes()).await.ok()?;
+        let mut head = [0; 12]; // "HTTP/1.1 200"
+        stream.read_exact(&mut head).await.ok()?;
+        std::str::from_utf8(&head[9..]).ok()?.parse::<u16>().ok()
+    };
+    tokio::time::timeout(SLOWEST_PROBE, ask).await.ok().flatten().is_some_and(|status| (100..400).contains(&status))
+}
+
+fn note_check(node: &mut Node, kind: &str, value: bool, message: &str, now: crate::model::Timestamp) {
+    let check = HealthCheck { name: kind.to_owned(), status: if value { "Passing" } else { "Failing" }.into(), message: message.to_owned(), at: now };
+    match node.status.health_checks.iter_mut().find(|old| old.name == kind) {
+        Some(old) => *old = check,
+        None => node.status.health_checks.push(check),
+    }
+}

@@ -1,0 +1,159 @@
+//! Makes the launch plan of a node: from its plugin, or from the spec for a service.
+
+use super::super::placing::{SERVICE, placed_chain, stored_context};
+use super::super::{Context, ReconcileError};
+use crate::{
+    binaries::Binaries,
+    model::{Devnet, LaunchId, Node, NodeName, ReadinessSpec, Resources, ServiceSpec},
+    plugin::{Job, LaunchPlan, NodeRequest, PlannedFile, Readiness},
+    runtime::{Grants, JobSpec, LaunchSpec},
+};
+use std::{
+    fs,
+    io::Write as _,
+    os::{
+        fd::OwnedFd,
+        unix::fs::{OpenOptionsExt, PermissionsExt},
+    },
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+const JOB_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// What a plugin or the spec says about starting `node`.
+pub(super) async fn launch_plan(devnet: &Devnet, node: &Node, cx: &Context) -> Result<LaunchPlan, ReconcileError> {
+    let name = node.node_name();
+    if node.spec.role == SERVICE {
+        let service = devnet.spec.services.iter().find(|service| service.name == name.short);
+        let service = service.ok_or_else(|| ReconcileError::Unfit(format!("{name} is no longer in spec.services")))?;
+        return Ok(service_plan(service, node));
+    }
+    let namespace = &node.metadata.namespace;
+    let plan = cx.plan(namespace, &name.devnet).await?.ok_or_else(|| ReconcileError::Unfit(format!("{} has no plan yet", name.devnet)))?;
+    let nodes = cx.nodes(namespace, &name.devnet).await?;
+    let plugin = cx.plugins.get(&devnet.spec.plugin).await?;
+    let request = NodeRequest {
+        devnet: stored_context(devnet, &plan.spec, &nodes),
+        nodes: placed_chain(&nodes),
+        node: name.short.clone(),
+        shared_dir: cx.home.shared(namespace, &name.devnet),
+    };
+    let mut plan = plugin.launch(&request).await?;
+    if let Some(over) = devnet.spec.node(&name.short) {
+        plan.env.extend(over.env.clone());
+    }
+    plan.env.extend(Binaries::environment(Path::new(&node.spec.binary_path)));
+    Ok(plan)
+}
+
+fn service_plan(service: &ServiceSpec, node: &Node) -> LaunchPlan {
+    let ReadinessSpec { tcp, http, log } = service.readiness.clone().unwrap_or_default();
+    let readiness = match (tcp, http, log) {
+        (Some(port), _, _) => Readiness::Tcp(port),
+        (_, Some(target), _) => {
+            let (port, path) = target.split_once('/').unwrap_or((&target, ""));
+            Readiness::Http { port: port.to_owned(), path: format!("/{path}") }
+        }
+        (_, _, Some(text)) => Readiness::LogText(text),
+        (None, None, None) => Readiness::Process,
+    };
+    let mut argv = service.command.clone();
+    argv[0] = node.spec.binary_path.clone();
+    let mut env = service.env.clone();
+    env.insert("DVB_ADDRESS".into(), node.spec.address.clone());
+    for (port, number) in &node.spec.ports {
+        env.insert(format!("DVB_PORT_{}", port.to_ascii_uppercase().replace('-', "_")), number.to_string());
+    }
+    LaunchPlan {
+        argv,
+        env,
+        cwd: service.cwd.as_deref().map_or_else(|| PathBuf::from(&node.spec.home_dir), PathBuf::from),
+        readiness,
+        stop_signal: service.stop_signal.clone().unwrap_or_default(),
+        grace: service.grace.map_or(Duration::ZERO, |grace| grace.0),
+        ..LaunchPlan::default()
+    }
+}
+
+/// Writes the plan's files and runs its jobs, in that order; each job must succeed.
+pub(super) async fn prepare(plan: &LaunchPlan, node: &Node, cx: &Context) -> Result<(), ReconcileError> {
+    make_dir(Path::new(&node.spec.home_dir))?;
+    for file in &plan.files {
+        write_whole(file)?;
+    }
+    let name = node.node_name();
+    let out_dir = cx.home.node(&node.metadata.namespace, &name.devnet, &name.short).join("jobs");
+    for job in &plan.jobs {
+        run_job(job, &[&node.metadata.namespace, &name.devnet, &name.short], &out_dir, cx).await?;
+    }
+    Ok(())
+}
+
+/// Runs one job; an exit code that is not in its list is an error with the last line that it printed.
+pub(in super::super) async fn run_job(job: &Job, path: &[&str], out_dir: &Path, cx: &Context) -> Result<crate::runtime::JobResult, ReconcileError> {
+    make_dir(out_dir)?;
+    let spec = JobSpec {
+        name: job.name.clone(),
+        path: path.iter().map(|part| (*part).to_owned()).collect(),
+        argv: job.argv.clone(),
+        env: job.env.clone(),
+        cwd: if job.cwd.as_os_str().is_empty() { out_dir.to_path_buf() } else { job.cwd.clone() },
+        out_dir: out_dir.to_path_buf(),
+        timeout: if job.timeout.is_zero() { JOB_TIMEOUT } else { job.timeout },
+    };
+    let result = cx.runtime.run(&spec).await?;
+    let good = if job.ok_codes.is_empty() { result.exit.code == Some(0) } else { result.exit.code.is_some_and(|code| job.ok_codes.contains(&code)) };
+    if good {
+        return Ok(result);
+    }
+    let last = crate::logs::tail(&result.stderr, 1).ok().and_then(|lines| lines.into_iter().next_back()).unwrap_or_default();
+    let how = result.exit.code.map_or_else(|| "was killed".into(), |code| format!("exit code {code}"));
+    Err(ReconcileError::Job { name: job.name.clone(), reason: format!("{how}: {}", String::from_utf8_lossy(&last)) })
+}
+
+/// The runtime's launch and the descriptors that go with it.
+pub(super) fn launch_spec(plan: &LaunchPlan, node: &Node, id: LaunchId, log: PathBuf) -> Result<(LaunchSpec, Grants), ReconcileError> {
+    let NodeName { devnet, short } = node.node_name();
+    let in_place = |text: &str| text.replace("{secret:", "{fd:");
+    let mut grants = Grants::default();
+    for (name, content) in &plan.secrets {
+        grants.fds.push((name.clone(), secret_fd(name, content)?));
+    }
+    let spec = LaunchSpec {
+        id,
+        path: vec![node.metadata.namespace.clone(), devnet, short],
+        argv: plan.argv.iter().map(|arg| in_place(arg)).collect(),
+        env: plan.env.iter().map(|(key, value)| (key.clone(), in_place(value))).collect(),
+        cwd: if plan.cwd.as_os_str().is_empty() { PathBuf::from(&node.spec.home_dir) } else { plan.cwd.clone() },
+        log,
+        limits: node.spec.resources.unwrap_or(Resources::default()),
+    };
+    Ok((spec, grants))
+}
+
+/// A sealed memory file: read as often as the process likes, on no disk.
+fn secret_fd(name: &str, content: &[u8]) -> Result<OwnedFd, ReconcileError> {
+    let io = |source: std::io::Error| ReconcileError::Io { path: PathBuf::from(format!("secret {name}")), source };
+    let fd = rustix::fs::memfd_create(name, rustix::fs::MemfdFlags::CLOEXEC).map_err(|error| io(error.into()))?;
+    let mut file = fs::File::from(fd);
+    file.write_all(content).map_err(io)?;
+    Ok(file.into())
+}
+
+fn write_whole(file: &PlannedFile) -> Result<(), ReconcileError> {
+    let io = |source| ReconcileError::Io { path: file.path.clone(), source };
+    if let Some(dir) = file.path.parent() {
+        make_dir(dir)?;
+    }
+    let temporary = file.path.with_extension("dvb-new");
+    let mode = if file.mode == 0 { 0o600 } else { file.mode };
+    let mut out = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&temporary).map_err(io)?;
+    out.set_permissions(fs::Permissions::from_mode(mode)).map_err(io)?;
+    out.write_all(&file.content).map_err(io)?;
+    fs::rename(&temporary, &file.path).map_err(io)
+}
+
+pub(in super::super) fn make_dir(dir: &Path) -> Result<(), ReconcileError> {
+    fs::create_dir_all(dir).map_err(|source| ReconcileError::Io { path: dir.to_path_buf(), source })
+}

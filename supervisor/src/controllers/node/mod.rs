@@ -1,0 +1,97 @@
+//! The node controller: one process per node that should run, none for one that should not; restarts by cause with back-off.
+//!
+//! `plan` decides from values; this file gathers them, and `apply` carries the step out.
+
+mod apply;
+mod launch;
+mod plan;
+
+pub(super) use launch::run_job;
+pub(super) use plan::class_reason;
+
+use super::{Action, Context, ReconcileError, Reconciler};
+use crate::{
+    model::{Key, Kind, Launch, LaunchId, LaunchPhase, Node},
+    runtime::{Adopted, Handle},
+};
+use async_trait::async_trait;
+use plan::{Process, Seen};
+use std::{
+    collections::HashSet,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+/// Remembers only which launches have a waiter; everything else is in the store.
+#[derive(Default)]
+pub struct NodeController {
+    watched: Mutex<HashSet<LaunchId>>,
+}
+
+#[async_trait]
+impl Reconciler for NodeController {
+    async fn reconcile(&self, key: &Key, cx: &Context) -> Result<Action, ReconcileError> {
+        let Some(node) = cx.node(key).await? else { return Ok(Action::AwaitChange) };
+        let launch = self.launch(&node, cx).await?;
+        let process = self.process(&node, launch.as_deref(), cx).await?;
+        let seen = Seen { process, now: cx.clock.now(), waits_for: self.first_unready(&node, cx).await? };
+        let decision = plan::plan(&node, &seen);
+        apply::apply(&node, launch.as_deref(), &decision.step, cx).await?;
+        Ok(decision.requeue.map_or(Action::AwaitChange, Action::RequeueAfter))
+    }
+}
+
+impl NodeController {
+    async fn launch(&self, node: &Node, cx: &Context) -> Result<Option<Arc<Launch>>, ReconcileError> {
+        let Some(id) = &node.status.launch_id else { return Ok(None) };
+        let key = Key::new(Kind::Launch, &node.metadata.namespace, &launch_name(&node.metadata.name, id));
+        Ok(cx.store.get(&key).await?.and_then(|object| object.try_into().ok()))
+    }
+
+    /// What became of the node's last launch; sees to it that its end wakes this controller.
+    async fn process(&self, node: &Node, launch: Option<&Launch>, cx: &Context) -> Result<Process, ReconcileError> {
+        let Some(launch) = launch.filter(|launch| launch.status.phase != LaunchPhase::Ended) else { return Ok(Process::None) };
+        let Some(handle) = handle_of(launch) else { return Ok(Process::Intended) };
+        Ok(match cx.runtime.adopt(&handle).await? {
+            Adopted::Running => {
+                self.watch(node, handle, cx);
+                Process::Alive { ready: node.status.conditions.is_true("Ready") }
+            }
+            Adopted::Exited(exit) => Process::Exited(exit),
+            Adopted::Gone => Process::Gone,
+        })
+    }
+
+    /// One waiter per launch and daemon.
+    fn watch(&self, node: &Node, handle: Handle, cx: &Context) {
+        if !self.watched.lock().unwrap_or_else(PoisonError::into_inner).insert(handle.id.clone()) {
+            return;
+        }
+        let (cx, key) = (cx.clone(), Key::node(&node.metadata.namespace, &node.metadata.name));
+        tokio::spawn(async move {
+            if let Err(error) = cx.runtime.wait(&handle).await {
+                tracing::warn!(node = %key, %error, "cannot wait for the process");
+            }
+            cx.wake.node(&key);
+        });
+    }
+
+    /// The first node in `spec.after` that is not ready.
+    async fn first_unready(&self, node: &Node, cx: &Context) -> Result<Option<String>, ReconcileError> {
+        for short in &node.spec.after {
+            let key = Key::node(&node.metadata.namespace, &format!("{}/{short}", node.spec.devnet_ref));
+            if !cx.node(&key).await?.is_some_and(|other| other.status.conditions.is_true("Ready")) {
+                return Ok(Some(short.clone()));
+            }
+        }
+        Ok(None)
+    }
+}
+
+pub(super) fn launch_name(node: &str, id: &LaunchId) -> String {
+    format!("{node}@{id}")
+}
+
+/// None before the fork was recorded, or when an older devnetd wrote what this one cannot read.
+pub(super) fn handle_of(launch: &Launch) -> Option<Handle> {
+    serde_json::from_value(launch.status.handle.clone()?).ok()
+}

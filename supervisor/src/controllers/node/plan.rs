@@ -1,0 +1,197 @@
+//! What a node needs next, decided from values alone.
+
+use crate::model::{Exit, ExitClass, Node, NodePhase, RestartPolicy, Timestamp};
+use std::time::Duration;
+
+/// The node's last launch as the runtime knows it.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Process {
+    /// There is none, or its end is on record.
+    None,
+    /// The row was written, the fork was not recorded.
+    Intended,
+    Alive {
+        ready: bool,
+    },
+    Exited(Exit),
+    /// No trace and no status.
+    Gone,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Seen {
+    pub(super) process: Process,
+    pub(super) now: Timestamp,
+    /// Short name of a node that must be ready first and is not.
+    pub(super) waits_for: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Step {
+    Nothing,
+    /// A new launch; `counted` when it is a restart after a death.
+    Launch {
+        counted: bool,
+    },
+    /// Held back by a dependency.
+    Wait {
+        on: String,
+    },
+    /// Signal, grace, kill.
+    Stop {
+        why: StopReason,
+    },
+    /// Put the end on record. None: how it ended cannot be known.
+    RecordExit(Option<Exit>),
+    /// Make sure that nothing lives of the intended launch, then go on.
+    Recover,
+    Backoff {
+        until: Timestamp,
+    },
+    Fail {
+        reason: &'static str,
+        message: String,
+    },
+    /// It ended as it should: a service that completed, or policy never.
+    Complete,
+    MarkRunning,
+    MarkStopped,
+    /// A stable run: the back-off starts over.
+    ForgetRestarts,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum StopReason {
+    NotWanted,
+    Restart,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Decision {
+    pub(super) step: Step,
+    pub(super) requeue: Option<Duration>,
+}
+
+impl From<Step> for Decision {
+    fn from(step: Step) -> Self {
+        Self { step, requeue: None }
+    }
+}
+
+pub(super) fn plan(node: &Node, seen: &Seen) -> Decision {
+    match &seen.process {
+        Process::Intended => Step::Recover.into(),
+        Process::Exited(exit) => Step::RecordExit(Some(exit.clone())).into(),
+        Process::Gone => Step::RecordExit(None).into(),
+        Process::Alive { ready } => alive(node, *ready, seen.now),
+        Process::None => idle(node, seen),
+    }
+}
+
+fn alive(node: &Node, ready: bool, now: Timestamp) -> Decision {
+    if !node.is_wanted() {
+        return Step::Stop { why: StopReason::NotWanted }.into();
+    }
+    if restart_requested(node) {
+        return Step::Stop { why: StopReason::Restart }.into();
+    }
+    if ready && node.status.phase != NodePhase::Running {
+        return Step::MarkRunning.into();
+    }
+    if node.status.phase != NodePhase::Running || node.status.recent_restarts == 0 {
+        return Step::Nothing.into();
+    }
+    let stable = Duration::from_millis(node.spec.restart.reset_after_ms);
+    let up = now.since(node.status.started_at.unwrap_or(now));
+    match stable.checked_sub(up).filter(|left| !left.is_zero()) {
+        Some(left) => Decision { step: Step::Nothing, requeue: Some(left) },
+        None => Step::ForgetRestarts.into(),
+    }
+}
+
+fn idle(node: &Node, seen: &Seen) -> Decision {
+    let phase = node.status.phase;
+    if !node.is_wanted() {
+        return if phase == NodePhase::Stopped { Step::Nothing } else { Step::MarkStopped }.into();
+    }
+    let asked_again = restart_requested(node) || node.metadata.generation > node.status.observed_generation;
+    match phase {
+        NodePhase::Failed if !asked_again => Step::Nothing.into(),
+        NodePhase::Stopped if completed(node) && !asked_again => Step::Nothing.into(),
+        NodePhase::Crashed if !asked_again => after_death(node),
+        NodePhase::Backoff if !asked_again => {
+            let due = node.status.next_restart.unwrap_or(seen.now);
+            match due.since(seen.now) {
+                left if left.is_zero() => start(seen, true),
+                left => Decision { step: Step::Nothing, requeue: Some(left) },
+            }
+        }
+        _ => start(seen, false),
+    }
+}
+
+fn start(seen: &Seen, counted: bool) -> Decision {
+    match &seen.waits_for {
+        Some(on) => Step::Wait { on: on.clone() }.into(),
+        None => Step::Launch { counted }.into(),
+    }
+}
+
+/// Whether the death on record allows a restart, and when.
+fn after_death(node: &Node) -> Decision {
+    let exit = node.status.last_exit.clone().unwrap_or_default();
+    let rules = &node.spec.restart;
+    let clean = exit.code == Some(0);
+    match rules.policy {
+        RestartPolicy::Never => return if clean { Step::Complete } else { fail("RestartPolicyNever", &exit.message) }.into(),
+        RestartPolicy::OnFailure if clean => return Step::Complete.into(),
+        RestartPolicy::OnFailure | RestartPolicy::Always => {}
+    }
+    if exit.class.is_final() {
+        return fail(class_reason(exit.class), &exit.message).into();
+    }
+    if node.status.recent_restarts >= rules.max_restarts {
+        let used = format!("died {} times without a stable run; last: {}", node.status.recent_restarts + 1, exit.message);
+        return fail("RestartBudgetUsed", &used).into();
+    }
+    Step::Backoff { until: exit.at.plus(backoff(rules.backoff_ms, rules.max_backoff_ms, node.status.recent_restarts)) }.into()
+}
+
+fn fail(reason: &'static str, message: &str) -> Step {
+    Step::Fail { reason, message: message.to_owned() }
+}
+
+/// First back-off doubled for each restart since the last stable run, up to the greatest.
+fn backoff(first_ms: u64, max_ms: u64, restarts: u32) -> Duration {
+    let doubled = first_ms.saturating_mul(1_u64.checked_shl(restarts).unwrap_or(u64::MAX));
+    Duration::from_millis(doubled.min(max_ms))
+}
+
+fn restart_requested(node: &Node) -> bool {
+    node.spec.restart_request > node.status.observed_restart
+}
+
+/// Stopped by itself, not by us: the condition Completed says so.
+fn completed(node: &Node) -> bool {
+    node.status.conditions.is_true("Completed")
+}
+
+/// The condition's reason for a death that no restart heals.
+pub(in super::super) fn class_reason(class: ExitClass) -> &'static str {
+    match class {
+        ExitClass::Oom => "OutOfMemory",
+        ExitClass::PortBusy => "PortBusy",
+        ExitClass::DbLocked => "DatabaseLocked",
+        ExitClass::AppHash => "AppHashMismatch",
+        ExitClass::UpgradeNeeded => "UpgradeNeeded",
+        ExitClass::BadFlag => "BadFlag",
+        ExitClass::GenesisMismatch => "GenesisMismatch",
+        ExitClass::KeyRefused => "KeyRefused",
+        ExitClass::Panic => "Panic",
+        ExitClass::KilledByUser => "KilledByUser",
+        ExitClass::Unknown => "Died",
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,148 @@
+//! What the plan decides, case by case, and what holds for every case.
+
+use super::*;
+use crate::model::{Condition, ConditionStatus, Desired, LastExit, Meta, NodeSpec, NodeStatus, RestartRules};
+use proptest::prelude::*;
+
+fn node(phase: NodePhase) -> Node {
+    Node {
+        metadata: Meta { name: "net/validator-0".into(), generation: 1, ..Meta::default() },
+        spec: NodeSpec::default(),
+        status: NodeStatus { phase, observed_generation: 1, ..NodeStatus::default() },
+    }
+}
+
+fn seen(process: Process) -> Seen {
+    Seen { process, now: Timestamp::from_millis(100_000), waits_for: None }
+}
+
+fn died(class: ExitClass, recent_restarts: u32) -> Node {
+    let mut node = node(NodePhase::Crashed);
+    node.status.recent_restarts = recent_restarts;
+    node.status.last_exit = Some(LastExit { code: Some(1), class, at: Timestamp::from_millis(100_000), ..LastExit::default() });
+    node
+}
+
+fn step(node: &Node, process: Process) -> Step {
+    plan(node, &seen(process)).step
+}
+
+#[test]
+fn a_new_node_is_launched() {
+    assert_eq!(step(&node(NodePhase::Pending), Process::None), Step::Launch { counted: false });
+}
+
+#[test]
+fn a_node_that_is_held_down_is_stopped_and_marked() {
+    let mut held = node(NodePhase::Running);
+    held.spec.suspended = true;
+    assert_eq!(step(&held, Process::Alive { ready: true }), Step::Stop { why: StopReason::NotWanted });
+    assert_eq!(step(&held, Process::None), Step::MarkStopped);
+    held.status.phase = NodePhase::Stopped;
+    assert_eq!(step(&held, Process::None), Step::Nothing);
+}
+
+#[test]
+fn back_off_doubles_from_the_first_to_the_greatest() {
+    for (restarts, secs) in [(0, 5), (1, 10), (2, 20), (3, 40), (4, 80)] {
+        let until = Timestamp::from_millis(100_000 + secs * 1_000);
+        assert_eq!(step(&died(ExitClass::Panic, restarts), Process::None), Step::Backoff { until });
+    }
+    assert_eq!(backoff(5_000, 300_000, 40), Duration::from_secs(300));
+}
+
+#[test]
+fn a_used_budget_and_a_hopeless_cause_fail_the_node() {
+    assert!(matches!(step(&died(ExitClass::Panic, 5), Process::None), Step::Fail { reason: "RestartBudgetUsed", .. }));
+    for class in [ExitClass::AppHash, ExitClass::UpgradeNeeded, ExitClass::BadFlag, ExitClass::GenesisMismatch] {
+        assert!(matches!(step(&died(class, 0), Process::None), Step::Fail { reason, .. } if reason == class_reason(class)));
+    }
+}
+
+#[test]
+fn a_failed_node_rests_until_asked_again() {
+    let mut failed = node(NodePhase::Failed);
+    assert_eq!(step(&failed, Process::None), Step::Nothing);
+    failed.spec.restart_request = 1;
+    assert_eq!(step(&failed, Process::None), Step::Launch { counted: false });
+}
+
+#[test]
+fn the_policy_decides_about_clean_exits() {
+    let mut done = died(ExitClass::Unknown, 0);
+    done.status.last_exit.as_mut().unwrap().code = Some(0);
+    assert!(matches!(step(&done, Process::None), Step::Backoff { .. }));
+    done.spec.restart.policy = RestartPolicy::OnFailure;
+    assert_eq!(step(&done, Process::None), Step::Complete);
+    done.status.phase = NodePhase::Stopped;
+    done.status.conditions.set(Condition::new("Completed", ConditionStatus::True, "Exited", ""), Timestamp::default());
+    assert_eq!(step(&done, Process::None), Step::Nothing);
+}
+
+#[test]
+fn a_restart_waits_out_its_back_off_and_is_counted() {
+    let mut waiting = node(NodePhase::Backoff);
+    waiting.status.next_restart = Some(Timestamp::from_millis(103_000));
+    assert_eq!(plan(&waiting, &seen(Process::None)), Decision { step: Step::Nothing, requeue: Some(Duration::from_secs(3)) });
+    waiting.status.next_restart = Some(Timestamp::from_millis(99_000));
+    assert_eq!(step(&waiting, Process::None), Step::Launch { counted: true });
+}
+
+#[test]
+fn a_stable_minute_forgets_restarts() {
+    let mut stable = node(NodePhase::Running);
+    stable.status.recent_restarts = 2;
+    stable.status.started_at = Some(Timestamp::from_millis(90_000));
+    assert_eq!(plan(&stable, &seen(Process::Alive { ready: true })).requeue, Some(Duration::from_secs(50)));
+    stable.status.started_at = Some(Timestamp::from_millis(30_000));
+    assert_eq!(step(&stable, Process::Alive { ready: true }), Step::ForgetRestarts);
+}
+
+#[test]
+fn a_dependency_holds_a_launch_back() {
+    let blocked = Seen { waits_for: Some("validator-0".into()), ..seen(Process::None) };
+    assert_eq!(plan(&node(NodePhase::Pending), &blocked).step, Step::Wait { on: "validator-0".into() });
+}
+
+fn any_phase() -> impl Strategy<Value = NodePhase> {
+    use NodePhase::*;
+    proptest::sample::select(vec![Pending, Starting, Running, Backoff, Stopping, Stopped, Crashed, Failed])
+}
+
+fn any_process() -> impl Strategy<Value = Process> {
+    prop_oneof![
+        Just(Process::None),
+        Just(Process::Intended),
+        any::<bool>().prop_map(|ready| Process::Alive { ready }),
+        Just(Process::Exited(Exit::default())),
+        Just(Process::Gone),
+    ]
+}
+
+proptest! {
+    /// Whatever the state: no second process beside a live or unrecorded one, no launch that nobody wants, no stop without a process.
+    #[test]
+    fn never_two_processes_and_never_an_unwanted_one(
+        phase in any_phase(), process in any_process(), stopped: bool, suspended: bool, restart in 0..2_u64, restarts in 0..8_u32, code in -1..2_i32,
+    ) {
+        let mut node = node(phase);
+        node.spec.desired = if stopped { Desired::Stopped } else { Desired::Running };
+        node.spec.suspended = suspended;
+        node.spec.restart_request = restart;
+        node.spec.restart = RestartRules::default();
+        node.status.recent_restarts = restarts;
+        node.status.last_exit = Some(LastExit { code: Some(code), ..LastExit::default() });
+        let decision = plan(&node, &seen(process.clone()));
+        match &decision.step {
+            Step::Launch { .. } => prop_assert!(process == Process::None && node.is_wanted()),
+            Step::Stop { .. } => prop_assert!(matches!(process, Process::Alive { .. }), "stops only what lives"),
+            Step::RecordExit(_) => prop_assert!(matches!(process, Process::Exited(_) | Process::Gone)),
+            _ => {}
+        }
+        if !node.is_wanted() && process == Process::None {
+            prop_assert!(matches!(decision.step, Step::Nothing | Step::MarkStopped));
+        }
+        // The same state gives the same decision.
+        prop_assert_eq!(plan(&node, &seen(process)), decision);
+    }
+}

@@ -1,0 +1,1 @@
+//! A context on fakes, for the controllers' tests.

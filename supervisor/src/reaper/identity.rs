@@ -1,0 +1,77 @@
+//! Who a process is: more than its pid, so that a reused pid is never taken for it.
+
+use crate::sys::{Pidfd, has_environment, process_env, process_stat};
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+
+/// In the environment of every process that we start.
+pub const LAUNCH_ID_VAR: &str = "DVB_LAUNCH_ID";
+
+/// Enough to find a process again after the daemon has died.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Identity {
+    pub pid: u32,
+    /// Clock ticks since boot (/proc/PID/stat, field 22).
+    pub start_time: u64,
+    pub boot_id: String,
+    pub launch_id: String,
+}
+
+#[derive(Debug)]
+pub enum Found {
+    /// It is there (or its zombie is), and this descriptor holds it.
+    Process(Pidfd),
+    /// No such process, another boot, or a stranger with its pid.
+    Gone,
+}
+
+/// A process in the midst of exec has no environment for some microseconds; nothing tells when it has, so we look again.
+const EXEC_LOOKS: u32 = 20;
+const EXEC_PAUSE: Duration = Duration::from_millis(1);
+
+/// Looks for the process that `identity` names. `boot_id` is that of the running kernel; `vouched` says of a pid whether other
+/// evidence (its cgroup) makes it ours, for one that has overwritten its environment.
+pub fn find(identity: &Identity, boot_id: &str, vouched: impl Fn(u32) -> bool) -> Found {
+    if identity.boot_id != boot_id {
+        return Found::Gone;
+    }
+    // First the descriptor, then the checks: what they say then holds for what the descriptor holds.
+    let Ok(pidfd) = Pidfd::open(identity.pid) else { return Found::Gone };
+    let Some(stat) = process_stat(identity.pid).filter(|stat| stat.start_time == identity.start_time) else { return Found::Gone };
+    for _ in 0..EXEC_LOOKS {
+        if stat.is_zombie() || has_environment(identity.pid) || vouched(identity.pid) {
+            break;
+        }
+        std::thread::sleep(EXEC_PAUSE);
+    }
+    let carries_id = || process_env(identity.pid, LAUNCH_ID_VAR).is_some_and(|id| id == identity.launch_id);
+    // A zombie has no environment and no cgroup of ours any more; boot and start time must do, and no signal can hurt it.
+    if stat.is_zombie() || carries_id() || vouched(identity.pid) { Found::Process(pidfd) } else { Found::Gone }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::boot_id;
+
+    fn me() -> Identity {
+        let pid = std::process::id();
+        let start_time = process_stat(pid).unwrap().start_time;
+        Identity { pid, start_time, boot_id: boot_id().unwrap(), launch_id: "none of ours".into() }
+    }
+
+    fn check(identity: &Identity, vouched: bool, found: bool) {
+        let answer = find(identity, &boot_id().unwrap(), |_| vouched);
+        assert_eq!(matches!(answer, Found::Process(_)), found, "{identity:?}");
+    }
+
+    #[test]
+    fn a_process_is_found_only_when_everything_fits() {
+        check(&me(), true, true);
+        check(&me(), false, false);
+        check(&Identity { start_time: me().start_time + 1, ..me() }, true, false);
+        check(&Identity { boot_id: "another".into(), ..me() }, true, false);
+        check(&Identity { pid: 0, ..me() }, true, false);
+    }
+}

@@ -1,0 +1,137 @@
+//! Where the contract is tried: a home, a runtime, and a broom.
+
+use crate::{
+    cgroup::DriverChoice,
+    config::Home,
+    model::{Exit, LaunchId},
+    runtime::{Grants, Handle, JobSpec, LaunchSpec, NativeRuntime, Runtime, RuntimeError},
+    sys::{Clock, Pidfd, SystemClock, all_pids, process_env, process_stat},
+};
+use nix::sys::signal::Signal;
+use std::{
+    fs,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use tempfile::TempDir;
+use tokio::time::timeout;
+
+pub(super) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A runtime in a home of its own. Whatever the test does, its processes and cgroups are gone afterwards.
+pub(super) struct Bench {
+    pub(super) dir: TempDir,
+    pub(super) driver: DriverChoice,
+    pub(super) runtime: NativeRuntime,
+}
+
+impl Bench {
+    pub(super) fn new(driver: DriverChoice) -> Option<Self> {
+        let dir = tempfile::tempdir().unwrap();
+        match native(&dir, driver) {
+            Ok(runtime) => Some(Self { dir, driver, runtime }),
+            Err(error) => {
+                println!("SKIP: {error}");
+                None
+            }
+        }
+    }
+
+    /// As after a restart of the daemon: it knows nothing but the home.
+    pub(super) fn another_runtime(&self) -> NativeRuntime {
+        native(&self.dir, self.driver).unwrap()
+    }
+
+    pub(super) fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    pub(super) fn spec(&self, argv: &[&str]) -> LaunchSpec {
+        LaunchSpec {
+            id: LaunchId::from_uuid(SystemClock.fresh_id()),
+            path: ["ns", "net", "node-0"].map(String::from).into(),
+            argv: argv.iter().map(|arg| (*arg).to_owned()).collect(),
+            cwd: self.dir.path().to_owned(),
+            log: self.path("node.log"),
+            ..LaunchSpec::default()
+        }
+    }
+
+    pub(super) async fn start(&self, argv: &[&str]) -> Handle {
+        self.runtime.start(&self.spec(argv), Grants::default()).await.unwrap()
+    }
+
+    pub(super) async fn shell(&self, script: &str) -> Handle {
+        self.start(&["/bin/sh", "-c", script]).await
+    }
+
+    pub(super) fn job(&self, script: &str, timeout: Duration) -> JobSpec {
+        JobSpec {
+            name: "init".into(),
+            path: ["ns", "net", "init"].map(String::from).into(),
+            argv: ["/bin/sh", "-c", script].map(String::from).into(),
+            cwd: self.dir.path().to_owned(),
+            out_dir: self.path("out"),
+            timeout,
+            ..JobSpec::default()
+        }
+    }
+
+    pub(super) fn log(&self) -> String {
+        fs::read_to_string(self.path("node.log")).unwrap_or_default()
+    }
+
+    /// Waits for a file that a process under test writes, and reads a number from it. No event tells of a half-written file.
+    pub(super) async fn number_in(&self, name: &str) -> u32 {
+        eventually(|| fs::read_to_string(self.path(name)).ok()?.strip_suffix('\n')?.parse().ok()).await
+    }
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        let home = dvb_proto::endpoint::home_hash(self.dir.path());
+        for _ in 0..3 {
+            for pid in all_pids().unwrap() {
+                if process_env(pid, "DVB_HOME_ID").as_ref() == Some(&home) && pid != std::process::id() {
+                    let held = Pidfd::open(pid);
+                    if process_env(pid, "DVB_HOME_ID").as_ref() == Some(&home) {
+                        let _ = held.map(|held| held.signal(Signal::SIGKILL));
+                    }
+                }
+            }
+            for leaf in self.runtime.inner_leaves() {
+                let _ = leaf.kill();
+                let started = Instant::now();
+                while leaf.populated().unwrap_or(false) && started.elapsed() < PATIENCE {
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+                let _ = leaf.remove();
+            }
+        }
+    }
+}
+
+fn native(dir: &TempDir, driver: DriverChoice) -> Result<NativeRuntime, RuntimeError> {
+    NativeRuntime::with_driver(&Home::new(dir.path().to_owned()), Arc::new(SystemClock), driver)
+}
+
+/// Looks again and again: for what the outside world does without telling us.
+pub(super) async fn eventually<T>(mut look: impl FnMut() -> Option<T>) -> T {
+    let started = Instant::now();
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(started.elapsed() < PATIENCE, "it did not come");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+pub(super) fn is_alive(pid: u32) -> bool {
+    process_stat(pid).is_some_and(|stat| !stat.is_zombie())
+}
+
+pub(super) async fn ended(runtime: &dyn Runtime, handle: &Handle) -> Exit {
+    timeout(PATIENCE, runtime.wait(handle)).await.expect("it ends").unwrap()
+}

@@ -1,0 +1,79 @@
+//! Who belongs to a launch: by cgroup, by session, by the launch id in the environment. Every find is held by descriptor.
+
+use super::{HOME_ID_VAR, Inner};
+use crate::{
+    cgroup::Leaf,
+    model::LaunchId,
+    reaper::{Identity, LAUNCH_ID_VAR},
+    sys::{Pidfd, all_pids, process_env, process_stat},
+};
+use std::collections::BTreeSet;
+
+/// A live process that was checked to belong to a launch after its descriptor was opened.
+#[derive(Debug)]
+pub(super) struct Kin {
+    pub(super) pid: u32,
+    pub(super) pidfd: Pidfd,
+}
+
+impl Kin {
+    fn is_alive(&self) -> bool {
+        self.pidfd.poll().is_ok_and(|(ended, _)| !ended)
+    }
+
+    fn checked(pid: u32, belongs: impl Fn() -> bool) -> Option<Self> {
+        if !belongs() {
+            return None;
+        }
+        let kin = Self { pid, pidfd: Pidfd::open(pid).ok()? };
+        // Once more, now that the descriptor holds whoever has the pid.
+        (belongs() && kin.is_alive()).then_some(kin)
+    }
+}
+
+pub(super) fn of_leaf(leaf: &Leaf) -> Vec<Kin> {
+    leaf.pids().into_iter().filter_map(|pid| Kin::checked(pid, || leaf.pids().contains(&pid))).collect()
+}
+
+/// Live processes with this launch id, and those of its session as long as that session is known to be its own: while the main
+/// process holds the pid, or a survivor the session.
+pub(super) fn of_launch(identity: &Identity, survivors: &[Kin]) -> Vec<Kin> {
+    let session_is_ours = || {
+        process_stat(identity.pid).is_some_and(|stat| stat.start_time == identity.start_time)
+            || survivors.iter().any(|kin| kin.is_alive() && process_stat(kin.pid).is_some_and(|stat| stat.session == identity.pid))
+    };
+    let in_session = |pid| process_stat(pid).is_some_and(|stat| !stat.is_zombie() && (stat.session == identity.pid || stat.group == identity.pid));
+    let belongs = |pid| carries(pid, &identity.launch_id) || (in_session(pid) && session_is_ours());
+    others().into_iter().filter_map(|pid| Kin::checked(pid, || belongs(pid))).collect()
+}
+
+/// Live processes with this launch id of this home: all that is known of a launch without a handle.
+pub(super) fn of_id(id: &LaunchId, home_id: &str) -> Vec<Kin> {
+    let belongs = |pid| carries(pid, &id.0) && process_env(pid, HOME_ID_VAR).is_some_and(|home| home == home_id);
+    others().into_iter().filter_map(|pid| Kin::checked(pid, || belongs(pid))).collect()
+}
+
+impl Inner {
+    /// See the trait. Jobs that we run now are no strays.
+    pub(super) fn owned(&self) -> Vec<LaunchId> {
+        let held = self.launches().values().filter(|running| !running.has_ended()).map(|running| running.id.0.clone()).collect::<Vec<_>>();
+        let in_leaves = self.cgroups.leaves().into_iter().filter(|(_, leaf)| leaf.populated().unwrap_or(false)).map(|(id, _)| id);
+        let with_token = others().into_iter().filter_map(|pid| {
+            let ours = process_env(pid, HOME_ID_VAR)? == self.home_id;
+            ours.then(|| process_env(pid, LAUNCH_ID_VAR)).flatten()
+        });
+        let ids: BTreeSet<LaunchId> = held.into_iter().chain(in_leaves).chain(with_token).map(LaunchId).collect();
+        let jobs = self.jobs();
+        ids.into_iter().filter(|id| !jobs.contains(id)).collect()
+    }
+}
+
+fn carries(pid: u32, id: &str) -> bool {
+    process_env(pid, LAUNCH_ID_VAR).is_some_and(|found| found == id)
+}
+
+/// All processes but ourselves: a daemon under test may stand in somebody's launch itself.
+fn others() -> Vec<u32> {
+    let me = std::process::id();
+    all_pids().unwrap_or_default().into_iter().filter(|pid| *pid != me).collect()
+}

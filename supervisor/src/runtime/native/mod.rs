@@ -1,0 +1,218 @@
+//! Native processes under the runtime trait: forked by us, held by pidfd, kept together by cgroup or else by session and launch id.
+//!
+//! ```text
+//!            start                       pidfd                  destroy
+//! (nothing) ───────► Running ──────────────────────► Exited ──────────────► (nothing)
+//!                      ▲   stop: signal, grace, kill    │ remembered, with
+//!            adopt     │                                │ its cgroup
+//! Handle ──────────────┴──► Gone: destroy and stop still end what the launch left behind
+//! ```
+//!
+//! A handle whose state is null stands for "whatever carries this launch id": `stop` and `destroy` take it, to end strays that
+//! `owned` names.
+
+mod adopt;
+mod job;
+mod kin;
+mod running;
+mod spawn;
+mod stop;
+mod usage;
+
+use super::{Adopted, Capabilities, Grants, Handle, JobResult, JobSpec, LaunchSpec, Runtime, RuntimeError, StopPolicy};
+use crate::{
+    cgroup::{CgroupError, Cgroups, DriverChoice, Leaf},
+    config,
+    model::{Exit, LaunchId, Usage},
+    reaper::Identity,
+    sys::{Clock, boot_id},
+};
+use async_trait::async_trait;
+use dvb_proto::endpoint::home_hash;
+use nix::sys::signal::Signal;
+use running::Running;
+use serde::{Deserialize, Serialize};
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+/// Starts processes of one home. Clones share everything. Needs a tokio runtime.
+#[derive(Clone)]
+pub struct NativeRuntime {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    clock: Arc<dyn Clock>,
+    cgroups: Cgroups,
+    home_id: String,
+    boot_id: String,
+    /// PATH, HOME, LANG and TZ as the daemon has them.
+    base_env: BTreeMap<String, String>,
+    launches: Mutex<HashMap<LaunchId, Arc<Running>>>,
+    /// Ids of jobs under way, from before they are forked: no strays.
+    jobs: Mutex<HashSet<LaunchId>>,
+}
+
+/// What a handle remembers, as JSON.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct NativeState {
+    identity: Identity,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    cgroup: Option<PathBuf>,
+}
+
+const HANDLE_VERSION: u32 = 1;
+/// Beside DVB_LAUNCH_ID in every environment: whose daemon started it.
+const HOME_ID_VAR: &str = "DVB_HOME_ID";
+const INHERITED_ENV: [&str; 4] = ["PATH", "HOME", "LANG", "TZ"];
+
+impl NativeRuntime {
+    pub fn new(home: &config::Home, clock: Arc<dyn Clock>) -> Result<Self, RuntimeError> {
+        Self::with_driver(home, clock, DriverChoice::Auto)
+    }
+
+    /// Fails when `choice` is a driver that cannot work here.
+    pub fn with_driver(home: &config::Home, clock: Arc<dyn Clock>, choice: DriverChoice) -> Result<Self, RuntimeError> {
+        let home_id = home_hash(home.root());
+        let cgroups = Cgroups::detect(choice, &home_id)?;
+        let boot_id = boot_id().map_err(|source| RuntimeError::Io { path: "/proc/sys/kernel/random/boot_id".into(), source })?;
+        let base_env = INHERITED_ENV.iter().filter_map(|name| Some(((*name).to_owned(), std::env::var(name).ok()?))).collect();
+        Ok(Self { inner: Arc::new(Inner { clock, cgroups, home_id, boot_id, base_env, launches: Mutex::default(), jobs: Mutex::default() }) })
+    }
+}
+
+#[cfg(test)]
+impl NativeRuntime {
+    /// The cgroups of this home, for tests to see that none is left.
+    pub(super) fn inner_leaves(&self) -> Vec<Leaf> {
+        self.inner.cgroups.leaves().into_iter().map(|(_, leaf)| leaf).collect()
+    }
+}
+
+impl Inner {
+    fn launches(&self) -> MutexGuard<'_, HashMap<LaunchId, Arc<Running>>> {
+        self.launches.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn jobs(&self) -> MutexGuard<'_, HashSet<LaunchId>> {
+        self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn known(&self, id: &LaunchId) -> Option<Arc<Running>> {
+        self.launches().get(id).cloned()
+    }
+
+    /// None when the handle names its launch by id only.
+    fn state(&self, handle: &Handle) -> Result<Option<NativeState>, RuntimeError> {
+        let foreign = || RuntimeError::ForeignHandle(handle.id.clone());
+        if handle.state.is_null() {
+            return Ok(None);
+        }
+        if handle.version != HANDLE_VERSION {
+            return Err(foreign());
+        }
+        let state: NativeState = serde_json::from_value(handle.state.clone()).map_err(|_| foreign())?;
+        if state.identity.launch_id == handle.id.0 { Ok(Some(state)) } else { Err(foreign()) }
+    }
+
+    /// The launch as we know it, or as we find it by its handle; None when its main process is gone without a trace.
+    async fn find(self: &Arc<Self>, handle: &Handle) -> Result<Option<Arc<Running>>, RuntimeError> {
+        match self.known(&handle.id) {
+            Some(running) => Ok(Some(running)),
+            None => self.adopt(handle).await,
+        }
+    }
+
+    /// Cgroups of a launch that we do not hold: by its handle, and by the id in their names.
+    fn leaves_of(&self, handle: &Handle) -> Result<Vec<Leaf>, RuntimeError> {
+        let by_handle = self.state(handle)?.and_then(|state| self.cgroups.open(&state.cgroup?));
+        match by_handle {
+            Some(leaf) => Ok(vec![leaf]),
+            None => Ok(self.cgroups.leaves().into_iter().filter(|(id, _)| *id == handle.id.0).map(|(_, leaf)| leaf).collect()),
+        }
+    }
+}
+
+#[async_trait]
+impl Runtime for NativeRuntime {
+    fn capabilities(&self) -> Capabilities {
+        let support = self.inner.cgroups.support();
+        Capabilities {
+            cgroup_driver: self.inner.cgroups.driver().into(),
+            cgroup_message: support.message.clone(),
+            cgroup_remedy: support.remedy.clone(),
+            limits: support.limits,
+            freeze: support.freeze,
+            kills_descendants: self.inner.cgroups.driver() != "none",
+        }
+    }
+
+    async fn start(&self, spec: &LaunchSpec, grants: Grants) -> Result<Handle, RuntimeError> {
+        self.inner.start(spec.clone(), grants).await
+    }
+
+    async fn adopt(&self, handle: &Handle) -> Result<Adopted, RuntimeError> {
+        let Some(running) = self.inner.find(handle).await? else { return Ok(Adopted::Gone) };
+        Ok(running.exit().map_or(Adopted::Running, Adopted::Exited))
+    }
+
+    async fn wait(&self, handle: &Handle) -> Result<Exit, RuntimeError> {
+        match self.inner.find(handle).await? {
+            Some(running) => Ok(running.exited().await),
+            None => Ok(Exit { at: self.inner.clock.now(), ..Exit::default() }),
+        }
+    }
+
+    async fn stop(&self, handle: &Handle, policy: StopPolicy) -> Result<Exit, RuntimeError> {
+        self.inner.stop(handle, policy).await
+    }
+
+    async fn signal(&self, handle: &Handle, signal: Signal) -> Result<(), RuntimeError> {
+        let Some(running) = self.inner.find(handle).await? else { return Ok(()) };
+        running.signal(signal)
+    }
+
+    async fn destroy(&self, handle: &Handle) -> Result<(), RuntimeError> {
+        self.inner.destroy(handle).await
+    }
+
+    async fn usage(&self, handle: &Handle) -> Result<Usage, RuntimeError> {
+        match self.inner.find(handle).await? {
+            Some(running) => Ok(running.usage(self.inner.clock.now())),
+            None => Ok(Usage::default()),
+        }
+    }
+
+    async fn run(&self, job: &JobSpec) -> Result<JobResult, RuntimeError> {
+        self.inner.run(job).await
+    }
+
+    async fn owned(&self) -> Result<Vec<LaunchId>, RuntimeError> {
+        let inner = Arc::clone(&self.inner);
+        blocking(move || Ok(inner.owned())).await
+    }
+}
+
+impl From<CgroupError> for RuntimeError {
+    fn from(error: CgroupError) -> Self {
+        match error {
+            CgroupError::Io { path, source } => Self::Io { path, source },
+            CgroupError::Unusable(_) => Self::Unsupported(error.to_string()),
+        }
+    }
+}
+
+/// Work that reads or writes files: off the async threads. It runs to its end also when the caller goes away.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, RuntimeError> + Send + 'static) -> Result<T, RuntimeError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(error) => Err(RuntimeError::Unsupported(format!("the daemon is shutting down: {error}"))),
+        },
+    }
+}

@@ -1,0 +1,139 @@
+//! One launch that we hold: its process, its cgroup, its exit once there is one.
+
+use super::kin::{self, Kin};
+use crate::{
+    cgroup::Leaf,
+    model::{Exit, LaunchId, Timestamp},
+    reaper::{Identity, Process, Status},
+    runtime::RuntimeError,
+    sys::Clock,
+};
+use nix::sys::signal::Signal;
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+use tokio::{sync::watch, time::timeout};
+
+pub(super) struct Running {
+    pub(super) id: LaunchId,
+    pub(super) identity: Identity,
+    pub(super) leaf: Option<Leaf>,
+    /// Last sample of cpu time, for the difference.
+    pub(super) sampled: Mutex<Option<super::usage::Sample>>,
+    pub(super) started_at: Timestamp,
+    process: Process,
+    exit: watch::Sender<Option<Exit>>,
+    requested: AtomicBool,
+    /// Without a cgroup: who of its session outlived the main process.
+    survivors: Mutex<Vec<Kin>>,
+}
+
+/// How long a death waits for a status that only the process's parent can free.
+const STATUS_GRACE: Duration = Duration::from_millis(50);
+/// How long the status may come late; `adopt` tells it from then on.
+const STATUS_PATIENCE: Duration = Duration::from_secs(10);
+
+impl Running {
+    pub(super) fn new(identity: Identity, process: Process, leaf: Option<Leaf>, started_at: Timestamp) -> Arc<Self> {
+        Arc::new(Self {
+            id: LaunchId(identity.launch_id.clone()),
+            identity,
+            leaf,
+            sampled: Mutex::default(),
+            started_at,
+            process,
+            exit: watch::channel(None).0,
+            requested: AtomicBool::new(false),
+            survivors: Mutex::default(),
+        })
+    }
+
+    /// Waits for its end on a task of its own.
+    pub(super) fn watch(self: &Arc<Self>, clock: Arc<dyn Clock>) {
+        let running = Arc::clone(self);
+        tokio::spawn(async move {
+            if let Err(error) = running.process.ended().await {
+                tracing::error!(launch = %running.id, %error, "cannot watch a process; taken for dead");
+            }
+            running.conclude(clock.now()).await;
+        });
+    }
+
+    pub(super) fn exit(&self) -> Option<Exit> {
+        self.exit.borrow().clone()
+    }
+
+    pub(super) async fn exited(&self) -> Exit {
+        let mut exits = self.exit.subscribe();
+        // The sender is ours, so it outlives the wait.
+        exits.wait_for(Option::is_some).await.ok().and_then(|exit| exit.clone()).unwrap_or_default()
+    }
+
+    pub(super) fn has_ended(&self) -> bool {
+        self.exit.borrow().is_some()
+    }
+
+    /// Asks the kernel, not our memory.
+    pub(super) fn is_dead(&self) -> bool {
+        self.process.has_ended()
+    }
+
+    /// What comes now is our doing. No effect on an exit that is there already.
+    pub(super) fn request_end(&self) {
+        self.requested.store(true, Ordering::SeqCst);
+    }
+
+    pub(super) fn signal(&self, signal: Signal) -> Result<(), RuntimeError> {
+        self.process.signal(signal).map_err(|source| RuntimeError::Io { path: format!("/proc/{}", self.identity.pid).into(), source })
+    }
+
+    /// Every live process of the launch, held by descriptor: of its cgroup, else of its session or with its launch id. Reads /proc.
+    pub(super) fn members(&self) -> Vec<Kin> {
+        match &self.leaf {
+            Some(leaf) => kin::of_leaf(leaf),
+            None => kin::of_launch(&self.identity, &self.survivors.lock().unwrap_or_else(PoisonError::into_inner)),
+        }
+    }
+
+    async fn conclude(self: &Arc<Self>, at: Timestamp) {
+        let mut status = self.process.status();
+        if status == Status::default() && timeout(STATUS_GRACE, self.process.reaped()).await.is_ok() {
+            status = self.process.status();
+        }
+        let counters = self.leaf.as_ref().map(Leaf::counters).unwrap_or_default();
+        if self.leaf.is_none() {
+            self.remember_survivors().await;
+        }
+        self.process.reap();
+        self.exit.send_replace(Some(Exit {
+            code: status.code,
+            signal: status.signal,
+            at,
+            oom_killed: counters.oom_killed,
+            memory_peak: counters.memory_peak,
+            requested: self.requested.load(Ordering::SeqCst),
+        }));
+        if status == Status::default() && matches!(timeout(STATUS_PATIENCE, self.process.reaped()).await, Ok(Ok(()))) {
+            self.fill_in(self.process.status());
+        }
+    }
+
+    /// While the zombie holds its pid, its session cannot be anybody else's: the last moment to see who belongs to it.
+    async fn remember_survivors(self: &Arc<Self>) {
+        let running = Arc::clone(self);
+        let found = tokio::task::spawn_blocking(move || kin::of_launch(&running.identity, &[])).await.unwrap_or_default();
+        *self.survivors.lock().unwrap_or_else(PoisonError::into_inner) = found;
+    }
+
+    fn fill_in(&self, status: Status) {
+        self.exit.send_modify(|exit| {
+            if let Some(exit) = exit {
+                (exit.code, exit.signal) = (status.code, status.signal);
+            }
+        });
+    }
+}

@@ -1,0 +1,136 @@
+//! Processes as /proc and pidfds show them: stat, environment, signals that cannot hit a stranger.
+
+use nix::sys::signal::Signal;
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    process::{Pid, PidfdFlags, pidfd_open, pidfd_send_signal},
+};
+use std::{
+    fs, io,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+};
+
+/// The fields of /proc/PID/stat that identify a process and its kin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProcessStat {
+    pub pid: u32,
+    pub state: char,
+    pub parent: u32,
+    pub group: u32,
+    pub session: u32,
+    /// Clock ticks since boot: with pid and boot id it names a process for good.
+    pub start_time: u64,
+}
+
+impl ProcessStat {
+    pub fn is_zombie(&self) -> bool {
+        matches!(self.state, 'Z' | 'X')
+    }
+}
+
+/// None when there is no such process (any more).
+pub fn process_stat(pid: u32) -> Option<ProcessStat> {
+    parse_stat(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+}
+
+/// All pids that /proc shows us.
+pub fn all_pids() -> io::Result<Vec<u32>> {
+    Ok(fs::read_dir("/proc")?.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect())
+}
+
+/// The value of `name` in the environment that `pid` was executed with; None also when we may not read it.
+pub fn process_env(pid: u32, name: &str) -> Option<String> {
+    let environ = fs::read(format!("/proc/{pid}/environ")).ok()?;
+    let value = environ.split(|byte| *byte == 0).find_map(|pair| pair.strip_prefix(name.as_bytes())?.strip_prefix(b"="))?;
+    Some(String::from_utf8_lossy(value).into_owned())
+}
+
+/// False in the midst of exec, for a zombie, and when we may not look.
+pub fn has_environment(pid: u32) -> bool {
+    fs::read(format!("/proc/{pid}/environ")).is_ok_and(|environ| !environ.is_empty())
+}
+
+/// A process held by descriptor: signals go to it or to nobody, whatever becomes of its pid.
+#[derive(Debug)]
+pub struct Pidfd(OwnedFd);
+
+impl Pidfd {
+    /// Only who checks the identity after opening knows whom it holds: the pid may have been reused before.
+    pub fn open(pid: u32) -> io::Result<Self> {
+        let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::InvalidInput)?;
+        Ok(Self(pidfd_open(pid, PidfdFlags::NONBLOCK)?))
+    }
+
+    /// Harmless when it has ended.
+    pub fn signal(&self, signal: Signal) -> io::Result<()> {
+        let Some(signal) = rustix::process::Signal::from_named_raw(signal as i32) else { return Err(io::ErrorKind::InvalidInput.into()) };
+        match pidfd_send_signal(&self.0, signal) {
+            Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// What poll says now: (ended, and reaped as well). Kernels before 6.9 never say reaped.
+    pub fn poll(&self) -> io::Result<(bool, bool)> {
+        let mut fds = [PollFd::new(&self.0, PollFlags::IN)];
+        poll(&mut fds, Some(&Timespec::default()))?;
+        let seen = fds[0].revents();
+        Ok((seen.intersects(PollFlags::IN | PollFlags::HUP), seen.contains(PollFlags::HUP)))
+    }
+}
+
+impl From<OwnedFd> for Pidfd {
+    fn from(fd: OwnedFd) -> Self {
+        Self(fd)
+    }
+}
+
+impl AsFd for Pidfd {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl std::os::fd::AsRawFd for Pidfd {
+    fn as_raw_fd(&self) -> std::os::fd::RawFd {
+        self.0.as_raw_fd()
+    }
+}
+
+/// The command name stands in parentheses and may hold any byte, so fields count from the last one.
+fn parse_stat(text: &str) -> Option<ProcessStat> {
+    let pid = text.split(' ').next()?.parse().ok()?;
+    let fields: Vec<&str> = text.get(text.rfind(')')? + 2..)?.split(' ').collect();
+    let number = |index: usize| fields.get(index)?.parse::<u64>().ok();
+    let small = |index: usize| u32::try_from(number(index)?).ok();
+    Some(ProcessStat {
+        pid,
+        state: fields.first()?.chars().next()?,
+        parent: small(1)?,
+        group: small(2)?,
+        session: small(3)?,
+        start_time: number(19)?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_name_with_parentheses_and_spaces_is_no_trouble() {
+        let stat = parse_stat("42 (a) b (c) S 1 40 39 0 -1 4194304 100 0 0 0 0 0 0 0 20 0 1 0 151752 3133440").unwrap();
+        assert_eq!(stat, ProcessStat { pid: 42, state: 'S', parent: 1, group: 40, session: 39, start_time: 151_752 });
+        assert_eq!(parse_stat("nonsense"), None);
+    }
+
+    #[test]
+    fn we_see_ourselves() {
+        let me = std::process::id();
+        assert_eq!(process_stat(me).unwrap().pid, me);
+        assert!(all_pids().unwrap().contains(&me));
+        assert!(process_env(me, "PATH").is_some());
+        assert_eq!(process_env(me, "NO_SUCH_NAME"), None);
+        assert_eq!(Pidfd::open(me).unwrap().poll().unwrap(), (false, false));
+    }
+}

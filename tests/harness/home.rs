@@ -1,0 +1,169 @@
+//! One home with its daemon: made for a test, emptied and checked when the test ends.
+
+use crate::{Output, binary};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use serde_json::Value;
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+
+/// Its folder is short, as sockets lie in it. Dropping it deletes every devnet, stops the daemon, and fails the test when any
+/// process that carries the home's path in its environment is left.
+pub struct TestHome {
+    dir: tempfile::TempDir,
+    env: BTreeMap<String, String>,
+}
+
+impl TestHome {
+    pub fn new() -> Self {
+        let dir = tempfile::Builder::new().prefix("dvb").tempdir_in("/tmp").expect("a temporary folder");
+        Self { dir, env: BTreeMap::new() }
+    }
+    /// A variable for every program of this home, the daemon included (it is started by the first dvbctl).
+    pub fn with_env(mut self, key: &str, value: &str) -> Self {
+        self.env.insert(key.into(), value.into());
+        self
+    }
+    /// Outside the daemon's home: for YAML files and the like.
+    pub fn path(&self) -> &Path {
+        self.dir.path()
+    }
+    pub fn home(&self) -> PathBuf {
+        self.dir.path().join("h")
+    }
+    /// Writes a file of the test and returns its path.
+    pub fn file(&self, name: &str, content: &str) -> String {
+        let path = self.path().join(name);
+        fs::create_dir_all(path.parent().expect("a file has a folder")).expect("folder of a test file");
+        fs::write(&path, content).expect("test file");
+        path.display().to_string()
+    }
+
+    /// Runs dvbctl in this home to its end.
+    pub fn ctl(&self, args: &[&str]) -> Output {
+        self.ctl_with_input(args, "")
+    }
+    pub fn ctl_with_input(&self, args: &[&str], input: &str) -> Output {
+        use std::io::Write as _;
+        let mut child = self.command(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("dvbctl starts");
+        let mut stdin = child.stdin.take().expect("stdin is a pipe");
+        let _ = stdin.write_all(input.as_bytes()); // it may have ended without reading
+        drop(stdin);
+        let output = child.wait_with_output().expect("dvbctl ends");
+        Output {
+            command: format!("dvbctl {}", args.join(" ")),
+            code: output.status.code().unwrap_or(-1),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+    /// dvbctl for this home, not yet started.
+    #[expect(clippy::disallowed_methods, reason = "tests drive programs; the ban is about the supervisor's children")]
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(binary("dvbctl"));
+        command.args(args).env_remove("DVB_SOCKET").env_remove("DVB_ADDRESS").env("DVB_HOME", self.home()).env("NO_COLOR", "1").envs(&self.env);
+        command.current_dir(self.path());
+        command
+    }
+
+    /// `dvbctl ARGS -o json`, which must succeed.
+    #[track_caller]
+    pub fn json(&self, args: &[&str]) -> Value {
+        let args: Vec<&str> = args.iter().copied().chain(["-o", "json"]).collect();
+        self.ctl(&args).ok().json()
+    }
+    #[track_caller]
+    pub fn devnet(&self, name: &str) -> Value {
+        self.json(&["get", "devnet", name])
+    }
+    #[track_caller]
+    pub fn node(&self, name: &str) -> Value {
+        self.json(&["get", "node", name])
+    }
+    /// The nodes of a devnet, by short name.
+    #[track_caller]
+    pub fn nodes(&self, devnet: &str) -> BTreeMap<String, Value> {
+        let list = self.json(&["get", "nodes", devnet]);
+        let items = list["items"].as_array().cloned().unwrap_or_default();
+        items
+            .into_iter()
+            .map(|node| (node["metadata"]["name"].as_str().unwrap_or_default().rsplit('/').next().unwrap_or_default().to_owned(), node))
+            .collect()
+    }
+    /// The process of a node; panics when it has none.
+    #[track_caller]
+    pub fn pid(&self, node: &str) -> Pid {
+        let pid = self.node(node)["status"]["pid"].as_i64().unwrap_or_else(|| panic!("{node} has no pid"));
+        Pid::from_raw(i32::try_from(pid).expect("a pid fits"))
+    }
+    pub fn daemon_pid(&self) -> Option<Pid> {
+        let status = self.ctl(&["daemon", "status", "-o", "json"]);
+        let pid = serde_json::from_str::<Value>(&status.stdout).ok()?["pid"].as_i64()?;
+        Some(Pid::from_raw(i32::try_from(pid).ok()?))
+    }
+    /// Repeats `look` until it answers true. For what has no event to wait for; `dvbctl wait` is for the rest.
+    #[track_caller]
+    pub fn eventually(&self, what: &str, within: Duration, mut look: impl FnMut(&Self) -> bool) {
+        let start = Instant::now();
+        while !look(self) {
+            assert!(start.elapsed() < within, "not within {within:?}: {what}\n{}", self.report());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// What a developer would look at after a failure.
+    fn report(&self) -> String {
+        let nodes = self.ctl(&["get", "nodes", "-A", "-o", "wide"]);
+        let log = fs::read_to_string(self.home().join("logs/devnetd.log")).unwrap_or_default();
+        let tail: Vec<&str> = log.lines().rev().take(30).collect();
+        let tail: Vec<&str> = tail.into_iter().rev().collect();
+        format!("--- nodes\n{}{}\n--- daemon's last lines\n{}", nodes.stdout, nodes.stderr, tail.join("\n"))
+    }
+
+    /// Processes with this home in their environment, dvbctl's of the moment left out: the daemon, plugins, nodes.
+    pub fn processes(&self) -> Vec<(Pid, String)> {
+        let needle = self.home().display().to_string().into_bytes();
+        let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+        entries
+            .filter_map(|entry| {
+                let pid: i32 = entry.file_name().to_str()?.parse().ok()?;
+                let environ = fs::read(entry.path().join("environ")).ok()?;
+                let command = fs::read(entry.path().join("cmdline")).ok()?;
+                let ours = [&environ, &command].into_iter().any(|text| text.windows(needle.len()).any(|window| window == needle));
+                ours.then(|| (Pid::from_raw(pid), String::from_utf8_lossy(&command).replace('\0', " ")))
+            })
+            .collect()
+    }
+}
+
+impl Default for TestHome {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Drop for TestHome {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("{}", self.report());
+        }
+        if self.home().exists() && self.daemon_pid().is_some() {
+            let _ = self.ctl(&["delete", "devnets", "--all", "-A", "--yes", "--timeout", "60s"]);
+            let _ = self.ctl(&["daemon", "stop", "--with-nodes"]);
+        }
+        let left = self.processes();
+        for (pid, _) in &left {
+            let _ = kill(*pid, Signal::SIGKILL); // each carries this test's own folder
+        }
+        if !left.is_empty() && !std::thread::panicking() {
+            panic!("left behind: {left:?}");
+        }
+    }
+}

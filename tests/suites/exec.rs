@@ -1,0 +1,73 @@
+//! Devnets of plain commands: the whole way through store, controllers, runtime and client without a chain.
+
+use e2e::TestHome;
+use nix::sys::signal::{Signal, kill};
+use std::time::Duration;
+
+const TWO: &str = "
+apiVersion: devnet.builder/v1
+kind: Devnet
+metadata: {name: two}
+spec:
+  plugin: exec
+  restart: {backoff: 200ms}
+  services:
+    - {name: a, command: [sleep, '1000'], restart: {policy: always}}
+    - {name: b, command: [sleep, '1000'], after: [a]}
+";
+
+#[test]
+fn up_runs_commands_and_delete_leaves_nothing() {
+    let home = TestHome::new();
+    let file = home.file("devnet.yaml", TWO);
+    home.ctl(&["up", &file]).ok();
+    let devnet = home.devnet("two");
+    assert_eq!(devnet["status"]["phase"], "Running");
+    assert_eq!(devnet["status"]["readyNodes"], 2);
+    let (a, b) = (home.pid("two/a"), home.pid("two/b"));
+    let daemon = home.daemon_pid().unwrap();
+    for pid in [a, b] {
+        assert_eq!(parent(pid.as_raw()), daemon.as_raw(), "nodes are the daemon's children");
+    }
+    home.ctl(&["delete", "two", "--yes"]).ok();
+    for pid in [a, b] {
+        assert!(kill(pid, None).is_err(), "{pid} is gone");
+    }
+    home.ctl(&["get", "devnet", "two"]).exits(3);
+    assert!(!home.home().join("devnets/default/two").exists());
+}
+
+#[test]
+fn a_killed_command_comes_back_and_why_tells_the_story() {
+    let home = TestHome::new();
+    let file = home.file("devnet.yaml", TWO);
+    home.ctl(&["up", &file]).ok();
+    let first = home.pid("two/a");
+    kill(first, Signal::SIGKILL).unwrap();
+    home.eventually("a is restarted", Duration::from_secs(10), |home| home.node("two/a")["status"]["restartCount"] == 1);
+    home.ctl(&["wait", "two", "--for=Running", "--timeout", "20s"]).ok();
+    let node = home.node("two/a");
+    assert_ne!(node["status"]["pid"].as_i64().unwrap(), i64::from(first.as_raw()));
+    assert_eq!(node["status"]["lastExit"]["signal"], "SIGKILL");
+    home.ctl(&["why", "two/a"]).ok().prints("SIGKILL");
+}
+
+#[test]
+fn stop_and_start_keep_addresses() {
+    let home = TestHome::new();
+    let file = home.file("devnet.yaml", TWO);
+    home.ctl(&["up", &file]).ok();
+    let before = home.nodes("two");
+    home.ctl(&["stop", "two"]).ok();
+    assert_eq!(home.devnet("two")["status"]["phase"], "Stopped");
+    home.ctl(&["start", "two"]).ok();
+    let after = home.nodes("two");
+    for (name, node) in before {
+        assert_eq!(node["spec"]["address"], after[&name]["spec"]["address"]);
+    }
+}
+
+fn parent(pid: i32) -> i32 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    stat.rsplit(')').next().unwrap().split_whitespace().nth(1).unwrap().parse().unwrap()
+}

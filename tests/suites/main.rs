@@ -1,0 +1,3 @@
+//! One test binary for all suites: real programs, a home of its own for each test.
+
+mod exec;
