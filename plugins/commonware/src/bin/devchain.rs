@@ -6,11 +6,12 @@ use std::process::ExitCode;
 use anyhow::{Context as _, bail};
 use clap::{Args, Parser, Subcommand};
 use commonware_codec::Encode as _;
-use dvb_plugin_commonware::chain::client::{Client, ClientError};
+use dvb_plugin_commonware::chain::client::{Client, ClientError, Heights};
 use dvb_plugin_commonware::chain::config::Home;
 use dvb_plugin_commonware::chain::tx::{Address, Transfer, namespace};
 use dvb_plugin_commonware::chain::{Hash, node, rpc};
 use dvb_plugin_commonware::keys;
+use futures::StreamExt as _;
 
 /// A small BFT chain for devnets: accounts and transfers on Commonware's simplex consensus.
 #[derive(Parser)]
@@ -100,13 +101,21 @@ fn run(home: &std::path::Path) -> ExitCode {
         }
     };
     start_logging(&home.config.log);
-    match node::run(home) {
+    match node::run(home, end_soon) {
         Ok(()) => ExitCode::SUCCESS,
         Err(fault) => {
             tracing::error!("{fault}");
             ExitCode::from(fault.exit_code())
         }
     }
+}
+
+/// A stop takes less than a second, whatever hangs.
+fn end_soon() {
+    std::thread::spawn(|| {
+        std::thread::sleep(std::time::Duration::from_millis(700));
+        std::process::exit(0);
+    });
 }
 
 /// Plain lines on stderr. Commonware's own lines come from `warn` on, unless the filter names them.
@@ -149,18 +158,22 @@ async fn transfer(args: &TransferArgs) -> anyhow::Result<()> {
     let mut heights = client.heights().await?;
     let hash = client.submit(&tx.encode()).await?;
     println!("{hash}");
-    while args.wait {
+    if args.wait { until_final(&client, &hash, &mut heights).await } else { Ok(()) }
+}
+
+/// Looks for the transfer after each block.
+async fn until_final(client: &Client, hash: &str, heights: &mut Heights) -> anyhow::Result<()> {
+    loop {
         match client.call("tx", serde_json::json!([hash])).await {
             Ok(found) if found["status"] == "finalized" => return Ok(()),
             Ok(_) => {}
             Err(ClientError::Rpc { code: rpc::NOT_FOUND, .. }) => {
-                bail!("the transfer was dropped: another one with nonce {nonce} came first, or it waited too long")
+                bail!("transfer {hash} was dropped: another one with its nonce came first, or it waited too long")
             }
             Err(error) => return Err(error.into()),
         }
-        futures::StreamExt::next(&mut heights).await.context("the node went away")??;
+        heights.next().await.context("the node went away")??;
     }
-    Ok(())
 }
 
 fn read_mnemonic(path: &PathBuf) -> anyhow::Result<String> {

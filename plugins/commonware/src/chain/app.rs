@@ -84,7 +84,7 @@ impl<E: Clock + Spawner + Send + 'static> Application<E> for App {
     async fn propose(&mut self, (clock, _): (E, Self::Context), mut ancestry: impl Ancestry<Block>, (): ()) -> Option<Sealed> {
         let parent = ancestry.next().await?;
         let (parent_hash, height) = (parent.digest(), parent.inner().height.next());
-        let earliest = parent.inner().timestamp + self.block_time.as_millis() as u64;
+        let earliest = parent.inner().timestamp.saturating_add(self.block_time.as_millis() as u64);
         clock.sleep_until(at(earliest)).await;
         let before = self.ledger_after(parent, &mut ancestry).await?;
         let (txs, after) = self.chain.pick(&before);

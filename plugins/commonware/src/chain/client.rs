@@ -78,6 +78,9 @@ pub struct AccountView {
     pub next_nonce: u64,
 }
 
+/// A stream of `GET /heights`.
+pub type Heights = BoxStream<'static, Result<HeadLine, ClientError>>;
+
 impl Client {
     /// `http://host:port` or `host:port`.
     pub fn new(address: &str) -> Self {
@@ -117,7 +120,7 @@ impl Client {
     }
 
     /// The head, then each block as it is finalized; ends with an error when the node goes away.
-    pub async fn heights(&self) -> Result<BoxStream<'static, Result<HeadLine, ClientError>>, ClientError> {
+    pub async fn heights(&self) -> Result<Heights, ClientError> {
         let body = tokio::time::timeout(CALL_TIMEOUT, self.send("GET", "/heights", String::new()))
             .await
             .map_err(|_| self.unreachable("no answer within 5 s"))??;

@@ -13,6 +13,7 @@
 //! | 15 | another process uses this home |
 //! | 16 | executing a finalized block gave another state root than the network's |
 //! | 17 | consensus stopped by itself |
+//! | 18 | the disk is full or fails |
 //! | 101 | a panic (a bug, or storage that failed under Commonware's feet) |
 
 use std::net::SocketAddr;
@@ -32,6 +33,8 @@ pub enum NodeFault {
     Port { what: &'static str, address: SocketAddr, source: std::io::Error },
     #[error("corrupt state in {path}: {message}")]
     Corrupt { path: PathBuf, message: String },
+    #[error("disk: cannot write {path}: {message}")]
+    Disk { path: PathBuf, message: String },
     #[error("home busy: another process holds {path}")]
     Busy { path: PathBuf },
     #[error("state diverged at height {height}: executing the finalized block gives state root {ours}, the network agreed on {theirs}")]
@@ -54,6 +57,7 @@ impl NodeFault {
             Self::Busy { .. } => 15,
             Self::Diverged { .. } => 16,
             Self::Stopped(_) => 17,
+            Self::Disk { .. } => 18,
         }
     }
 }

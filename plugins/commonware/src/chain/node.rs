@@ -13,7 +13,7 @@
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use commonware_broadcast::buffered;
 use commonware_consensus::marshal::core::Actor as MarshalActor;
@@ -37,14 +37,14 @@ use commonware_parallel::Sequential;
 use commonware_runtime::buffer::paged::CacheRef;
 use commonware_runtime::{Clock as _, Handle, Quota, Runner as _, Spawner as _, Supervisor as _, tokio as runtime};
 use commonware_storage::archive::{Archive as _, prunable};
-use commonware_storage::translator::TwoCap;
+use commonware_storage::translator::FourCap;
 use commonware_stream::cups::{self, Cups};
 use commonware_stream::sake::{self, Sake};
 use commonware_utils::ordered::{Map, Set};
 use commonware_utils::{NZDuration, NZU16, NZU32, NZU64, NZUsize};
 use futures::FutureExt as _;
 use tokio::sync::mpsc;
-use tracing::info;
+use tracing::{info, warn};
 
 use super::Hash;
 use super::app::{App, Marshal, Scheme};
@@ -59,8 +59,8 @@ use super::{gossip, rpc};
 
 /// Consensus starts when so many validators are connected, or after this long: a proposal that nobody hears costs a timeout.
 const QUORUM_WAIT: Duration = Duration::from_secs(3);
-/// How long a stop may take before the process ends without it.
-const STOP_GRACE: Duration = Duration::from_millis(700);
+/// How long the parts may take to stop.
+const STOP_GRACE: Duration = Duration::from_millis(350);
 /// Per peer and channel; block sync is the busiest.
 const MESSAGES_PER_SECOND: u32 = 512;
 const MAILBOX: usize = 1024;
@@ -69,29 +69,32 @@ const BUFFER: usize = 64 * 1024;
 type Context = runtime::Context;
 type Oracle = lookup::Oracle<PublicKey>;
 type Network = lookup::Network<Context, Cups<Sake<PrivateKey>, ChaCha20Poly1305>>;
-type Finalizations = prunable::Archive<TwoCap, Context, Hash, Finalization<Scheme, Hash>>;
-type Blocks = prunable::Archive<TwoCap, Context, Hash, Arc<Block>>;
+type Finalizations = prunable::Archive<FourCap, Context, Hash, Finalization<Scheme, Hash>>;
+type Blocks = prunable::Archive<FourCap, Context, Hash, Arc<Block>>;
 
 /// Runs the node of a home until it is told to stop. Logging must be set up.
-pub fn run(home: Home) -> Result<(), NodeFault> {
+///
+/// `on_stop` is called when SIGTERM or SIGINT came: the caller may want to end the process should the orderly stop take too long.
+/// All that is final is on disk at any time.
+pub fn run(home: Home, on_stop: impl FnOnce()) -> Result<(), NodeFault> {
     let _lock = lock(&home.path)?;
     let rpc = bind("rpc", home.config.rpc.listen)?;
     // Commonware panics when it cannot listen; finding out first gives a clear error. The listener is closed at once.
     drop(bind("p2p", home.config.p2p.listen)?);
     let data = home.data();
     std::fs::create_dir_all(&data).map_err(|source| NodeFault::Io { what: format!("create {}", data.display()), source })?;
-    let config = runtime::Config::new().with_storage_directory(data.join("chain")).with_worker_threads(2).with_max_blocking_threads(8);
-    runtime::Runner::new(config).start(|context| node(context, home, rpc))
+    let config = runtime::Config::new().with_storage_directory(data.join("chain")).with_worker_threads(2).with_max_blocking_threads(16);
+    runtime::Runner::new(config).start(|context| node(context, home, rpc, on_stop))
 }
 
-async fn node(context: Context, home: Home, rpc_listener: TcpListener) -> Result<(), NodeFault> {
+async fn node(context: Context, home: Home, rpc_listener: TcpListener, on_stop: impl FnOnce()) -> Result<(), NodeFault> {
     let mut stop = Signals::new()?;
     tokio::select! {
         biased;
         name = stop.recv() => {
             info!(signal = name, "stopping");
-            watchdog();
-            let _ = context.stop(0, Some(STOP_GRACE / 2)).await;
+            on_stop();
+            let _ = context.stop(0, Some(STOP_GRACE)).await;
             Ok(())
         }
         fault = start(context.child("node"), home, rpc_listener) => fault,
@@ -105,6 +108,10 @@ async fn start(context: Context, home: Home, rpc_listener: TcpListener) -> Resul
     let (store, head, ledger) = Store::open(&ledger_path, &spec)?;
     let role = if spec.validators.position(&key.public_key()).is_some() { "validator" } else { "fullnode" };
     info!(moniker = config.moniker, role, version = env!("CARGO_PKG_VERSION"), chain = spec.chain_id, genesis = %spec.hash, height = head.height, "starting");
+    let genesis_time = Duration::from_millis(spec.block.inner().timestamp);
+    if let Ok(ahead) = (SystemTime::UNIX_EPOCH + genesis_time).duration_since(context.current()) {
+        warn!(seconds = ahead.as_secs(), "the genesis time lies ahead: there is no block before it");
+    }
     let chain = Arc::new(Chain::new(spec, head, ledger));
 
     let mut net = Channels::open(&context, &path, &config, &chain.spec, &key)?;
@@ -241,7 +248,8 @@ impl Parts<'_> {
             skip: SkipPolicy::Enabled { timeout: self.block_time * 4 + Duration::from_secs(4), budget: SkipBudget::Participants },
             fetch_timeout: NZDuration!(Duration::from_secs(1)),
             fetch_retry_delay: Duration::from_millis(100),
-            forward: ForwardPolicy::SilentVoters,
+            // A node that lacks a block fetches it by its certificate.
+            forward: ForwardPolicy::Disabled,
         };
         let engine = simplex::Engine::new(self.context.child("simplex"), config);
         engine.start(net.votes.take().expect("taken once"), net.certificates.take().expect("taken once"), net.resolver.take().expect("taken once"))
@@ -270,9 +278,9 @@ impl Archives {
     }
 }
 
-fn archive_config<C>(name: &str, key_page_cache: CacheRef, codec_config: C) -> prunable::Config<TwoCap, C> {
+fn archive_config<C>(name: &str, key_page_cache: CacheRef, codec_config: C) -> prunable::Config<FourCap, C> {
     prunable::Config {
-        translator: TwoCap,
+        translator: FourCap,
         metadata_partition: format!("{name}-metadata"),
         key_partition: format!("{name}-keys"),
         key_page_cache,
@@ -428,12 +436,4 @@ impl Signals {
             _ = self.interrupt.recv().fuse() => "SIGINT",
         }
     }
-}
-
-/// Ends the process when the orderly stop takes too long: everything that was finalized is on disk at any time.
-fn watchdog() {
-    std::thread::spawn(|| {
-        std::thread::sleep(STOP_GRACE);
-        std::process::exit(0);
-    });
 }

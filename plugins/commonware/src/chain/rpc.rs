@@ -173,8 +173,11 @@ impl Node {
             Value::String(text) if text == "latest" => Identifier::Height(Height::new(self.chain.head().height)),
             other => Identifier::Digest(parse_hash(other)?),
         };
-        let block = self.marshal.get_block(identifier).await.ok_or_else(|| not_found(format!("no finalized block {wanted} here")))?;
-        Ok(render_block(&block))
+        let missing = || not_found(format!("no finalized block {wanted} here"));
+        let block = self.marshal.get_block(identifier).await.ok_or_else(missing)?;
+        // By hash, marshal also knows blocks that are not final.
+        let (_, finalized) = self.marshal.get_info(block.inner().height).await.ok_or_else(missing)?;
+        if finalized == block.digest() { Ok(render_block(&block)) } else { Err(missing()) }
     }
 
     fn account(&self, params: &[Value]) -> Result<Value, Fault> {

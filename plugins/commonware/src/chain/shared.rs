@@ -17,6 +17,8 @@ use super::{Hash, Sealed};
 
 /// A subscriber to heads may be so many blocks late before it loses the oldest.
 const HEADS_KEPT: usize = 256;
+/// Ledgers after blocks that are not final.
+const MAX_SPECULATIVE: usize = 64;
 
 /// The last finalized block whose transfers are applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -136,6 +138,10 @@ impl Chain {
         let height = block.inner().height.get();
         if height > inner.head.height {
             inner.speculative.insert((height, block.digest()), ledger);
+            if inner.speculative.len() > MAX_SPECULATIVE {
+                // The highest is furthest from being final, and can be executed again.
+                inner.speculative.pop_last();
+            }
         }
     }
 

@@ -35,7 +35,7 @@ pub struct TxIndex {
 impl Store {
     /// Opens or creates the database and gives the last applied state; `genesis` decides for a new one.
     pub fn open(path: &Path, genesis: &ChainSpec) -> Result<(Self, Head, Ledger), NodeFault> {
-        let corrupt = |error: rusqlite::Error| NodeFault::Corrupt { path: path.to_owned(), message: error.to_string() };
+        let corrupt = |error| fault(path, &error);
         let mut store = Self { db: connect(path).map_err(corrupt)?, path: path.to_owned() };
         let version: i64 = store.db.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(corrupt)?;
         match version {
@@ -92,7 +92,7 @@ impl Store {
 
     /// Records a finalized block whose transfers led to `ledger`.
     pub fn apply(&mut self, block: &Sealed, ledger: &Ledger) -> Result<(), NodeFault> {
-        self.write(block, ledger).map_err(|error| NodeFault::Corrupt { path: self.path.clone(), message: error.to_string() })
+        self.write(block, ledger).map_err(|error| fault(&self.path, &error))
     }
 
     fn write(&mut self, block: &Sealed, ledger: &Ledger) -> rusqlite::Result<()> {
@@ -128,6 +128,16 @@ impl TxIndex {
             .prepare_cached("SELECT height, position FROM txs WHERE hash = ?1")?
             .query_row([hash.as_ref()], |row| Ok((Height::new(unsigned(row.get(0)?)), unsigned(row.get(1)?) as usize)))
             .optional()
+    }
+}
+
+/// A disk that does not write is no corrupt state.
+fn fault(path: &Path, error: &rusqlite::Error) -> NodeFault {
+    use rusqlite::ErrorCode::{CannotOpen, DiskFull, ReadOnly, SystemIoFailure};
+    let (path, message) = (path.to_owned(), error.to_string());
+    match error.sqlite_error_code() {
+        Some(CannotOpen | DiskFull | ReadOnly | SystemIoFailure) => NodeFault::Disk { path, message },
+        _ => NodeFault::Corrupt { path, message },
     }
 }
 

@@ -23,9 +23,12 @@ fn class(request: &pb::ClassifyExitRequest) -> (&'static str, &'static str) {
         (Some(11), _) => ("genesis-mismatch", "reset the devnet: its data were made with another genesis"),
         (Some(12), _) => ("key-refused", "reset the devnet: the node's key is not the one in the genesis"),
         (Some(13), _) => ("port-busy", "end the program that holds the port"),
-        (Some(14), _) => ("unknown", "the node's stored state is corrupt: remove its data folder, and it fetches the blocks again"),
+        (Some(14), _) => {
+            ("unknown", "if the message names ledger.sqlite, remove data/ledger.sqlite*: it is made again from the blocks; else reset the devnet")
+        }
         (Some(15), _) => ("db-locked", "end the other devchain that runs on this home"),
         (Some(16), _) => ("app-hash", "this binary executes blocks differently from the network's: use the same binary on all nodes"),
+        (Some(18), _) => ("unknown", "make room on the disk of the node's home"),
         (Some(101), _) | (_, Some(SIGABRT)) => ("panic", "a bug or failing storage: the log says where"),
         (_, Some(SIGKILL | SIGTERM | SIGINT)) => ("killed-by-user", ""),
         _ => ("unknown", ""),

@@ -1,12 +1,17 @@
 //! Real devchain processes: they agree, they mend, they refuse what is wrong.
 
+#![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
+
 mod net;
 
 use std::time::{Duration, Instant};
 
 use commonware_codec::Encode as _;
 use dvb_plugin_commonware::chain::client::{Client, ClientError};
+use dvb_plugin_commonware::chain::config::SIGN_STATE;
 use dvb_plugin_commonware::chain::tx::{Address, Transfer, namespace};
+use dvb_plugin_commonware::plugin::Commonware;
+use dvb_plugin_sdk::{Plugin as _, PluginFault, pb};
 use futures::StreamExt as _;
 use net::{DEVCHAIN, Net, command};
 use serde_json::json;
@@ -57,18 +62,7 @@ async fn five_processes_agree_and_survive_every_kill() {
         net.until(node, "height 1", |status| status.height >= 1).await;
     }
     println!("start to height 1 on four validators: {:?}", begun.elapsed());
-    for node in 0..4 {
-        println!(
-            "{}",
-            std::fs::read_to_string(net.home(node).join("log"))
-                .unwrap()
-                .lines()
-                .take(5)
-                .map(|l| l.chars().take(140).collect::<String>())
-                .collect::<Vec<_>>()
-                .join("\n")
-        );
-    }
+    assert!(net.home(0).join(SIGN_STATE).exists(), "a validator's votes are not where the plugin says");
 
     // Value moves through a validator and is seen on each.
     let hash = transfer(&net, 2, 70).await;
@@ -178,6 +172,52 @@ async fn the_rpc_answers_and_refuses_with_codes() {
 }
 
 #[tokio::test]
+async fn the_plugin_sees_a_running_node_and_its_end() {
+    let mut net = Net::new(1, 0, 100).await;
+    net.start(0);
+    net.until(0, "height 1", |status| status.height >= 1).await;
+    let plugin = Commonware::default();
+    let node = || pb::NodeRef { node: Some(net.nodes[0].clone()), ..pb::NodeRef::default() };
+    let status = plugin.get_node_status(node()).await.unwrap();
+    assert!(status.ready && !status.catching_up && status.height >= 1, "{status:?}");
+    let height = plugin.get_block_height(node()).await.unwrap();
+    let mut heights = plugin.stream_block_heights(node()).await.unwrap();
+    let first = heights.next().await.unwrap().unwrap();
+    assert!(first.height >= height.height && first.hash.len() == 64 && first.app_hash.len() == 64 && first.time.ends_with('Z'), "{first:?}");
+    assert_eq!(heights.next().await.unwrap().unwrap().height, first.height + 1);
+    net.kill(&[0]);
+    let end = loop {
+        match heights.next().await.expect("the stream ends with an error") {
+            Ok(_) => {}
+            Err(fault) => break fault,
+        }
+    };
+    assert!(matches!(end, PluginFault::Unavailable(_)), "{end:?}");
+}
+
+#[tokio::test]
+async fn many_transfers_of_one_account_go_through_a_loaded_network() {
+    let mut net = Net::new(4, 0, 100).await;
+    net.start_all();
+    net.all_reach(1).await;
+    let (from, to) = (net.account(0), Address::of(&net.account(1)));
+    let begun = Instant::now();
+    let mut last = String::new();
+    // As many as an account may have pending, handed in at all four nodes in turn and thus out of order.
+    for nonce in 0..64 {
+        let client = net.client(nonce as usize % 4);
+        last = client.submit(&signed(&client, &from, to, 1, nonce).await).await.unwrap();
+    }
+    let height = finalized(&net, 0, &last).await;
+    println!("64 transfers final at height {height} after {:?}", begun.elapsed());
+    for node in 0..4 {
+        finalized(&net, node, &last).await;
+        assert_eq!(balance(&net, node, 1).await, 1_000_000_064);
+    }
+    net.agreed(&[0, 1, 2, 3], height).await;
+}
+
+#[tokio::test]
 async fn the_helper_commands_list_accounts_and_send_transfers() {
     let mut net = Net::new(1, 0, 100).await;
     net.start(0);
@@ -256,10 +296,10 @@ async fn a_node_costs_little_while_it_makes_blocks() {
     let begun = Instant::now();
     net.all_reach(6).await;
     let seconds = begun.elapsed().as_secs_f64();
-    for node in 0..4 {
+    for (node, before) in before.into_iter().enumerate() {
         let status = std::fs::read_to_string(format!("/proc/{}/status", net.pid(node))).unwrap();
         let rss = status.lines().find(|line| line.starts_with("VmRSS")).unwrap().split_whitespace().nth(1).unwrap().parse::<u64>().unwrap();
-        let cpu = (ticks(net.pid(node)) - before[node]) as f64 / seconds;
+        let cpu = (ticks(net.pid(node)) - before) as f64 / seconds;
         println!("{}: {cpu:.1} % of a core, {} MiB", net.nodes[node].name, rss / 1024);
         assert!(rss < 400 * 1024, "{rss} kB resident");
     }

@@ -30,6 +30,8 @@ pub(crate) struct Net {
     pub(crate) nodes: Vec<pb::PlacedNode>,
     processes: Vec<Option<Process>>,
     folder: tempfile::TempDir,
+    /// Keeps other tests, of this process and of others, out of the subnet.
+    _claim: TcpListener,
 }
 
 impl Net {
@@ -48,7 +50,7 @@ impl Net {
         };
         let plugin = Commonware { devchain: Some(DEVCHAIN.into()) };
         let planned = plugin.plan_nodes(pb::PlanNodesRequest { devnet: Some(devnet.clone()) }).await.unwrap().nodes;
-        let subnet = free_subnet(planned.len());
+        let (subnet, claim) = free_subnet(planned.len());
         let place = |(number, node): (usize, pb::PlannedNode)| pb::PlacedNode {
             home_dir: folder.path().join("nodes").join(&node.name).to_string_lossy().into_owned(),
             address: format!("{subnet}.{}", number + 2),
@@ -66,7 +68,7 @@ impl Net {
         };
         plugin.generate_genesis(request).await.unwrap();
         let processes = nodes.iter().map(|_| None).collect();
-        Self { nodes, processes, folder }
+        Self { nodes, processes, folder, _claim: claim }
     }
 
     pub(crate) fn home(&self, node: usize) -> PathBuf {
@@ -179,14 +181,15 @@ pub(crate) fn command(home: &Path) -> Command {
 }
 
 /// `127.x.y` in which nobody holds the nodes' ports. All of 127.0.0.0/8 is this machine on Linux.
-fn free_subnet(nodes: usize) -> String {
-    let seed = std::process::id().wrapping_mul(2_654_435_761) ^ nodes as u32;
+fn free_subnet(nodes: usize) -> (String, TcpListener) {
+    let seed = std::process::id().wrapping_mul(2_654_435_761);
     for attempt in 0..200 {
         let number = seed.wrapping_add(attempt * 7919);
         let subnet = format!("127.{}.{}", 128 + number % 100, (number >> 8) % 250);
         let port_is_free = |host: usize, port: u32| TcpListener::bind((format!("{subnet}.{host}"), port as u16)).is_ok();
+        let Ok(claim) = TcpListener::bind((format!("{subnet}.254"), P2P_PORT as u16)) else { continue };
         if (2..nodes + 2).all(|host| port_is_free(host, P2P_PORT) && port_is_free(host, RPC_PORT)) {
-            return subnet;
+            return (subnet, claim);
         }
     }
     panic!("no free loopback subnet");
