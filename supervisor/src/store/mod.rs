@@ -1,7 +1,9 @@
 //! The store: objects, events and the change feed, behind one trait with two implementations that pass one contract suite.
 //!
-//! Guarantees: a commit is atomic and durable when it returns; every write takes the next revision and appears in the change
-//! feed in the same transaction; deleting a devnet deletes its nodes, launches, leases and plan (and each shows in the feed).
+//! Guarantees: a commit is atomic and durable when it returns (launches, the status of nodes and events survive a SIGKILL but not
+//! for sure a power cut, which ends their processes anyway); every write takes the next revision and appears in the change feed in
+//! the same transaction; deleting a devnet deletes its nodes, launches, leases and plan, and deleting a node its launches (each
+//! shows in the feed, children first). Events and empty commits take no revision.
 
 #[cfg(test)]
 mod contract;

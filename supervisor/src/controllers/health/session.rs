@@ -12,7 +12,7 @@ use crate::{
     store::StoreError,
 };
 use futures::StreamExt;
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{path::PathBuf, pin::pin, sync::Arc, time::Duration};
 use tokio::{net::TcpStream, time::Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -269,9 +269,8 @@ impl Session {
 
     /// By inotify: the log is read as the process writes it.
     async fn until_logged(&self, text: &str) -> String {
-        // The probe is dropped with the launch, so nothing needs to end the reading.
-        let mut lines = std::pin::pin!(logs::follow(self.log.clone(), 0, CancellationToken::new()));
-        while let Some(item) = lines.next().await {
+        let mut items = pin!(logs::follow(self.log.clone(), 0, CancellationToken::new()));
+        while let Some(item) = items.next().await {
             if let Ok(logs::Item::Line { bytes, .. }) = item
                 && String::from_utf8_lossy(&bytes).contains(text)
             {

@@ -1,10 +1,13 @@
 //! What only the SQLite store promises: files, failures of the disk, groups, old and strange databases.
 
-use super::{Job, SqliteStore};
+use super::{
+    Blame, Job, SqliteStore, open as file, prepare,
+    writer::{Durability, Writer},
+};
 use crate::{
     model::{Key, Kind, Timestamp},
     store::{
-        EventFilter, Limits, Selector, Store, StoreError, Write,
+        EventFilter, Expect, Limits, Selector, Store, StoreError, Write,
         fixtures::{devnet, event, launch, lease, plan, validator},
     },
     sys::ManualClock,
@@ -253,32 +256,54 @@ async fn the_database_itself_keeps_children_with_their_parents() {
     }
 }
 
+#[tokio::test]
+async fn only_groups_about_processes_alone_go_without_an_fsync() {
+    let (_folder, path) = place();
+    open(&path).unwrap().commit(household()).await.unwrap();
+    let blame = Blame::new(&path);
+    let writer = Writer::new(file::writer(&path, &blame).unwrap(), blame, Arc::new(ManualClock::default()), Limits::default()).unwrap();
+    let job = |writes: Vec<Write>| Job::Commit {
+        writes: writes.into_iter().map(|write| prepare(write).unwrap()).collect(),
+        answer: tokio::sync::oneshot::channel().0,
+    };
+    let needed = |group: Vec<Vec<Write>>| writer.needed(&group.into_iter().map(job).collect::<Vec<_>>()).unwrap();
+    let told = || Write::Event(Box::new(event("e9", "Node", "default", "net/validator-0")));
+    let run = || Write::create(launch("default", "net/validator-0", "l2"));
+    let mut node = validator("default", "net", 0);
+    node.status.pid = Some(7);
+    let seen = Write::update(node.clone());
+    node.spec.restart_request = 1;
+    let asked = Write::update(node.clone());
+    node.spec.restart_request = 0;
+    node.metadata.deleted_at = Some(Timestamp::from_millis(1));
+    let doomed = Write::update(node);
+
+    assert_eq!(needed(vec![vec![told(), run(), seen.clone()], vec![run()]]), Durability::Kill);
+    for heavy in
+        [asked, doomed, Write::create(validator("default", "net", 1)), Write::create(devnet("default", "net")), Write::create(lease("", "", ""))]
+    {
+        assert_eq!(needed(vec![vec![run()], vec![seen.clone(), heavy]]), Durability::PowerCut);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn commits_that_queue_up_share_their_fsync_and_all_arrive() {
-    const EACH: u64 = 100;
     let (_folder, path) = place();
     let store = Arc::new(open(&path).unwrap());
-    store.commit(vec![Write::create(devnet("default", "net"))]).await.unwrap();
-    let mut done = 1;
+    let writes = (0..8).map(|index| Write::create(validator("default", "net", index)));
+    let mut revision = store.commit([Write::create(devnet("default", "net"))].into_iter().chain(writes).collect()).await.unwrap();
     for writers in [1, 8] {
-        let begin = Instant::now();
-        let tasks = (0..writers).map(|writer| {
-            let store = store.clone();
-            tokio::spawn(async move {
-                for i in 0..EACH {
-                    let id = format!("{writers}-{writer}-{i}");
-                    let node = Write::Put { object: validator("default", "net", writer).into(), expect: crate::store::Expect::Any };
-                    store.commit(vec![node, Write::Event(Box::new(event(&id, "Node", "default", "net/x")))]).await.unwrap();
-                }
-            })
-        });
-        for task in futures::future::join_all(tasks).await {
-            task.unwrap();
+        for what in ["status", "spec"] {
+            let begin = Instant::now();
+            let tasks = (0..writers).map(|writer| tokio::spawn(write_often(store.clone(), writers, writer, what == "spec")));
+            for task in futures::future::join_all(tasks).await {
+                task.unwrap();
+            }
+            let commits = EACH * u64::from(writers);
+            revision += commits;
+            assert_eq!(store.list(&Selector::default()).await.unwrap().1, revision);
+            println!("{writers} writers: {:.0} commits/s (a node's {what} and an event each)", commits as f64 / begin.elapsed().as_secs_f64());
         }
-        let commits = EACH * u64::from(writers);
-        done += commits;
-        assert_eq!(store.list(&Selector::default()).await.unwrap().1, done);
-        println!("{writers} writers: {:.0} commits/s (node and event each)", commits as f64 / begin.elapsed().as_secs_f64());
     }
     let begin = Instant::now();
     for _ in 0..200 {
@@ -287,4 +312,20 @@ async fn commits_that_queue_up_share_their_fsync_and_all_arrive() {
     let each = begin.elapsed() / 200;
     println!("get: {each:?}");
     assert!(each < Duration::from_millis(5), "a get takes {each:?}");
+}
+
+const EACH: u64 = 100;
+
+/// Commits of one node and one event each.
+async fn write_often(store: Arc<SqliteStore>, writers: u32, writer: u32, spec: bool) {
+    for i in 0..EACH {
+        let id = format!("{writers}-{writer}-{i}-{spec}");
+        let mut node = validator("default", "net", writer);
+        node.status.restart_count = u32::try_from(i).unwrap();
+        if spec {
+            node.spec.restart_request = i + 1;
+        }
+        let node = Write::Put { object: node.into(), expect: Expect::Any };
+        store.commit(vec![node, Write::Event(Box::new(event(&id, "Node", "default", "net/x")))]).await.unwrap();
+    }
 }

@@ -1,10 +1,11 @@
 //! The one writer: a thread that owns the connection and groups the commits that queue up.
 //!
 //! ```text
-//!  recv one ─► and all that wait ─► BEGIN ─► each in a savepoint ─► COMMIT (one fsync) ─► feed ─► answers ─► checkpoint
+//!  recv one ─► and all that wait ─► BEGIN ─► each in a savepoint ─► COMMIT (at most one fsync) ─► feed ─► answers ─► checkpoint
 //!                                              └ refused: rolled back alone
 //! ```
-//! Guarantees: an answer comes after the fsync; the feed has a change before its answer is out, and has changes in the order of
+//! Guarantees: a commit survives SIGKILL when it is answered, and a power cut too unless the whole group is about processes only
+//! (launches, the status of nodes, events): a new boot voids those anyway, so they are not worth an fsync. The feed has a change before its answer is out, and has changes in the order of
 //! their revisions; when the group cannot be committed, every commit of it fails and none of it is seen.
 
 use super::{
@@ -70,6 +71,8 @@ pub(super) struct Writer {
     change_floor: u64,
     event_floor: u64,
     rows_since_checkpoint: usize,
+    /// As `PRAGMA synchronous` is set now.
+    durability: Durability,
     /// What the group has written so far.
     new_changes: Vec<Change>,
     new_events: Vec<Event>,
@@ -80,6 +83,15 @@ pub(super) struct Writer {
 struct Mark {
     revision: Revision,
     seq: u64,
+}
+
+/// What a commit survives once it is answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Durability {
+    /// The end of this process. SQLite: synchronous=NORMAL.
+    Kill,
+    /// Also the end of the machine. SQLite: synchronous=FULL.
+    PowerCut,
 }
 
 /// Why one commit of a group fails.
@@ -99,7 +111,7 @@ impl Writer {
         let event_floor = reader::floor(&connection, Log::Events).map_err(turn)?;
         let (changes, events) = (Feed::new(mark.revision), Feed::new(mark.seq));
         let (new_changes, new_events) = (Vec::new(), Vec::new());
-        let rows_since_checkpoint = 0;
+        let (rows_since_checkpoint, durability) = (0, Durability::PowerCut);
         Ok(Self {
             connection,
             blame,
@@ -111,6 +123,7 @@ impl Writer {
             change_floor,
             event_floor,
             rows_since_checkpoint,
+            durability,
             new_changes,
             new_events,
         })
@@ -170,7 +183,7 @@ impl Writer {
     /// One transaction. Its error means that nothing of the group was written; the answers then still hold who was refused anyway.
     /// Ok: the new floors.
     fn write_group(&mut self, group: Vec<Job>, answers: &mut Vec<(Answer, Result<Revision, StoreError>)>) -> rusqlite::Result<(u64, u64)> {
-        let mut failure = self.execute("BEGIN IMMEDIATE").err();
+        let mut failure = self.begin(&group).err();
         let mut sweep = SWEEP;
         for job in group {
             if matches!(job, Job::Compact { .. }) {
@@ -200,6 +213,39 @@ impl Writer {
             let _ = self.execute("ROLLBACK");
         }
         outcome
+    }
+
+    fn begin(&mut self, group: &[Job]) -> rusqlite::Result<()> {
+        let needed = self.needed(group)?;
+        if needed != self.durability {
+            let level = if needed == Durability::Kill { "normal" } else { "full" };
+            self.connection.pragma_update(None, "synchronous", level)?;
+            self.durability = needed;
+        }
+        self.execute("BEGIN IMMEDIATE")
+    }
+
+    /// One commit that must survive a power cut makes the group survive it, and all that was committed before.
+    pub(super) fn needed(&self, group: &[Job]) -> rusqlite::Result<Durability> {
+        for job in group {
+            let Job::Commit { writes, .. } = job else { return Ok(Durability::PowerCut) };
+            for write in writes {
+                let is_light = match write {
+                    Prepared::Event(_) => true,
+                    Prepared::Put { object: Object::Launch(_), .. } => true,
+                    Prepared::Put { object: Object::Node(node), body, .. } if node.metadata.deleted_at.is_none() => {
+                        let mut same = self.connection.prepare_cached("SELECT 1 FROM nodes WHERE namespace = ?1 AND name = ?2 AND spec = ?3")?;
+                        same.exists(params![node.metadata.namespace, node.metadata.name, body.spec])?
+                    }
+                    Prepared::Put { .. } => false,
+                    Prepared::Delete { key, .. } => key.kind == Kind::Launch,
+                };
+                if !is_light {
+                    return Ok(Durability::PowerCut);
+                }
+            }
+        }
+        Ok(Durability::Kill)
     }
 
     fn write_one(&mut self, job: Job) -> (Answer, Result<Revision, Refusal>) {
