@@ -153,9 +153,7 @@ async fn transfer(args: &TransferArgs) -> anyhow::Result<()> {
         match client.call("tx", serde_json::json!([hash])).await {
             Ok(found) if found["status"] == "finalized" => return Ok(()),
             Ok(_) => {}
-            Err(ClientError::Rpc { code: rpc::NOT_FOUND, .. }) => {
-                bail!("the transfer was dropped: another one with nonce {nonce} came first, or it waited too long")
-            }
+            Err(ClientError::Rpc { code: rpc::NOT_FOUND, .. }) => bail!("the transfer was dropped: another one with nonce {nonce} came first, or it waited too long"),
             Err(error) => return Err(error.into()),
         }
         futures::StreamExt::next(&mut heights).await.context("the node went away")??;

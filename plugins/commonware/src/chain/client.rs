@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::StreamExt as _;
 use futures::stream::{BoxStream, try_unfold};
+use futures::StreamExt as _;
 use http_body_util::{BodyExt as _, Full};
 use hyper::Request;
 use hyper::body::Incoming;
@@ -108,19 +108,14 @@ impl Client {
         };
         let mut answer = tokio::time::timeout(CALL_TIMEOUT, exchange).await.map_err(|_| self.unreachable("no answer within 5 s"))??;
         if let Some(error) = answer.get("error") {
-            return Err(ClientError::Rpc {
-                code: error["code"].as_i64().unwrap_or_default(),
-                message: error["message"].as_str().unwrap_or_default().into(),
-            });
+            return Err(ClientError::Rpc { code: error["code"].as_i64().unwrap_or_default(), message: error["message"].as_str().unwrap_or_default().into() });
         }
         Ok(answer["result"].take())
     }
 
     /// The head, then each block as it is finalized; ends with an error when the node goes away.
     pub async fn heights(&self) -> Result<BoxStream<'static, Result<HeadLine, ClientError>>, ClientError> {
-        let body = tokio::time::timeout(CALL_TIMEOUT, self.send("GET", "/heights", String::new()))
-            .await
-            .map_err(|_| self.unreachable("no answer within 5 s"))??;
+        let body = tokio::time::timeout(CALL_TIMEOUT, self.send("GET", "/heights", String::new())).await.map_err(|_| self.unreachable("no answer within 5 s"))??;
         let lines = try_unfold((self.clone(), body, Vec::new()), |(client, mut body, mut buffer)| async move {
             loop {
                 if let Some(end) = buffer.iter().position(|byte| *byte == b'\n') {

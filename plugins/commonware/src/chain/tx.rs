@@ -202,15 +202,11 @@ pub(crate) mod tests {
     fn verifying_takes() {
         let tx = transfer(1, 2, 3, 0);
         let t = std::time::Instant::now();
-        for _ in 0..100 {
-            assert!(tx.verify(NAMESPACE));
-        }
+        for _ in 0..100 { assert!(tx.verify(NAMESPACE)); }
         println!("VERIFY {:?}", t.elapsed() / 100);
         let ledger = crate::chain::ledger::tests::rich(0..1000, 5);
         let t = std::time::Instant::now();
-        for _ in 0..100 {
-            ledger.root();
-        }
+        for _ in 0..100 { ledger.root(); }
         println!("ROOT1000 {:?}", t.elapsed() / 100);
     }
 

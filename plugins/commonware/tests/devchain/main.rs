@@ -57,18 +57,7 @@ async fn five_processes_agree_and_survive_every_kill() {
         net.until(node, "height 1", |status| status.height >= 1).await;
     }
     println!("start to height 1 on four validators: {:?}", begun.elapsed());
-    for node in 0..4 {
-        println!(
-            "{}",
-            std::fs::read_to_string(net.home(node).join("log"))
-                .unwrap()
-                .lines()
-                .take(5)
-                .map(|l| l.chars().take(140).collect::<String>())
-                .collect::<Vec<_>>()
-                .join("\n")
-        );
-    }
+    for node in 0..4 { println!("{}", std::fs::read_to_string(net.home(node).join("log")).unwrap().lines().take(5).map(|l| l.chars().take(140).collect::<String>()).collect::<Vec<_>>().join("\n")); }
 
     // Value moves through a validator and is seen on each.
     let hash = transfer(&net, 2, 70).await;
