@@ -7,6 +7,7 @@
 //!                            socket file removed ◄─ store closed ◄─ controllers stop   (nodes keep running)
 //! ```
 
+mod ending;
 mod furnish;
 
 pub use furnish::furnish;
@@ -28,7 +29,7 @@ use futures::future::BoxFuture;
 use std::{sync::Arc, time::Duration};
 use tokio::net::UnixListener;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 /// How long the controllers may take to put down what they hold. What they do not finish, the next start finds in the store.
 const CONTROLLERS_GRACE: Duration = Duration::from_secs(10);
@@ -119,22 +120,31 @@ where
     };
     info!(home = %base.home.root().display(), pid = std::process::id(), "serving");
     tell_service_manager(sd_notify::NotifyState::Ready);
-    // A controller task that ends by itself is a defect; the daemon ends then, instead of serving what nobody carries out.
+    let mut serving = std::pin::pin!(server::serve(context, listener));
     let served = tokio::select! {
-        served = server::serve(context, listener) => served,
-        ended = &mut controllers, if !shutdown.is_cancelled() => {
-            warn!(?ended, "the controllers ended by themselves");
-            shutdown.cancel();
-            return Err(DaemonError::ControllersEnded);
+        served = &mut serving => served,
+        // Shutdown with nodes ends the controllers before the server. Otherwise their end is a defect, and then the daemon ends too,
+        // instead of taking orders that nobody carries out.
+        ended = &mut controllers => {
+            let defect = !base.stop.is_cancelled();
+            if defect {
+                error!(?ended, "the controllers ended by themselves");
+                shutdown.cancel();
+            }
+            let served = serving.await;
+            if defect {
+                return Err(DaemonError::ControllersEnded);
+            }
+            served
         }
     };
     tell_service_manager(sd_notify::NotifyState::Stopping);
     base.stop.cancel();
-    if tokio::time::timeout(CONTROLLERS_GRACE, &mut controllers).await.is_err() {
+    if !controllers.is_finished() && tokio::time::timeout(CONTROLLERS_GRACE, &mut controllers).await.is_err() {
         warn!("the controllers did not stop within {CONTROLLERS_GRACE:?}; the next start goes on from the store");
         controllers.abort();
     }
-    info!("ended; nodes keep running");
+    info!("ended");
     Ok(served?)
 }
 

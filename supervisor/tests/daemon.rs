@@ -1,6 +1,8 @@
 //! The real devnetd in temporary homes: how it starts, whom it refuses, how it ends.
 
-use dvb_proto::devnet::v1::{self, daemon_service_client::DaemonServiceClient, devnet_service_client::DevnetServiceClient};
+use dvb_proto::devnet::v1::{
+    self, daemon_service_client::DaemonServiceClient, devnet_service_client::DevnetServiceClient, node_service_client::NodeServiceClient,
+};
 use hyper_util::rt::TokioIo;
 use nix::{
     sys::signal::{Signal, kill},
@@ -150,6 +152,70 @@ async fn what_was_acknowledged_outlives_a_kill_and_the_stale_socket_is_replaced(
     assert_eq!(found.spec, created.spec);
     let again = DaemonServiceClient::new(daemon.channel().await).status(v1::Empty {}).await.unwrap().into_inner();
     assert_eq!(again.instance_id, id);
+}
+
+/// An exec devnet with one sleeping service; its pid once it runs.
+async fn running_service(daemon: &Daemon) -> u32 {
+    let mut devnet = exec_devnet("mynet");
+    let spec = devnet.spec.as_mut().unwrap();
+    spec.desired = None;
+    spec.services[0].command = vec!["/bin/sleep".into(), "300".into()];
+    let request = v1::ApplyRequest { devnet: Some(devnet), dry_run: false };
+    DevnetServiceClient::new(daemon.channel().await).apply(request).await.unwrap();
+    let mut nodes = NodeServiceClient::new(daemon.channel().await).watch(v1::WatchRequest::default()).await.unwrap().into_inner();
+    let running = async {
+        loop {
+            let event = nodes.message().await.unwrap().expect("the watch goes on");
+            let status = event.object.and_then(|node| node.status).unwrap_or_default();
+            if let (Some(pid), "Running") = (status.pid, status.phase.as_str()) {
+                return pid;
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), running).await.expect("it runs within twenty seconds")
+}
+
+/// Kills what a failed test would leave.
+struct Reap(u32);
+
+impl Drop for Reap {
+    fn drop(&mut self) {
+        let command = fs::read(format!("/proc/{}/cmdline", self.0)).unwrap_or_default();
+        if command == b"/bin/sleep\x00300\x00" {
+            let _ = kill(Pid::from_raw(i32::try_from(self.0).unwrap()), Signal::SIGKILL);
+        }
+    }
+}
+
+fn alive(pid: u32) -> bool {
+    // A zombie whose parent has gone is nobody's any more; it has no command line.
+    fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|command| !command.is_empty())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_outlives_a_daemon_that_ends_and_goes_with_one_that_is_told_so() {
+    if !Path::new(env!("CARGO_BIN_EXE_devnetd")).with_file_name("dvb-plugin-exec").exists() {
+        println!("SKIP: dvb-plugin-exec is not built; cargo build -p dvb-plugin-exec");
+        return;
+    }
+    let (_dir, home) = home();
+    let daemon = Daemon::start(&home);
+    let pid = running_service(&daemon).await;
+    let _reap = Reap(pid);
+    daemon.signal(Signal::SIGTERM);
+    assert_eq!(daemon.ends(), Some(0));
+    assert!(alive(pid), "the node keeps running without a daemon");
+
+    let daemon = Daemon::start(&home);
+    assert_eq!(running_service(&daemon).await, pid, "the next daemon takes it up again");
+    let mut steps = DaemonServiceClient::new(daemon.channel().await).shutdown(v1::ShutdownRequest { with_nodes: true }).await.unwrap().into_inner();
+    let mut told = Vec::new();
+    while let Some(step) = steps.message().await.unwrap() {
+        told.push(step.message);
+    }
+    assert_eq!(told, ["mynet/web stopped", "devnetd ends"]);
+    assert_eq!(daemon.ends(), Some(0));
+    assert!(!alive(pid), "the node is gone");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -53,7 +53,8 @@ pub trait BinaryCache: Send + Sync + 'static {
 
 /// What Shutdown may ask of the rest of the daemon. Called once, by the RPC.
 pub trait Control: Send + Sync + 'static {
-    /// Ends all nodes (their desired state stays as it is: the next daemon starts them again) and tells how it goes.
+    /// Ends the controllers, then all nodes, and tells how it goes. Desired states stay as they are: the next daemon starts the nodes
+    /// again. One node that does not stop is told as a step; a fault means that it could not even begin, and is the last item.
     fn stop_nodes(&self) -> BoxStream<'static, Result<String, Fault>>;
 }
 
@@ -219,13 +220,12 @@ impl Daemon {
 }
 
 /// ```text
-/// Nodes ─ done ─► Fire ─► end      Nodes ─ a fault ─► Over: the daemon stays, and so does the supervision of what did not stop
+/// Nodes ─ done, or a fault: the controllers have ended by then, so the daemon ends all the same ─► Fire ─► end
 /// ```
 enum Ending {
     Nodes(BoxStream<'static, Result<String, Fault>>),
-    /// `done` is out; asked once more, the client has taken it and the shutdown may begin.
+    /// The last word is out; asked once more, the client has taken it and the shutdown may begin.
     Fire,
-    Over,
 }
 
 impl Ending {
@@ -233,14 +233,13 @@ impl Ending {
         match self {
             Self::Nodes(mut nodes) => match nodes.next().await {
                 Some(Ok(message)) => Some((Ok(v1::ShutdownProgress { message, done: false }), Self::Nodes(nodes))),
-                Some(Err(fault)) => Some((Err(fault), Self::Over)),
+                Some(Err(fault)) => Some((Err(fault), Self::Fire)),
                 None => Some((Ok(v1::ShutdownProgress { message: "devnetd ends".into(), done: true }), Self::Fire)),
             },
             Self::Fire => {
                 shutdown.cancel();
                 None
             }
-            Self::Over => None,
         }
     }
 }

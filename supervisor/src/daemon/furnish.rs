@@ -1,55 +1,110 @@
 //! The rooms above the store, each with its concrete type.
 
-use super::{Base, Furniture};
+use super::{Base, Furniture, ending::NativeEnding};
 use crate::{
-    api::daemon::{Control, HomeBinaries},
+    api::daemon::HomeBinaries,
     binaries::Binaries,
+    controllers::{self, ControllerKind, Manager, devnet::DevnetController, health::HealthController, node::NodeController},
     model::{Fault, FaultCode},
-    plugin::{ChainPlugin, PluginError, PluginState, Plugins},
+    plugin::{HostSettings, PluginHost},
     ports::Ports,
+    runtime::{NativeRuntime, Runtime},
 };
-use async_trait::async_trait;
 use dvb_proto::endpoint;
-use futures::{StreamExt, stream::BoxStream};
-use std::sync::Arc;
+use futures::future::BoxFuture;
+use std::{collections::BTreeMap, path::Path, sync::Arc};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, warn};
+
+/// A plugin's executable is named so, with its family behind it.
+const PLUGIN_PREFIX: &str = "dvb-plugin-";
+/// What plugins get of the daemon's environment.
+const PLUGIN_ENV: [&str; 5] = ["PATH", "HOME", "LANG", "TZ", "TMPDIR"];
 
 /// Makes them all. A room that cannot be made is a fault that ends the daemon's start.
 pub async fn furnish(base: &Base) -> Result<Furniture, Fault> {
+    let runtime: Arc<dyn Runtime> = Arc::new(NativeRuntime::new(&base.home, base.clock.clone()).map_err(|error| error.fault())?);
+    let plugins = Arc::new(PluginHost::new(plugin_settings(base), base.clock.clone()));
     let ports = Arc::new(Ports::new(base.store.clone(), base.clock.clone(), endpoint::home_hash(base.home.root())));
-    let stop = base.stop.clone();
+    for conflict in ports.reclaim().await.map_err(|error| error.fault())? {
+        warn!(%conflict, "an address of this home is claimed by another");
+    }
+    let binaries = Binaries::new(&base.home, base.clock.clone());
+    let capabilities = runtime.capabilities();
+    let (manager, wake) = Manager::new();
+    let context = controllers::Context {
+        store: base.store.clone(),
+        runtime: runtime.clone(),
+        plugins: plugins.clone(),
+        ports: ports.clone(),
+        binaries: Arc::new(binaries.clone()),
+        observations: base.observations.clone(),
+        clock: base.clock.clone(),
+        home: base.home.clone(),
+        wake,
+    };
+    let idle = CancellationToken::new();
     Ok(Furniture {
-        plugins: Arc::new(Absent),
+        plugins: plugins.clone(),
         ports,
-        binaries: Arc::new(HomeBinaries { binaries: Binaries::new(&base.home, base.clock.clone()), store: base.store.clone() }),
-        control: Arc::new(Absent),
-        cgroup_driver: "none".into(),
-        cgroup_message: "this build has no runtime".into(),
-        controllers: Box::pin(async move { stop.cancelled().await }),
+        binaries: Arc::new(HomeBinaries { binaries, store: base.store.clone() }),
+        control: Arc::new(NativeEnding { store: base.store.clone(), runtime, stop: base.stop.clone(), idle: idle.clone() }),
+        cgroup_driver: capabilities.cgroup_driver,
+        cgroup_message: capabilities.cgroup_message,
+        controllers: run_controllers(manager, context, base.stop.clone(), plugins, idle),
     })
 }
 
-/// Rooms that this build does not have: each says so.
-struct Absent;
-
-fn absent(what: &str) -> Fault {
-    Fault::new(FaultCode::Unimplemented, format!("this build of devnetd has no {what}"))
+/// Until `stop`; then the plugins are ended too, and `idle` says that nobody starts a process any more.
+fn run_controllers(
+    mut manager: Manager,
+    context: controllers::Context,
+    stop: CancellationToken,
+    plugins: Arc<PluginHost>,
+    idle: CancellationToken,
+) -> BoxFuture<'static, ()> {
+    manager.register(ControllerKind::Devnet, Arc::new(DevnetController));
+    manager.register(ControllerKind::Node, Arc::new(NodeController::default()));
+    manager.register(ControllerKind::Health, Arc::new(HealthController::default()));
+    Box::pin(async move {
+        if let Err(error) = manager.run(context, stop).await {
+            error!(%error, "the controllers cannot go on");
+        }
+        idle.cancel();
+        plugins.shutdown().await;
+    })
 }
 
-#[async_trait]
-impl Plugins for Absent {
-    async fn get(&self, name: &str) -> Result<Arc<dyn ChainPlugin>, PluginError> {
-        Err(PluginError::Missing { name: name.into(), looked_in: Vec::new(), nearest: None })
-    }
-    async fn digest(&self, name: &str) -> Result<String, PluginError> {
-        Err(PluginError::Missing { name: name.into(), looked_in: Vec::new(), nearest: None })
-    }
-    async fn list(&self) -> Vec<PluginState> {
-        Vec::new()
-    }
+/// The home's plugins, then those beside the daemon; before both what config.toml names.
+fn plugin_settings(base: &Base) -> HostSettings {
+    let beside = std::env::current_exe().ok().and_then(|exe| Some(exe.canonicalize().ok()?.parent()?.to_owned()));
+    let (named, folders): (Vec<_>, Vec<_>) = base.settings.plugins.iter().cloned().partition(|path| !path.is_dir());
+    let dirs = folders.into_iter().chain([base.home.plugins()]).chain(beside).collect();
+    let extra = named.into_iter().filter_map(|path| Some((family(&path)?, path))).collect();
+    let env: BTreeMap<String, String> = PLUGIN_ENV.iter().filter_map(|name| Some(((*name).to_owned(), std::env::var(name).ok()?))).collect();
+    HostSettings { dirs, extra, env, ..HostSettings::default() }
 }
 
-impl Control for Absent {
-    fn stop_nodes(&self) -> BoxStream<'static, Result<String, Fault>> {
-        futures::stream::iter([Err(absent("runtime, so it has no nodes to stop"))]).boxed()
+/// `/x/dvb-plugin-cosmos` -> cosmos; any other file is named as a whole.
+fn family(path: &Path) -> Option<String> {
+    let name = path.file_name()?.to_str()?;
+    Some(name.strip_prefix(PLUGIN_PREFIX).unwrap_or(name).to_owned())
+}
+
+/// For a room that cannot do what it was asked.
+pub(super) fn internal(message: String) -> Fault {
+    Fault::new(FaultCode::Internal, message).remedy("dvbctl daemon logs")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plugins_family_is_in_its_file_name() {
+        let check = |path: &str, expect: Option<&str>| assert_eq!(family(Path::new(path)).as_deref(), expect);
+        check("/x/dvb-plugin-cosmos", Some("cosmos"));
+        check("/x/mychain", Some("mychain"));
+        check("/", None);
     }
 }
