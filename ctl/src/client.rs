@@ -108,7 +108,7 @@ async fn channel(stream: UnixStream, socket: &Path) -> Result<Channel, Error> {
 }
 
 fn is_absent(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::ConnectionRefused)
 }
 
 fn cannot_reach(socket: &Path, error: &io::Error) -> Error {
