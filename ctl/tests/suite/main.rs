@@ -1,7 +1,8 @@
 //! dvbctl as users run it, against an in-process daemon that knows only the protocol.
 
+#![allow(clippy::unwrap_used, reason = "a helper that fails ends its test")]
+
 mod bad_input;
-#[allow(unreachable_pub, reason = "all of it is for the tests beside")]
 mod common;
 mod on_demand;
 mod up;

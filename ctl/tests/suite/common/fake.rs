@@ -51,6 +51,7 @@ impl World {
 }
 
 #[derive(Clone)]
+#[allow(clippy::large_enum_variant, reason = "a few of them in a test")]
 enum Told {
     Devnet(v1::DevnetEvent),
     Node(v1::NodeEvent),
