@@ -180,6 +180,11 @@ impl From<Status> for Error {
 }
 
 fn bare_status(status: &Status) -> Error {
+    // The channel's own limit comes as Cancelled.
+    if status.message() == "Timeout expired" {
+        return Error::new(Exit::TimedOut, "TimedOut", "devnetd did not answer in time")
+            .with_remedy("dvbctl daemon logs; or wait longer with --timeout");
+    }
     let exit = exit_of_grpc(status.code());
     let message = match status.code() {
         Code::Unavailable => "the connection to devnetd was lost".to_owned(),

@@ -335,3 +335,13 @@ fn a_round_trip_is_fast() {
     // The bound of 5 ms is for a release build on a quiet machine; here only a gross slip can be told.
     assert!(times[0] < Duration::from_millis(100), "{times:?}");
 }
+
+#[test]
+fn a_daemon_that_does_not_answer_is_told_apart_from_one_that_does_not_run() {
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("stuck.sock");
+    let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    let answer = crate::common::alone(dir.path(), &["--socket", "stuck.sock", "get", "--timeout", "300ms"]);
+    assert_eq!(answer.code, 5);
+    assert!(answer.err.contains("takes connections but does not answer"), "{}", answer.err);
+}
