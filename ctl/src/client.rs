@@ -78,11 +78,16 @@ impl Client {
         let asked = ctx.settings.timeout.filter(|limit| !limit.is_zero());
         let limit = asked.map_or(HANDSHAKE_LIMIT, |asked| asked.min(HANDSHAKE_LIMIT));
         let client = timeout(limit, Self::shake_hands(ctx, stream, asked.unwrap_or(ANSWER_LIMIT)));
-        let stuck = |_| {
+        let stuck = || {
             let message = format!("devnetd at {} takes connections but does not answer", socket.display());
             Error::unreachable(message).with_remedy("dvbctl daemon logs")
         };
-        client.await.map_err(stuck)?.map(Some)
+        match client.await {
+            Ok(Ok(client)) => Ok(Some(client)),
+            Ok(Err(error)) if error.exit != Exit::TimedOut => Err(error),
+            // Ours or the channel's clock, whichever was first.
+            Ok(Err(_)) | Err(_) => Err(stuck()),
+        }
     }
 
     async fn shake_hands(ctx: &Context, stream: UnixStream, answer_limit: Duration) -> Result<Self, Error> {
