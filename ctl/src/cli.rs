@@ -11,7 +11,7 @@ use std::{path::PathBuf, time::Duration};
 ///
 /// A bare NAME is a devnet, a/b is node b of devnet a. Most verbs start devnetd when none runs.
 #[derive(Debug, Parser)]
-#[command(name = "dvbctl", version, about, long_about = None, max_term_width = 100, disable_help_subcommand = true)]
+#[command(name = "dvbctl", version, max_term_width = 100, disable_help_subcommand = true)]
 pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) global: Global,

@@ -15,13 +15,19 @@ use std::{
     io,
     path::Path,
     sync::{Arc, Mutex},
+    time::Duration,
 };
-use tokio::net::UnixStream;
+use tokio::{net::UnixStream, time::timeout};
 use tonic::transport::{Channel, Endpoint, Uri};
 use tower::service_fn;
 
 /// Objects with a long event list or log tail stay far below this.
 const MAX_MESSAGE: usize = 64 << 20;
+
+/// A daemon that runs answers a handshake in milliseconds; one that is this late is stuck.
+const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
+/// For an answer, or for the head of a stream. Verbs that wait do so on streams, which may take as long as they like.
+const ANSWER_LIMIT: Duration = Duration::from_secs(60);
 
 #[derive(Clone)]
 pub(crate) struct Client {
@@ -69,7 +75,24 @@ impl Client {
             Err(error) if is_absent(&error) => return Ok(None),
             Err(error) => return Err(cannot_reach(socket, &error)),
         };
-        let channel = channel(stream, socket).await?;
+        let asked = ctx.settings.timeout.filter(|limit| !limit.is_zero());
+        let limit = asked.map_or(HANDSHAKE_LIMIT, |asked| asked.min(HANDSHAKE_LIMIT));
+        let client = timeout(limit, Self::shake_hands(ctx, stream, asked.unwrap_or(ANSWER_LIMIT)));
+        let stuck = || {
+            let message = format!("devnetd at {} takes connections but does not answer", socket.display());
+            Error::unreachable(message).with_remedy("dvbctl daemon logs")
+        };
+        match client.await {
+            Ok(Ok(client)) => Ok(Some(client)),
+            Ok(Err(error)) if error.exit != Exit::TimedOut => Err(error),
+            // Ours or the channel's clock, whichever was first.
+            Ok(Err(_)) | Err(_) => Err(stuck()),
+        }
+    }
+
+    async fn shake_hands(ctx: &Context, stream: UnixStream, answer_limit: Duration) -> Result<Self, Error> {
+        let socket = &ctx.settings.socket;
+        let channel = channel(stream, socket, answer_limit).await?;
         let request = HandshakeRequest { client_version: env!("CARGO_PKG_VERSION").to_owned(), home: ctx.settings.expected_home.clone() };
         let mut service = DaemonServiceClient::new(channel.clone());
         let status = service.handshake(request).await?.into_inner();
@@ -79,12 +102,12 @@ impl Client {
             return Err(Error::new(Exit::Unreachable, "HomeMismatch", message).with_remedy(format!("dvbctl --home {}", status.home)));
         }
         ctx.debug(format!("devnetd {} pid {} at {}", status.version, status.pid, socket.display()));
-        Ok(Some(Self { channel, status }))
+        Ok(Self { channel, status })
     }
 }
 
 /// The first connection is the one that we have; later ones, after the daemon restarted, are made anew.
-async fn channel(stream: UnixStream, socket: &Path) -> Result<Channel, Error> {
+async fn channel(stream: UnixStream, socket: &Path, answer_limit: Duration) -> Result<Channel, Error> {
     let first = Arc::new(Mutex::new(Some(stream)));
     let path = Arc::new(socket.to_owned());
     let connector = service_fn(move |_: Uri| {
@@ -101,14 +124,14 @@ async fn channel(stream: UnixStream, socket: &Path) -> Result<Channel, Error> {
     // The URI is only a name: the connector decides where to go.
     let endpoint = Endpoint::from_static("http://devnetd").user_agent(concat!("dvbctl/", env!("CARGO_PKG_VERSION")));
     let channel = match endpoint {
-        Ok(endpoint) => endpoint.connect_with_connector(connector).await,
+        Ok(endpoint) => endpoint.timeout(answer_limit).connect_with_connector(connector).await,
         Err(error) => Err(error),
     };
     channel.map_err(|error| Error::unreachable(format!("{} does not speak the protocol of devnetd: {error}", socket.display())))
 }
 
 fn is_absent(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::ConnectionRefused)
 }
 
 fn cannot_reach(socket: &Path, error: &io::Error) -> Error {

@@ -4,7 +4,11 @@ use crate::document::DocumentError;
 use dvb_proto::devnet::v1::Fault;
 use prost::Message;
 use serde_json::json;
-use std::{fmt::Write as _, io};
+use std::{
+    fmt::Write as _,
+    io,
+    ops::{Deref, DerefMut},
+};
 use tonic::{Code, Status};
 
 /// The exit codes of CONTRACT.md; 0 is success.
@@ -19,8 +23,12 @@ pub(crate) enum Exit {
     Interrupted = 130,
 }
 
+/// Boxed: it is large, and results that carry it are moved a lot.
 #[derive(Debug)]
-pub(crate) struct Error {
+pub(crate) struct Error(Box<Report>);
+
+#[derive(Debug)]
+pub(crate) struct Report {
     pub(crate) exit: Exit,
     pub(crate) fault: Fault,
     /// The lines that it is about.
@@ -29,10 +37,23 @@ pub(crate) struct Error {
     pub(crate) notes: Vec<String>,
 }
 
+impl Deref for Error {
+    type Target = Report;
+    fn deref(&self) -> &Report {
+        &self.0
+    }
+}
+
+impl DerefMut for Error {
+    fn deref_mut(&mut self) -> &mut Report {
+        &mut self.0
+    }
+}
+
 impl Error {
     pub(crate) fn new(exit: Exit, code: &str, message: impl Into<String>) -> Self {
         let fault = Fault { code: code.to_owned(), message: message.into(), ..Fault::default() };
-        Self { exit, fault, document: None, notes: Vec::new() }
+        Self(Box::new(Report { exit, fault, document: None, notes: Vec::new() }))
     }
     pub(crate) fn usage(message: impl Into<String>) -> Self {
         Self::new(Exit::Usage, "Usage", message)
@@ -113,7 +134,11 @@ impl Error {
             error["subject"] = json!(subject);
         }
         error["retriable"] = json!(retriable);
-        if let Some(remedy) = remedy {
+        let only = self.document.as_ref().and_then(|document| match document.spots.as_slice() {
+            [spot] => spot.help.as_ref(),
+            _ => None,
+        });
+        if let Some(remedy) = remedy.as_ref().or(only) {
             error["remedy"] = json!(remedy);
         }
         if !violations.is_empty() {
@@ -149,11 +174,17 @@ impl From<Status> for Error {
     fn from(status: Status) -> Self {
         let fault = Fault::decode(status.details()).ok().filter(|fault| !fault.code.is_empty());
         let Some(fault) = fault else { return bare_status(&status) };
-        Self { exit: exit_of(&fault.code).unwrap_or_else(|| exit_of_grpc(status.code())), fault, document: None, notes: Vec::new() }
+        let exit = exit_of(&fault.code).unwrap_or_else(|| exit_of_grpc(status.code()));
+        Self(Box::new(Report { exit, fault, document: None, notes: Vec::new() }))
     }
 }
 
 fn bare_status(status: &Status) -> Error {
+    // The channel's own limit comes as Cancelled.
+    if status.message() == "Timeout expired" {
+        return Error::new(Exit::TimedOut, "TimedOut", "devnetd did not answer in time")
+            .with_remedy("dvbctl daemon logs; or wait longer with --timeout");
+    }
     let exit = exit_of_grpc(status.code());
     let message = match status.code() {
         Code::Unavailable => "the connection to devnetd was lost".to_owned(),

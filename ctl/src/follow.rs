@@ -55,6 +55,7 @@ pub(crate) async fn follow(
     way_on: &str,
     mut see: impl FnMut(&View),
 ) -> Result<View, Error> {
+    #[expect(clippy::large_enum_variant, reason = "one at a time, on its way from the watch to the view")]
     enum Told {
         Devnet(Change<Devnet>),
         Node(Change<Node>),

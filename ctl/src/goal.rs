@@ -148,17 +148,16 @@ fn settled(devnet: &Devnet, generation: u64, view: &View) -> Verdict {
     if devnet.metadata.as_ref().is_some_and(|metadata| metadata.deleted_at.is_some()) {
         return Verdict::Failed { message: "it is being deleted".into(), remedy: None };
     }
-    if status.observed_generation < generation {
-        return Verdict::Waiting(status.message.unwrap_or_else(|| "devnetd has not taken up the change yet".into()));
-    }
-    if status.phase == "Failed" {
+    // A phase that belongs to an older generation says nothing about this one.
+    let current = status.observed_generation >= generation;
+    if current && status.phase == "Failed" {
         let complaint = complaint(&status.conditions);
         let message = complaint.map(|condition| condition.message.clone()).or(status.message).unwrap_or_else(|| "it failed".into());
         return Verdict::Failed { message, remedy: complaint.and_then(|condition| condition.remedy.clone()) };
     }
     let wanted = if spec.desired.as_deref() == Some("stopped") { "Stopped" } else { "Running" };
     let verbs = done.restart >= asked.restart && done.reset >= asked.reset && done.refresh_binary >= asked.refresh_binary;
-    if status.phase == wanted && verbs {
+    if current && verbs && status.phase == wanted {
         return Verdict::Done;
     }
     Verdict::Waiting(missing(&status.phase, status.ready_nodes, status.nodes, status.message.as_deref(), view))

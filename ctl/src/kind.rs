@@ -40,9 +40,10 @@ impl Kind {
 
     /// The kind that was meant by a mistyped word.
     pub(crate) fn nearest(word: &str) -> Option<&'static str> {
-        let score = |known: &str| strsim::jaro_winkler(&word.to_ascii_lowercase(), known);
-        let all = WORDS.iter().flat_map(|(_, words)| words.iter().copied()).filter(|known| known.len() > 3);
-        all.map(|known| (score(known), known)).filter(|(score, _)| *score > 0.85).max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, known)| known)
+        let word = word.to_ascii_lowercase();
+        // Short words are near to too much: `nope` is no `node`.
+        let all = WORDS.iter().flat_map(|(_, words)| words.iter().copied()).filter(|known| known.len() > 4);
+        all.min_by_key(|known| strsim::damerau_levenshtein(&word, known)).filter(|known| strsim::damerau_levenshtein(&word, known) <= 1)
     }
 }
 
@@ -78,6 +79,7 @@ mod tests {
     #[test]
     fn a_mistyped_kind_has_a_nearest_one() {
         assert_eq!(Kind::nearest("nods"), Some("nodes"));
-        assert_eq!(Kind::nearest("xyz"), None);
+        assert_eq!(Kind::nearest("evets"), Some("events"));
+        assert_eq!(Kind::nearest("nope"), None);
     }
 }

@@ -4,7 +4,9 @@ use crate::{cli::Cli, context::Context, error::Error};
 use clap::CommandFactory;
 use clap_complete::{Shell, generate};
 
-/// Print a completion script: dvbctl completion bash > ~/.local/share/bash-completion/completions/dvbctl
+/// Print a completion script for a shell
+///
+/// dvbctl completion bash > ~/.local/share/bash-completion/completions/dvbctl
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[arg(value_enum)]

@@ -163,10 +163,10 @@ fn inotify(path: &Path) -> nix::Result<Inotify> {
 fn last_lines(text: &[u8], tail: Option<usize>) -> &[u8] {
     let Some(tail) = tail else { return text };
     let body = text.strip_suffix(b"\n").unwrap_or(text);
-    let starts = body.iter().enumerate().rev().filter(|(_, byte)| **byte == b'\n').map(|(at, _)| at + 1);
+    let mut starts = body.iter().enumerate().rev().filter(|(_, byte)| **byte == b'\n').map(|(at, _)| at + 1);
     match tail {
         0 => &text[text.len()..],
-        tail => &text[starts.skip(tail - 1).next().unwrap_or(0)..],
+        tail => &text[starts.nth(tail - 1).unwrap_or(0)..],
     }
 }
 

@@ -5,7 +5,9 @@ use crate::{cli::Format, context::Context, error::Error, render::objects::name};
 use dvb_proto::devnet::v1::{Devnet, ListRequest, Node};
 use std::collections::BTreeMap;
 
-/// Print endpoints, chain id, accounts and the mnemonic's file for eval "$(dvbctl env NAME)"
+/// Print endpoints, chain id and accounts as shell exports
+///
+/// eval "$(dvbctl env NAME)". The first validator's endpoints have plain names (DVB_RPC), the others DVB_VALIDATOR_1_RPC.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     name: String,

@@ -144,7 +144,7 @@ pub(crate) fn parse(source: &Source) -> Result<Vec<Tree>, DocumentError> {
 }
 
 fn syntax_error(source: &Source, error: &serde_saphyr::Error) -> DocumentError {
-    let error = error.without_snippet();
+    let error = innermost(error);
     let mark = error.location().map_or_else(Mark::default, |location| Mark::new(location, &source.text));
     use serde_saphyr::Error as E;
     let (message, help) = match error {
@@ -159,6 +159,14 @@ fn syntax_error(source: &Source, error: &serde_saphyr::Error) -> DocumentError {
         _ => (plain(error), None),
     };
     DocumentError::new(source, mark, message, help)
+}
+
+/// Past the wrappers that say where an alias stands: our report shows one place.
+fn innermost(error: &serde_saphyr::Error) -> &serde_saphyr::Error {
+    match error.without_snippet() {
+        serde_saphyr::Error::AliasError { error, .. } => innermost(error),
+        error => error,
+    }
 }
 
 /// The library's message without its "at line …" tail: the report has the place already.

@@ -20,6 +20,7 @@ pub(crate) fn short(duration: Duration) -> String {
         small => format!("{big}{big_unit}{small}{small_unit}"),
     };
     match secs {
+        0 if duration.subsec_millis() > 0 => format!("{}ms", duration.subsec_millis()),
         0..120 => format!("{secs}s"),
         120..600 => two(minutes, "m", secs % 60, "s"),
         600..7_200 => format!("{minutes}m"),
