@@ -109,7 +109,7 @@ impl Context {
             namespace: subject.namespace.clone(),
             name: subject.name.clone(),
             parent,
-            ..story.0
+            ..*story.0
         }
     }
 }
@@ -127,11 +127,11 @@ pub enum Edit {
 
 /// One step of the audit trail before it is dated: what was seen, wanted, done, and what came of it.
 #[derive(Clone, Debug)]
-pub struct Story(Event);
+pub struct Story(Box<Event>);
 
 impl Story {
     pub fn new(actor: &str, reason: &str, message: impl Into<String>) -> Self {
-        Self(Event { actor: format!("controller/{actor}"), reason: reason.into(), message: message.into(), ..Event::default() })
+        Self(Box::new(Event { actor: format!("controller/{actor}"), reason: reason.into(), message: message.into(), ..Event::default() }))
     }
     pub fn warn(mut self) -> Self {
         self.0.event_type = EventType::Warning;

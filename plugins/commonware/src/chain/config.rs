@@ -67,9 +67,11 @@ impl Home {
     pub fn load(path: &Path) -> Result<Self, NodeFault> {
         let config = Config::parse(&read(&path.join(CONFIG_FILE))?).map_err(|message| NodeFault::Config { path: path.join(CONFIG_FILE), message })?;
         let genesis_path = path.join(GENESIS_FILE);
-        let spec = Genesis::parse(read(&genesis_path)?.as_bytes()).map_err(|fault| NodeFault::Genesis { path: genesis_path, message: fault.to_string() })?;
+        let spec =
+            Genesis::parse(read(&genesis_path)?.as_bytes()).map_err(|fault| NodeFault::Genesis { path: genesis_path, message: fault.to_string() })?;
         let key_path = path.join(KEY_FILE);
-        let key = parse_key(&read(&key_path)?).ok_or(NodeFault::Key { path: key_path, message: "want 64 hexadecimal digits, an ed25519 private key".into() })?;
+        let key = parse_key(&read(&key_path)?)
+            .ok_or(NodeFault::Key { path: key_path, message: "want 64 hexadecimal digits, an ed25519 private key".into() })?;
         Ok(Self { path: path.to_owned(), config, spec, key })
     }
 

@@ -30,7 +30,9 @@ use commonware_cryptography::ed25519::{PrivateKey, PublicKey};
 use commonware_cryptography::sha256::Sha256;
 use commonware_cryptography::{ChaCha20Poly1305, Digestible as _, Signer as _};
 use commonware_p2p::authenticated::lookup;
-use commonware_p2p::{Address as PeerAddress, AddressableManager as _, AddressableTrackedPeers, CheckedSender as _, LimitedSender, Recipients, max_message_size};
+use commonware_p2p::{
+    Address as PeerAddress, AddressableManager as _, AddressableTrackedPeers, CheckedSender as _, LimitedSender, Recipients, max_message_size,
+};
 use commonware_parallel::Sequential;
 use commonware_runtime::buffer::paged::CacheRef;
 use commonware_runtime::{Clock as _, Handle, Quota, Runner as _, Spawner as _, Supervisor as _, tokio as runtime};
@@ -361,7 +363,8 @@ fn tracked(peers: &[Peer], validators: &Set<PublicKey>, key: &PrivateKey) -> Res
     let me = key.public_key();
     let mut keyed = Vec::with_capacity(peers.len());
     for peer in peers {
-        let public = super::decode::<PublicKey>(&peer.public_key.0).map_err(|_| format!("p2p.peers: {} is no ed25519 public key", peer.public_key))?;
+        let public =
+            super::decode::<PublicKey>(&peer.public_key.0).map_err(|_| format!("p2p.peers: {} is no ed25519 public key", peer.public_key))?;
         keyed.push((public, PeerAddress::from(peer.address)));
     }
     if validators.len() > 1 && !keyed.iter().any(|(public, _)| *public == me) {

@@ -190,7 +190,12 @@ impl Node {
     async fn tx(&self, params: &[Value]) -> Result<Value, Fault> {
         let hash = parse_hash(one_param(params, "tx", "a hash")?)?;
         let internal = |message: String| Fault { code: -32603, message };
-        let found = self.index.lock().expect("no holder of this lock panics").find(&hash).map_err(|error| internal(format!("index of transactions: {error}")))?;
+        let found = self
+            .index
+            .lock()
+            .expect("no holder of this lock panics")
+            .find(&hash)
+            .map_err(|error| internal(format!("index of transactions: {error}")))?;
         if let Some((height, position)) = found {
             let block = self.marshal.get_block(height).await.ok_or_else(|| internal(format!("block {height} is not in the archive")))?;
             let tx = block.inner().txs.get(position).ok_or_else(|| internal(format!("block {height} has no transfer {position}")))?;

@@ -41,7 +41,12 @@ impl Store {
         match version {
             0 => store.create(genesis).map_err(corrupt)?,
             1 => {}
-            other => return Err(NodeFault::Corrupt { path: path.to_owned(), message: format!("version {other} of the database; this devchain knows version 1") }),
+            other => {
+                return Err(NodeFault::Corrupt {
+                    path: path.to_owned(),
+                    message: format!("version {other} of the database; this devchain knows version 1"),
+                });
+            }
         }
         let (head, ledger) = store.load(genesis)?;
         Ok((store, head, ledger))
@@ -97,7 +102,11 @@ impl Store {
             for address in [&transfer.from, &transfer.to] {
                 put_account(&tx, address, &ledger.account(address))?;
             }
-            tx.prepare_cached("INSERT OR REPLACE INTO txs VALUES (?1, ?2, ?3)")?.execute(params![Hash::as_ref(&transfer.hash()), height, position as i64])?;
+            tx.prepare_cached("INSERT OR REPLACE INTO txs VALUES (?1, ?2, ?3)")?.execute(params![
+                Hash::as_ref(&transfer.hash()),
+                height,
+                position as i64
+            ])?;
         }
         tx.prepare_cached("UPDATE head SET height = ?1, hash = ?2, timestamp = ?3")?.execute(params![
             height,
@@ -141,7 +150,11 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
 }
 
 fn put_account(db: &Connection, address: &Address, account: &Account) -> rusqlite::Result<()> {
-    db.prepare_cached("INSERT OR REPLACE INTO accounts VALUES (?1, ?2, ?3)")?.execute(params![address.0, signed(account.balance), signed(account.nonce)])?;
+    db.prepare_cached("INSERT OR REPLACE INTO accounts VALUES (?1, ?2, ?3)")?.execute(params![
+        address.0,
+        signed(account.balance),
+        signed(account.nonce)
+    ])?;
     Ok(())
 }
 

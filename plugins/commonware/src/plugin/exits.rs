@@ -70,7 +70,16 @@ mod tests {
 
     #[test]
     fn exit_codes_tell_the_class() {
-        for (code, class) in [(10, "bad-flag"), (11, "genesis-mismatch"), (12, "key-refused"), (13, "port-busy"), (15, "db-locked"), (16, "app-hash"), (101, "panic"), (1, "unknown")] {
+        for (code, class) in [
+            (10, "bad-flag"),
+            (11, "genesis-mismatch"),
+            (12, "key-refused"),
+            (13, "port-busy"),
+            (15, "db-locked"),
+            (16, "app-hash"),
+            (101, "panic"),
+            (1, "unknown"),
+        ] {
             assert_eq!(classify(&request(Some(code), None, &[])).class, class, "{code}");
         }
         assert_eq!(classify(&request(None, Some(SIGKILL), &[])).class, "killed-by-user");

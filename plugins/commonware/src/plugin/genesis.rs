@@ -22,14 +22,14 @@ pub(super) fn generate(request: &pb::GenerateGenesisRequest) -> Result<pb::Gener
     let accounts = accounts(&devnet, &mnemonic)?;
     let genesis = render(&devnet, &accounts)?;
 
-    let mut files = vec![
-        write_staged(staging, SHARED_GENESIS, &genesis, 0o644)?,
-        write_staged(staging, MNEMONIC, format!("{mnemonic}\n").as_bytes(), 0o600)?,
-    ];
+    let mut files =
+        vec![write_staged(staging, SHARED_GENESIS, &genesis, 0o644)?, write_staged(staging, MNEMONIC, format!("{mnemonic}\n").as_bytes(), 0o600)?];
     for node in &request.nodes {
         let key = render_key(&nodes::key(&devnet, &node.role, node.index));
         let config = launch::config(&devnet, &request.nodes, node)?;
-        for (file, bytes, mode) in [(GENESIS_FILE, genesis.as_slice(), 0o644), (KEY_FILE, key.as_bytes(), 0o600), (CONFIG_FILE, config.as_bytes(), 0o644)] {
+        for (file, bytes, mode) in
+            [(GENESIS_FILE, genesis.as_slice(), 0o644), (KEY_FILE, key.as_bytes(), 0o600), (CONFIG_FILE, config.as_bytes(), 0o644)]
+        {
             files.push(write_staged(staging, &format!("nodes/{}/{file}", node.name), bytes, mode)?);
         }
     }

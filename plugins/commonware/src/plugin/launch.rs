@@ -12,7 +12,8 @@ use crate::chain::config::{CONFIG_FILE, Config, P2p, Peer, Rpc};
 const DEFAULT_BLOCK_TIME_MS: u64 = 1000;
 
 pub(super) fn plan(devnet: &pb::DevnetContext, placed: &[pb::PlacedNode], name: &str, binary: String) -> Result<pb::LaunchPlan> {
-    let node = placed.iter().find(|node| node.name == name).ok_or_else(|| PluginFault::InvalidArgument(format!("the devnet has no node {name:?}")))?;
+    let node =
+        placed.iter().find(|node| node.name == name).ok_or_else(|| PluginFault::InvalidArgument(format!("the devnet has no node {name:?}")))?;
     let overrides = devnet.overrides.get(name).cloned().unwrap_or_default();
     let mut argv = vec![binary, "run".into(), "--home".into(), node.home_dir.clone()];
     argv.extend(overrides.args);
@@ -112,7 +113,9 @@ mod tests {
 
     #[test]
     fn settings_that_do_not_fit_are_refused() {
-        for (config, expect) in [(r#"{"config.toml": {"blok": 1}}"#, "blok"), (r#"{"x.toml": {}}"#, "x.toml"), (r#"{"config.toml": 1}"#, "wants a map")] {
+        for (config, expect) in
+            [(r#"{"config.toml": {"blok": 1}}"#, "blok"), (r#"{"x.toml": {}}"#, "x.toml"), (r#"{"config.toml": 1}"#, "wants a map")]
+        {
             let fault = plan(&devnet(config), &[placed("validator", 0)], "validator-0", "/bin/devchain".into()).unwrap_err();
             assert!(fault.to_string().contains(expect), "{fault}");
         }

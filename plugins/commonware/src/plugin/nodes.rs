@@ -19,7 +19,8 @@ pub(super) fn initialize(binary: &str, results: &[pb::JobResult]) -> Result<pb::
         let version = pb::Job { name: "version".into(), argv: vec![binary.into(), "--version".into()], timeout_ms: 10_000, ..pb::Job::default() };
         return Ok(pb::InitializeResponse { jobs: vec![version], ..pb::InitializeResponse::default() });
     };
-    let printed = std::fs::read_to_string(&result.stdout_path).map_err(|error| PluginFault::Internal(format!("read {}: {error}", result.stdout_path)))?;
+    let printed =
+        std::fs::read_to_string(&result.stdout_path).map_err(|error| PluginFault::Internal(format!("read {}: {error}", result.stdout_path)))?;
     let version = printed.trim().strip_prefix("devchain ").ok_or_else(|| {
         let printed: String = printed.chars().take(80).collect();
         PluginFault::InvalidArgument(format!("{binary} is no devchain: `--version` printed {printed:?}"))
@@ -135,7 +136,12 @@ mod tests {
         let printed = tempfile::NamedTempFile::new().unwrap();
         let answer = |text: &str| {
             std::fs::write(printed.path(), text).unwrap();
-            let result = pb::JobResult { name: "version".into(), exit_code: Some(0), stdout_path: printed.path().to_string_lossy().into(), ..Default::default() };
+            let result = pb::JobResult {
+                name: "version".into(),
+                exit_code: Some(0),
+                stdout_path: printed.path().to_string_lossy().into(),
+                ..Default::default()
+            };
             initialize("/bin/devchain", &[result])
         };
         assert_eq!(answer("devchain 0.1.0\n").unwrap().binary_version, "0.1.0");

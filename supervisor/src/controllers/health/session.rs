@@ -149,7 +149,7 @@ impl Session {
             tokio::select! {
                 block = heights.next() => {
                     let Some(Ok(block)) = block else { return Ok(()) };
-                    if block.height > height || !self.cx.observations.get(&self.key).is_some_and(|seen| seen.height > 0) {
+                    if block.height > height || self.cx.observations.get(&self.key).is_none_or(|seen| seen.height == 0) {
                         height = block.height;
                         self.see_block(&block);
                         self.set_progressing(true, "NewBlocks", "makes or follows blocks").await?;

@@ -4,7 +4,7 @@ use super::super::placing::{SERVICE, placed_chain, stored_context};
 use super::super::{Context, ReconcileError};
 use crate::{
     binaries::Binaries,
-    model::{Devnet, LaunchId, Node, NodeName, ReadinessSpec, Resources, ServiceSpec},
+    model::{Devnet, LaunchId, Node, NodeName, ReadinessSpec, ServiceSpec},
     plugin::{Job, LaunchPlan, NodeRequest, PlannedFile, Readiness},
     runtime::{Grants, JobSpec, LaunchSpec},
 };
@@ -127,7 +127,7 @@ pub(super) fn launch_spec(plan: &LaunchPlan, node: &Node, id: LaunchId, log: Pat
         env: plan.env.iter().map(|(key, value)| (key.clone(), in_place(value))).collect(),
         cwd: if plan.cwd.as_os_str().is_empty() { PathBuf::from(&node.spec.home_dir) } else { plan.cwd.clone() },
         log,
-        limits: node.spec.resources.unwrap_or(Resources::default()),
+        limits: node.spec.resources.unwrap_or_default(),
     };
     Ok((spec, grants))
 }
