@@ -18,6 +18,8 @@ pub struct PlanBody {
     pub devnet_ref: String,
     /// Of the devnet, when it was made.
     pub generation: u64,
+    /// Digest of the spec it was made of, without what only holds nodes down or counts requests (`DevnetSpec::digest`).
+    pub spec_digest: String,
     /// SHA-256 of the plugin's executable.
     pub plugin_digest: String,
     pub binary_sha256: String,

@@ -2,6 +2,7 @@
 
 use super::{ByteSize, Cpu, Desired, RestartPolicy, Span, Timestamp};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -58,6 +59,12 @@ impl DevnetSpec {
     }
     pub fn localhost(&self) -> bool {
         self.localhost.unwrap_or(true)
+    }
+    /// SHA-256 (hex) of all that plan, genesis and nodes are made of: everything but `desired` and `operations`.
+    pub fn digest(&self) -> String {
+        let made_of = Self { desired: None, operations: Operations::default(), ..self.clone() };
+        let json = serde_json::to_vec(&made_of).expect("a spec has only string keys, so it is always JSON");
+        Sha256::digest(&json).iter().map(|byte| format!("{byte:02x}")).collect()
     }
     /// The override of the node with this short name.
     pub fn node(&self, short: &str) -> Option<&NodeOverride> {

@@ -18,6 +18,14 @@ pub(super) async fn apply(devnet: &Devnet, nodes: &[Arc<Node>], step: Step, cx: 
     match step {
         Step::Nothing => Ok(()),
         Step::Provision { refresh_binary } => attempt(devnet, nodes, refresh_binary, cx).await,
+        Step::Acknowledge => {
+            let generation = devnet.metadata.generation;
+            let see = |current: &mut Devnet| {
+                current.status.observed_generation = generation;
+                Edit::Quiet
+            };
+            Ok(cx.edit_devnet(&devnet_key(devnet), vec![], see).await?)
+        }
         Step::Suspend { on, why } => suspend(devnet, nodes, on, why, cx).await,
         Step::RestartNodes => restart_nodes(devnet, nodes, cx).await,
         Step::Wipe => wipe(devnet, nodes, cx).await,

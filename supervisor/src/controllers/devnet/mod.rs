@@ -26,7 +26,8 @@ impl Reconciler for DevnetController {
             .filter_map(|node| cx.observations.get(&Key::new(Kind::Node, &key.namespace, &node.metadata.name)))
             .map(|seen| seen.height)
             .max();
-        let step = plan::plan(&devnet, &nodes, height.unwrap_or(0));
+        let made_of = cx.plan(&key.namespace, &key.name).await?.map(|plan| plan.spec.spec_digest.clone());
+        let step = plan::plan(&devnet, &nodes, made_of.as_deref(), height.unwrap_or(0));
         apply::apply(&devnet, &nodes, step, cx).await?;
         Ok(Action::AwaitChange)
     }

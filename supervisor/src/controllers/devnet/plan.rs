@@ -11,6 +11,8 @@ pub(super) enum Step {
     Provision {
         refresh_binary: bool,
     },
+    /// The spec changed in nothing that plan, genesis and nodes are made of.
+    Acknowledge,
     /// Hold all nodes down, or let them run.
     Suspend {
         on: bool,
@@ -30,8 +32,8 @@ pub(super) enum Step {
     Report(Sum),
 }
 
-/// `height` is the highest that any of its nodes was seen at.
-pub(super) fn plan(devnet: &Devnet, nodes: &[Arc<Node>], height: u64) -> Step {
+/// `made_of` is the digest of the spec that the stored plan was made of; `height` the highest that any of its nodes was seen at.
+pub(super) fn plan(devnet: &Devnet, nodes: &[Arc<Node>], made_of: Option<&str>, height: u64) -> Step {
     let all_down = nodes.iter().all(|node| node.status.phase == NodePhase::Stopped && node.status.pid.is_none());
     let hold = |why| match (nodes.iter().all(|node| node.spec.suspended), all_down) {
         (false, _) => Some(Step::Suspend { on: true, why }),
@@ -46,6 +48,12 @@ pub(super) fn plan(devnet: &Devnet, nodes: &[Arc<Node>], height: u64) -> Step {
     }
     if devnet.spec.operations.reset > devnet.status.operations.reset && devnet.status.observed_generation > 0 {
         return hold("reset").unwrap_or(Step::Wipe);
+    }
+    if devnet.metadata.generation > devnet.status.observed_generation
+        && devnet.status.observed_generation > 0
+        && made_of == Some(devnet.spec.digest().as_str())
+    {
+        return Step::Acknowledge;
     }
     if needs_provisioning(devnet) {
         return Step::Provision { refresh_binary: devnet.spec.operations.refresh_binary > devnet.status.operations.refresh_binary };

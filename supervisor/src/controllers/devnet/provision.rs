@@ -197,6 +197,7 @@ async fn plan_write(
     let spec = PlanBody {
         devnet_ref: meta.name.clone(),
         generation: meta.generation,
+        spec_digest: devnet.spec.digest(),
         plugin_digest: cx.plugins.digest(&devnet.spec.plugin).await?,
         binary_sha256: binary.sha256.clone(),
         initialized: hex(&initialized.state),

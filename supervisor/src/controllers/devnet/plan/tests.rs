@@ -30,7 +30,7 @@ fn held(mut node: Arc<Node>) -> Arc<Node> {
 }
 
 fn report(devnet: &Devnet, nodes: &[Arc<Node>]) -> Sum {
-    match plan(devnet, nodes, 7) {
+    match plan(devnet, nodes, None, 7) {
         Step::Report(sum) => sum,
         other => panic!("expected a report, got {other:?}"),
     }
@@ -44,7 +44,7 @@ const UNREADY: &[(&str, bool)] = &[("Ready", false)];
 fn a_new_spec_is_provisioned() {
     let mut new = devnet(DevnetPhase::Pending);
     new.status.observed_generation = 0;
-    assert_eq!(plan(&new, &[], 0), Step::Provision { refresh_binary: false });
+    assert_eq!(plan(&new, &[], None, 0), Step::Provision { refresh_binary: false });
 }
 
 #[test]
@@ -58,7 +58,7 @@ fn all_ready_is_running_and_is_reported_once() {
     for condition in sum.conditions {
         devnet.status.conditions.set(condition, Timestamp::default());
     }
-    assert_eq!(plan(&devnet, &nodes, 8), Step::Nothing, "a rising height is no reason to write");
+    assert_eq!(plan(&devnet, &nodes, None, 8), Step::Nothing, "a rising height is no reason to write");
 }
 
 #[test]
@@ -94,11 +94,11 @@ fn delete_holds_down_waits_and_destroys() {
     let mut going = devnet(DevnetPhase::Running);
     going.metadata.deleted_at = Some(Timestamp::default());
     let running = node(0, NodePhase::Running, READY);
-    assert_eq!(plan(&going, std::slice::from_ref(&running), 0), Step::MarkDeleting);
+    assert_eq!(plan(&going, std::slice::from_ref(&running), None, 0), Step::MarkDeleting);
     going.status.phase = DevnetPhase::Deleting;
-    assert_eq!(plan(&going, std::slice::from_ref(&running), 0), Step::Suspend { on: true, why: "delete" });
-    assert_eq!(plan(&going, &[held(running)], 0), Step::Nothing);
-    assert_eq!(plan(&going, &[held(node(0, NodePhase::Stopped, UNREADY))], 0), Step::Destroy);
+    assert_eq!(plan(&going, std::slice::from_ref(&running), None, 0), Step::Suspend { on: true, why: "delete" });
+    assert_eq!(plan(&going, &[held(running)], None, 0), Step::Nothing);
+    assert_eq!(plan(&going, &[held(node(0, NodePhase::Stopped, UNREADY))], None, 0), Step::Destroy);
 }
 
 #[test]
@@ -106,25 +106,36 @@ fn reset_wipes_only_when_every_node_is_down() {
     let mut reset = devnet(DevnetPhase::Running);
     reset.spec.operations.reset = 1;
     let nodes = [held(node(0, NodePhase::Stopped, UNREADY)), held(node(1, NodePhase::Stopping, READY))];
-    assert_eq!(plan(&reset, &nodes, 0), Step::Nothing);
-    assert_eq!(plan(&reset, &[held(node(0, NodePhase::Stopped, UNREADY))], 0), Step::Wipe);
+    assert_eq!(plan(&reset, &nodes, None, 0), Step::Nothing);
+    assert_eq!(plan(&reset, &[held(node(0, NodePhase::Stopped, UNREADY))], None, 0), Step::Wipe);
 }
 
 #[test]
 fn stop_and_start_turn_all_nodes() {
     let mut stopped = devnet(DevnetPhase::Running);
     stopped.spec.desired = Some(Desired::Stopped);
-    assert_eq!(plan(&stopped, &[node(0, NodePhase::Running, READY)], 0), Step::Suspend { on: true, why: "stop" });
+    assert_eq!(plan(&stopped, &[node(0, NodePhase::Running, READY)], None, 0), Step::Suspend { on: true, why: "stop" });
     let down = [held(node(0, NodePhase::Stopped, UNREADY))];
     assert_eq!(report(&stopped, &down).phase, DevnetPhase::Stopped);
-    assert_eq!(plan(&devnet(DevnetPhase::Stopped), &down, 0), Step::Suspend { on: false, why: "start" });
+    assert_eq!(plan(&devnet(DevnetPhase::Stopped), &down, None, 0), Step::Suspend { on: false, why: "start" });
+}
+
+#[test]
+fn a_stop_is_not_made_to_wait_for_provisioning() {
+    let mut stopped = devnet(DevnetPhase::Running);
+    stopped.metadata.generation = 2;
+    stopped.spec.desired = Some(Desired::Stopped);
+    let made_of = stopped.spec.digest();
+    assert_eq!(plan(&stopped, &[], Some(&made_of), 0), Step::Acknowledge);
+    stopped.spec.full_nodes = 1;
+    assert_eq!(plan(&stopped, &[], Some(&made_of), 0), Step::Provision { refresh_binary: false });
 }
 
 #[test]
 fn a_failed_provisioning_rests_until_asked_again() {
     let mut failed = devnet(DevnetPhase::Failed);
     failed.status.conditions.set(Condition::new("Provisioned", ConditionStatus::False, "BinaryMissing", ""), Timestamp::default());
-    assert_eq!(plan(&failed, &[], 0), Step::Nothing);
+    assert_eq!(plan(&failed, &[], None, 0), Step::Nothing);
     failed.spec.operations.restart = 1;
-    assert_eq!(plan(&failed, &[], 0), Step::Provision { refresh_binary: false });
+    assert_eq!(plan(&failed, &[], None, 0), Step::Provision { refresh_binary: false });
 }
