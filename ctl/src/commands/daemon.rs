@@ -11,11 +11,18 @@ use crate::{
 use clap::Subcommand;
 use dvb_proto::devnet::v1::{DaemonStatus, Empty, ShutdownRequest};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    process::{Pid, PidfdFlags, pidfd_open},
+};
 use std::{
     fs::File,
     io::{self, Read, Seek, SeekFrom, Write},
     path::Path,
 };
+
+/// The daemon waits ten seconds for its controllers.
+const GONE_WITHIN_SECS: i64 = 15;
 
 /// The daemon devnetd: start, stop, status, restart, logs
 #[derive(Debug, clap::Args)]
@@ -87,8 +94,20 @@ async fn start(ctx: &Context) -> Result<(), Error> {
     }
 }
 
-/// The stream tells how it goes; it ends with the daemon.
+/// The stream tells how it goes. Returns when the process is gone, so that its socket answers nobody any more.
 async fn stop(ctx: &Context, client: &Client, with_nodes: bool) -> Result<(), Error> {
+    let process = Pid::from_raw(client.status.pid.cast_signed()).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
+    shut_down(ctx, client, with_nodes).await?;
+    if let Some(process) = process {
+        let limit = Timespec { tv_sec: GONE_WITHIN_SECS, tv_nsec: 0 };
+        if matches!(poll(&mut [PollFd::new(&process, PollFlags::IN)], Some(&limit)), Ok(0)) {
+            return Err(Error::failed("TimedOut", format!("devnetd (pid {}) closed its socket, but its process does not end", client.status.pid)));
+        }
+    }
+    Ok(())
+}
+
+async fn shut_down(ctx: &Context, client: &Client, with_nodes: bool) -> Result<(), Error> {
     let progress = Progress::new(ctx);
     let mut steps = client.daemon().shutdown(ShutdownRequest { with_nodes }).await?.into_inner();
     let mut done = false;

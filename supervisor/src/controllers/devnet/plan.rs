@@ -49,10 +49,9 @@ pub(super) fn plan(devnet: &Devnet, nodes: &[Arc<Node>], made_of: Option<&str>, 
     if devnet.spec.operations.reset > devnet.status.operations.reset && devnet.status.observed_generation > 0 {
         return hold("reset").unwrap_or(Step::Wipe);
     }
-    if devnet.metadata.generation > devnet.status.observed_generation
-        && devnet.status.observed_generation > 0
-        && made_of == Some(devnet.spec.digest().as_str())
-    {
+    let provisioned = devnet.status.observed_generation > 0 && devnet.status.conditions.is_true("Provisioned");
+    let newer = devnet.metadata.generation > devnet.status.observed_generation;
+    if newer && provisioned && made_of == Some(devnet.spec.digest().as_str()) {
         return Step::Acknowledge;
     }
     if needs_provisioning(devnet) {

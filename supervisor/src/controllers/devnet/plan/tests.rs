@@ -124,6 +124,7 @@ fn stop_and_start_turn_all_nodes() {
 fn a_stop_is_not_made_to_wait_for_provisioning() {
     let mut stopped = devnet(DevnetPhase::Running);
     stopped.metadata.generation = 2;
+    stopped.status.conditions.set(Condition::new("Provisioned", ConditionStatus::True, "Provisioned", ""), Timestamp::default());
     stopped.spec.desired = Some(Desired::Stopped);
     let made_of = stopped.spec.digest();
     assert_eq!(plan(&stopped, &[], Some(&made_of), 0), Step::Acknowledge);
