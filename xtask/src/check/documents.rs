@@ -1,4 +1,4 @@
-//! ARCHITECTURE.md names only what exists: a map with vanished places misleads.
+//! ARCHITECTURE.md names only what exists: a map with vanished places misleads, and so does an invariant whose test is gone.
 
 use super::Findings;
 use anyhow::{Context, Result};
@@ -11,7 +11,31 @@ pub(super) fn check(root: &Path) -> Result<Findings> {
     let text = fs::read_to_string(root.join(DOCUMENT)).with_context(|| format!("cannot read {DOCUMENT}"))?;
     let mut paths = BTreeSet::new();
     walk(root, root, &mut paths)?;
-    Ok(missing(&text, &paths))
+    let mut findings = missing(&text, &paths);
+    let mut functions = BTreeSet::new();
+    for path in super::sources::rust_files(root)? {
+        let source = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        functions.extend(source.split("fn ").skip(1).map(|rest| name(rest).to_owned()));
+    }
+    findings.faults.extend(vanished_tests(&text, &functions));
+    Ok(findings)
+}
+
+/// Names of tests are sentences: that is how they are told from other words in backticks.
+fn vanished_tests(text: &str, functions: &BTreeSet<String>) -> Vec<String> {
+    let mut faults = Vec::new();
+    for (number, line) in text.lines().enumerate() {
+        let words = line.split('`').skip(1).step_by(2).filter(|word| word.matches('_').count() >= 4 && name(word) == *word);
+        for word in words.filter(|word| !functions.contains(*word)) {
+            faults.push(format!("{DOCUMENT}:{}: no function is named `{word}`", number + 1));
+        }
+    }
+    faults
+}
+
+/// The identifier at the beginning.
+fn name(text: &str) -> &str {
+    &text[..text.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(text.len())]
 }
 
 /// All files and folders, relative to the root.
@@ -67,5 +91,12 @@ mod tests {
         check("`gone.rs`", 1);
         check("`supervisor/src/gone`\n`gone/`", 2);
         check("gone.rs", 0);
+    }
+
+    #[test]
+    fn an_invariant_names_a_test_that_is_there() {
+        let functions = BTreeSet::from(["it_is_there_and_it_runs".to_owned()]);
+        assert_eq!(vanished_tests("`it_is_there_and_it_runs`, `store`, `DVB_A_B_C_D=1`", &functions), Vec::<String>::new());
+        assert_eq!(vanished_tests("\n`it_is_gone_for_a_week`", &functions).len(), 1);
     }
 }

@@ -52,7 +52,7 @@ pub(crate) fn run(root: &Path, args: &Args) -> Result<bool> {
     report("layers", layers::check(root)?);
     report("module docs and file lengths", sources::check(root)?);
     report("names of this machine", sources::check_names(root)?);
-    report("paths in ARCHITECTURE.md", documents::check(root)?);
+    report("paths and tests in ARCHITECTURE.md", documents::check(root)?);
     report("format", tool(root, &["fmt", "--all", "--check"], "run cargo fmt")?);
     if !args.quick {
         let clippy = ["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"];

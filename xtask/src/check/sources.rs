@@ -50,10 +50,15 @@ pub(super) fn check_names(root: &Path) -> Result<Findings> {
 
 fn find_names(short: &str, text: &str, findings: &mut Findings) {
     for (number, line) in text.lines().enumerate() {
-        if let Some(name) = MACHINE_NAMES.iter().find(|name| line.contains(**name)) {
+        if let Some(name) = MACHINE_NAMES.iter().find(|name| names(line, name)) {
             findings.fault(format!("{short}:{}: names `{name}`, which only one machine has", number + 1));
         }
     }
+}
+
+/// True when the line has the name as a word of its own: `staging` before a folder makes it another, relative path.
+fn names(line: &str, name: &str) -> bool {
+    line.match_indices(name).any(|(at, _)| !line[..at].ends_with(|before: char| before.is_alphanumeric() || "_-.}>)".contains(before)))
 }
 
 /// All `.rs` files below a folder, sorted; build output and hidden folders left out.
@@ -99,7 +104,7 @@ mod tests {
     #[test]
     fn a_path_of_one_machine_is_found_with_its_line() {
         let mut findings = Findings::default();
-        find_names("a.md", &format!("fine\nsee {}x\n", MACHINE_NAMES[0]), &mut findings);
+        find_names("a.md", &format!("staging{0}x, {{dir}}{0}\nsee `{0}x`\n", MACHINE_NAMES[0]), &mut findings);
         assert_eq!(findings.faults.len(), 1);
         assert!(findings.faults[0].starts_with("a.md:2:"));
     }
