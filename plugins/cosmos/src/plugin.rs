@@ -25,6 +25,7 @@ impl Plugin for Cosmos {
             description: "Cosmos SDK chains by their stock binary".into(),
             default_validators: Some(4),
             needs_binary: true,
+            capabilities: vec!["late-fullnodes".into()],
             ..pb::PluginInfo::default()
         })
     }

@@ -205,7 +205,7 @@ fn check_immutable(present: &Devnet, wanted: &DevnetSpec) -> Result<(), Fault> {
 }
 
 fn fixed_by_genesis(spec: &DevnetSpec) -> Value {
-    json!({"plugin": spec.plugin, "chainId": spec.chain_id, "seed": spec.seed, "genesis": spec.genesis, "accounts": spec.accounts()})
+    json!({"plugin": spec.plugin, "chainId": spec.chain_id, "seed": spec.seed, "genesis": spec.genesis, "accounts": spec.accounts(), "validators": spec.validators()})
 }
 
 fn compare(present: Option<&Devnet>, mut devnet: Devnet) -> Admitted {

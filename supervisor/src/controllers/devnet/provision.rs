@@ -52,6 +52,7 @@ pub(super) async fn provision(devnet: &Devnet, nodes: &[Arc<Node>], refresh_bina
     let context = DevnetContext { initialized: initialized.state.clone(), ..bare };
 
     let chain = plugin.plan_nodes(&context).await?;
+    refuse_latecomers(devnet, nodes, &chain, &info.capabilities)?;
     let services = devnet.spec.services.iter().enumerate().map(|(index, service)| planned_service(index, service));
     let planned: Vec<PlannedNode> = chain.iter().cloned().chain(services).collect();
     let placement = cx.ports.place(devnet, &cx.home, &planned).await?;
@@ -71,14 +72,32 @@ pub(super) async fn provision(devnet: &Devnet, nodes: &[Arc<Node>], refresh_bina
         let wanted = desired_node(devnet, planned, placed, &node_binaries[&planned.name], now, uid);
         writes.extend(node_writes(devnet, nodes, wanted, cx));
     }
+    let nodes_change = writes.len() > 1;
     let kept = |node: &Node| planned.iter().any(|planned| planned.name == node.node_name().short);
     for node in nodes.iter().filter(|node| !kept(node) && node.metadata.deleted_at.is_none()) {
         writes.extend(retire(node, devnet, now, cx));
     }
-    let done = Done { subnet: placement.subnet, initialized, binary, made, now };
+    let done = Done { subnet: placement.subnet, initialized, binary, made, nodes_change, now };
     let directory = cx.home.devnet(&devnet.metadata.namespace, &devnet.metadata.name).display().to_string();
     cx.edit_devnet(&devnet_key(devnet), writes, |current| Edit::Tell(done.write_into(current, devnet, &directory))).await?;
     Ok(())
+}
+
+/// A plugin says with this capability that `StartNode` makes the home of a full node that joins after genesis.
+const LATE_NODES: &str = "late-fullnodes";
+
+fn refuse_latecomers(devnet: &Devnet, nodes: &[Arc<Node>], chain: &[PlannedNode], capabilities: &[String]) -> Result<(), ReconcileError> {
+    let late = chain.iter().find(|planned| !nodes.iter().any(|node| node.node_name().short == planned.name));
+    match late {
+        Some(late) if devnet.status.genesis_hash.is_some() && !capabilities.iter().any(|capability| capability == LATE_NODES) => {
+            let (name, plugin) = (&devnet.metadata.name, &devnet.spec.plugin);
+            Err(ReconcileError::Unfit(format!(
+                "{} cannot join: plugin {plugin} adds no node to a chain that has its genesis; begin anew with it: dvbctl reset {name}",
+                late.name
+            )))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The binary in the cache; what was resolved before stays until somebody asks for a fresh look.
@@ -265,6 +284,8 @@ struct Done {
     initialized: Initialized,
     binary: BinaryStatus,
     made: Option<genesis::Made>,
+    /// Nodes are new, or will start anew: until they are ready the devnet is not.
+    nodes_change: bool,
     now: Timestamp,
 }
 
@@ -291,7 +312,12 @@ impl Done {
             status.accounts = made.accounts.clone();
             status.mnemonic_path = made.mnemonic_path.clone();
         }
-        if !matches!(status.phase, DevnetPhase::Running | DevnetPhase::Degraded | DevnetPhase::Stopped) {
+        let settled = match status.phase {
+            DevnetPhase::Stopped => true,
+            DevnetPhase::Running | DevnetPhase::Degraded => !self.nodes_change,
+            _ => false,
+        };
+        if !settled {
             status.phase = DevnetPhase::Provisioning;
         }
         status.message = Some("starting nodes".into());
