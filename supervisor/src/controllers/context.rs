@@ -3,6 +3,7 @@
 use crate::{
     binaries::Binaries,
     config::Home,
+    events::Recorder,
     model::{Devnet, Event, EventId, EventType, Key, Kind, LaunchId, Node, Plan},
     observe::Observations,
     plugin::Plugins,
@@ -102,15 +103,9 @@ impl Context {
 
     /// The event of a story: dated, with an id of its own.
     pub fn tell(&self, subject: &Key, parent: Option<EventId>, story: Story) -> Event {
-        Event {
-            id: EventId::from_uuid(self.clock.fresh_id()),
-            time: self.clock.now(),
-            kind: subject.kind.name().into(),
-            namespace: subject.namespace.clone(),
-            name: subject.name.clone(),
-            parent,
-            ..*story.0
-        }
+        let Event { id, time, kind, namespace, name, parent, .. } =
+            Recorder::new(self.clock.clone()).event(subject, &story.0.reason).parent(parent).build();
+        Event { id, time, kind, namespace, name, parent, ..*story.0 }
     }
 }
 
@@ -125,7 +120,8 @@ pub enum Edit {
     Tell(Story),
 }
 
-/// One step of the audit trail before it is dated: what was seen, wanted, done, and what came of it.
+/// One step of the audit trail before it is dated: what was seen, wanted, done, and what came of it. An edit that is made again after
+/// a conflict tells its story again; the recorder draws id and time only for the commit.
 #[derive(Clone, Debug)]
 pub struct Story(Box<Event>);
 

@@ -12,6 +12,8 @@ pub mod node;
 mod placing;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tests;
 
 pub use context::{Context, Edit, Story};
 pub use manager::{ControllerKind, Manager, Task, Wake};

@@ -63,7 +63,7 @@ fn run_controllers(
     plugins: Arc<PluginHost>,
     idle: CancellationToken,
 ) -> BoxFuture<'static, ()> {
-    manager.register(ControllerKind::Devnet, Arc::new(DevnetController));
+    manager.register(ControllerKind::Devnet, Arc::new(DevnetController::default()));
     manager.register(ControllerKind::Node, Arc::new(NodeController::default()));
     manager.register(ControllerKind::Health, Arc::new(HealthController::default()));
     Box::pin(async move {

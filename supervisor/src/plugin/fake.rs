@@ -13,12 +13,13 @@ use futures::{
 };
 use sha2::{Digest, Sha256};
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     fs, io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
+use tokio::sync::watch;
 
 type HeightSender = UnboundedSender<Result<BlockHeight, PluginError>>;
 
@@ -26,6 +27,9 @@ type HeightSender = UnboundedSender<Result<BlockHeight, PluginError>>;
 pub struct FakePlugin {
     name: String,
     state: Mutex<State>,
+    /// Methods that do not answer for now.
+    held: watch::Sender<BTreeSet<String>>,
+    calls: watch::Sender<Vec<String>>,
 }
 
 #[derive(Default)]
@@ -36,12 +40,11 @@ struct State {
     health: BTreeMap<String, Health>,
     class: Classified,
     listeners: BTreeMap<String, Vec<HeightSender>>,
-    calls: Vec<String>,
 }
 
 impl FakePlugin {
     pub fn new(name: &str) -> Arc<Self> {
-        Arc::new(Self { name: name.to_owned(), state: Mutex::default() })
+        Arc::new(Self { name: name.to_owned(), state: Mutex::default(), held: watch::Sender::default(), calls: watch::Sender::default() })
     }
     /// The next call of this method (`plan_nodes`, `launch` ...) fails so. Several queue up.
     pub fn fail_next(&self, method: &str, error: PluginError) {
@@ -89,13 +92,31 @@ impl FakePlugin {
     }
     /// Methods that were called, in order, with the node's name where there is one: `launch validator-0`.
     pub fn calls(&self) -> Vec<String> {
-        self.state().calls.clone()
+        self.calls.borrow().clone()
+    }
+    /// Resolves when this was called, now or before; written as in `calls`.
+    pub async fn until_called(&self, call: &str) {
+        let mut calls = self.calls.subscribe();
+        let _ = calls.wait_for(|calls| calls.iter().any(|made| made == call)).await; // the sender lives in self
+    }
+    /// From now on this method does not answer, until `release`.
+    pub fn hold(&self, method: &str) {
+        self.held.send_modify(|held| {
+            held.insert(method.to_owned());
+        });
+    }
+    pub fn release(&self, method: &str) {
+        self.held.send_modify(|held| {
+            held.remove(method);
+        });
     }
 
-    fn begin(&self, method: &str, node: &str) -> Result<(), PluginError> {
-        let mut state = self.state();
-        state.calls.push(if node.is_empty() { method.to_owned() } else { format!("{method} {node}") });
-        state.failures.get_mut(method).and_then(VecDeque::pop_front).map_or(Ok(()), Err)
+    async fn begin(&self, method: &str, node: &str) -> Result<(), PluginError> {
+        let failure = self.state().failures.get_mut(method).and_then(VecDeque::pop_front);
+        self.calls.send_modify(|calls| calls.push(if node.is_empty() { method.to_owned() } else { format!("{method} {node}") }));
+        let mut held = self.held.subscribe();
+        let _ = held.wait_for(|held| !held.contains(method)).await; // the sender lives in self
+        failure.map_or(Ok(()), Err)
     }
     fn jobs(&self, method: &str, outcomes: &[JobOutcome]) -> Option<Vec<Job>> {
         self.state().jobs.get(method).filter(|_| outcomes.is_empty()).cloned()
@@ -111,12 +132,12 @@ impl FakePlugin {
 #[async_trait]
 impl ChainPlugin for FakePlugin {
     async fn info(&self) -> Result<PluginInfo, PluginError> {
-        self.begin("info", "")?;
+        self.begin("info", "").await?;
         Ok(PluginInfo { name: self.name.clone(), version: "0".into(), api_version: 1, ..PluginInfo::default() })
     }
 
     async fn initialize(&self, _devnet: &DevnetContext, _work_dir: PathBuf, outcomes: &[JobOutcome]) -> Result<Reply<Initialized>, PluginError> {
-        self.begin("initialize", "")?;
+        self.begin("initialize", "").await?;
         Ok(match self.jobs("initialize", outcomes) {
             Some(jobs) => Reply::Jobs(jobs),
             None => Reply::Done(Initialized { sdk_version: "fake-1".into(), binary_version: "1".into(), state: b"fake".to_vec() }),
@@ -124,12 +145,12 @@ impl ChainPlugin for FakePlugin {
     }
 
     async fn validate(&self, _devnet: &DevnetContext) -> Result<Vec<Violation>, PluginError> {
-        self.begin("validate", "")?;
+        self.begin("validate", "").await?;
         Ok(self.state().violations.clone())
     }
 
     async fn plan_nodes(&self, devnet: &DevnetContext) -> Result<Vec<PlannedNode>, PluginError> {
-        self.begin("plan_nodes", "")?;
+        self.begin("plan_nodes", "").await?;
         let validators =
             (0..devnet.spec.validators()).map(|index| planned("validator", index, &digest(format!("{}/{index}", devnet.seed).as_bytes())));
         let full_nodes = (0..devnet.spec.full_nodes).map(|index| planned("fullnode", index, ""));
@@ -138,7 +159,7 @@ impl ChainPlugin for FakePlugin {
 
     /// Writes real files, so that what moves and verifies them has something to do.
     async fn genesis(&self, request: &GenesisRequest) -> Result<Reply<Genesis>, PluginError> {
-        self.begin("genesis", "")?;
+        self.begin("genesis", "").await?;
         if let Some(jobs) = self.jobs("genesis", &request.job_outcomes) {
             return Ok(Reply::Jobs(jobs));
         }
@@ -147,7 +168,7 @@ impl ChainPlugin for FakePlugin {
     }
 
     async fn launch(&self, request: &NodeRequest) -> Result<LaunchPlan, PluginError> {
-        self.begin("launch", &request.node)?;
+        self.begin("launch", &request.node).await?;
         let home = request.nodes.iter().find(|node| node.name == request.node).map(|node| PathBuf::from(&node.home_dir)).unwrap_or_default();
         let binary = if request.devnet.binary_path.is_empty() { "/bin/sleep" } else { &request.devnet.binary_path };
         Ok(LaunchPlan {
@@ -160,19 +181,19 @@ impl ChainPlugin for FakePlugin {
     }
 
     async fn probe(&self, _devnet: &DevnetContext, node: &PlacedNode) -> Result<Health, PluginError> {
-        self.begin("probe", &node.name)?;
+        self.begin("probe", &node.name).await?;
         self.state().health.get(&node.name).cloned().ok_or_else(|| self.unavailable(&node.name))
     }
 
     async fn heights(&self, _devnet: &DevnetContext, node: &PlacedNode) -> Result<BoxStream<'static, Result<BlockHeight, PluginError>>, PluginError> {
-        self.begin("heights", &node.name)?;
+        self.begin("heights", &node.name).await?;
         let (sender, receiver) = unbounded();
         self.state().listeners.entry(node.name.clone()).or_default().push(sender);
         Ok(receiver.boxed())
     }
 
     async fn classify(&self, _devnet: &DevnetContext, node: &PlacedNode, _exit: &Exit, _log_tail: &[Vec<u8>]) -> Result<Classified, PluginError> {
-        self.begin("classify", &node.name)?;
+        self.begin("classify", &node.name).await?;
         Ok(self.state().class.clone())
     }
 }

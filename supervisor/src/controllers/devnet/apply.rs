@@ -9,6 +9,7 @@ use super::{
 };
 use crate::{
     model::{Condition, ConditionStatus, Desired, Devnet, DevnetPhase, Fault, Key, Kind, Launch, LaunchPhase, Node, NodePhase, NodeStatus},
+    runtime::Handle,
     store::{Expect, Selector, Write},
 };
 use futures::StreamExt;
@@ -17,7 +18,7 @@ use std::{path::Path, sync::Arc};
 pub(super) async fn apply(devnet: &Devnet, nodes: &[Arc<Node>], step: Step, cx: &Context) -> Result<(), ReconcileError> {
     match step {
         Step::Nothing => Ok(()),
-        Step::Provision { refresh_binary } => attempt(devnet, nodes, refresh_binary, cx).await,
+        Step::Provision { refresh_binary } => attempt(devnet, nodes, refresh_binary, cx).await.map(drop),
         Step::Acknowledge => {
             let generation = devnet.metadata.generation;
             let see = |current: &mut Devnet| {
@@ -43,13 +44,22 @@ pub(super) async fn apply(devnet: &Devnet, nodes: &[Arc<Node>], step: Step, cx: 
     }
 }
 
+/// What became of an attempt to provision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Attempt {
+    /// It worked, was cut short, or failed for good.
+    Over,
+    /// It failed in a way that may pass.
+    Again,
+}
+
 /// Provisions; a request to delete cuts it short, and an error becomes the devnet's condition.
-async fn attempt(devnet: &Devnet, nodes: &[Arc<Node>], refresh_binary: bool, cx: &Context) -> Result<(), ReconcileError> {
+pub(super) async fn attempt(devnet: &Devnet, nodes: &[Arc<Node>], refresh_binary: bool, cx: &Context) -> Result<Attempt, ReconcileError> {
     let result = tokio::select! {
         result = provision(devnet, nodes, refresh_binary, cx) => result,
-        () = deletion(devnet, cx) => return Ok(()),
+        () = deletion(devnet, cx) => return Ok(Attempt::Over),
     };
-    let Err(error) = result else { return Ok(()) };
+    let Err(error) = result else { return Ok(Attempt::Over) };
     if matches!(error, ReconcileError::Store(_)) {
         return Err(error);
     }
@@ -76,7 +86,11 @@ async fn attempt(devnet: &Devnet, nodes: &[Arc<Node>], refresh_binary: bool, cx:
         }))
     })
     .await?;
-    if again { Err(error) } else { Ok(()) }
+    if !again {
+        return Ok(Attempt::Over);
+    }
+    tracing::warn!(devnet = %devnet_key(devnet), %error, "provisioning failed and is tried again");
+    Ok(Attempt::Again)
 }
 
 fn text(fault: &Fault) -> String {
@@ -214,11 +228,9 @@ async fn destroy_launches(node: &Node, cx: &Context) -> Result<(), ReconcileErro
     let selector = Selector::in_devnet(Kind::Launch, &node.metadata.namespace, &node.spec.devnet_ref);
     let (objects, _) = cx.store.list(&selector).await?;
     for launch in objects.into_iter().filter_map(|object| Arc::<Launch>::try_from(object).ok()) {
-        if launch.spec.node_ref == node.metadata.name
-            && launch.status.phase != LaunchPhase::Ended
-            && let Some(handle) = super::super::node::handle_of(&launch)
-        {
-            cx.runtime.destroy(&handle).await?;
+        if launch.spec.node_ref == node.metadata.name && launch.status.phase != LaunchPhase::Ended {
+            let unrecorded = || Handle::unrecorded(launch.spec.launch_id.clone());
+            cx.runtime.destroy(&super::super::node::handle_of(&launch).unwrap_or_else(unrecorded)).await?;
         }
     }
     Ok(())

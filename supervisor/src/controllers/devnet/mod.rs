@@ -7,19 +7,31 @@ mod files;
 mod genesis;
 mod plan;
 mod provision;
+mod retries;
 mod sum;
 
 use super::{Action, Context, ReconcileError, Reconciler, placing::SERVICE};
 use crate::model::{Devnet, Key, Kind, Node, PlannedPort};
+use apply::Attempt;
 use async_trait::async_trait;
+use plan::Step;
+use retries::Retries;
+use std::sync::Arc;
+use tokio::time::Instant;
 
+/// Remembers only which devnets wait to be provisioned again; everything else is in the store.
 #[derive(Default)]
-pub struct DevnetController;
+pub struct DevnetController {
+    retries: Retries,
+}
 
 #[async_trait]
 impl Reconciler for DevnetController {
     async fn reconcile(&self, key: &Key, cx: &Context) -> Result<Action, ReconcileError> {
-        let Some(devnet) = cx.devnet(&key.namespace, &key.name).await? else { return Ok(Action::AwaitChange) };
+        let Some(devnet) = cx.devnet(&key.namespace, &key.name).await? else {
+            self.retries.forget(key);
+            return Ok(Action::AwaitChange);
+        };
         let nodes = cx.nodes(&key.namespace, &key.name).await?;
         let height = nodes
             .iter()
@@ -28,8 +40,27 @@ impl Reconciler for DevnetController {
             .max();
         let made_of = cx.plan(&key.namespace, &key.name).await?.map(|plan| plan.spec.spec_digest.clone());
         let step = plan::plan(&devnet, &nodes, made_of.as_deref(), height.unwrap_or(0));
+        if let Step::Provision { refresh_binary } = step {
+            return self.provision(key, &devnet, &nodes, refresh_binary, cx).await;
+        }
         apply::apply(&devnet, &nodes, step, cx).await?;
         Ok(Action::AwaitChange)
+    }
+}
+
+impl DevnetController {
+    /// Each failure is written to the devnet, and that write wakes this controller: so the back-off is kept here, not by the queue.
+    async fn provision(&self, key: &Key, devnet: &Devnet, nodes: &[Arc<Node>], refresh: bool, cx: &Context) -> Result<Action, ReconcileError> {
+        if let Some(left) = self.retries.left(key, devnet, Instant::now()) {
+            return Ok(Action::RequeueAfter(left));
+        }
+        match apply::attempt(devnet, nodes, refresh, cx).await? {
+            Attempt::Over => {
+                self.retries.forget(key);
+                Ok(Action::AwaitChange)
+            }
+            Attempt::Again => Ok(Action::RequeueAfter(self.retries.failed(key, devnet, Instant::now()))),
+        }
     }
 }
 

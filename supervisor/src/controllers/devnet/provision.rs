@@ -251,16 +251,17 @@ fn node_writes(devnet: &Devnet, nodes: &[Arc<Node>], mut wanted: Node, cx: &Cont
     let rebuilt = present.metadata.annotations.get(TEMPLATE) != wanted.metadata.annotations.get(TEMPLATE);
     next.metadata.annotations = wanted.metadata.annotations;
     next.metadata.labels = wanted.metadata.labels;
+    next.metadata.deleted_at = None; // it may be back in the spec before it was gone
     next.status.endpoints = wanted.status.endpoints;
     let keep = next.spec.clone();
     next.spec = wanted.spec;
     next.spec.suspended = keep.suspended;
     next.spec.desired = devnet.spec.node(&next.node_name().short).and_then(|over| over.desired).unwrap_or(keep.desired);
     next.spec.restart_request = keep.restart_request + u64::from(rebuilt);
-    if next.spec == keep && next.metadata.annotations == present.metadata.annotations && next.metadata.labels == present.metadata.labels {
+    if next.spec == keep && next.metadata == present.metadata {
         return vec![];
     }
-    next.metadata.generation += u64::from(next.spec != keep);
+    next.metadata.generation += u64::from(next.spec != keep || present.metadata.deleted_at.is_some());
     let what = if rebuilt { "is to restart: what it runs has changed" } else { "follows its devnet's spec" };
     let event = cx.tell(&key, parent, Story::new("devnet", "SpecChanged", what).action("update").generation(next.metadata.generation));
     next.status.cause = Some(event.id.clone());

@@ -44,6 +44,7 @@ impl Reconciler for HealthController {
             let cancel = CancellationToken::new();
             let guard = cancel.clone().drop_guard();
             self.sessions().insert(key.clone(), (id, guard));
+            cx.observations.forget(key); // what the session before may have seen last: after a reset it is not so any more
             tokio::spawn(async move { cancel.run_until_cancelled(session.run()).await });
         }
         Ok(Action::AwaitChange)

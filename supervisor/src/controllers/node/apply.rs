@@ -1,30 +1,27 @@
 //! Carries out what the plan decided: each step commits what it is about to do, does it, and commits what came of it.
 
-use super::super::{Context, Edit, ReconcileError, Story, placing::SERVICE};
+use super::super::{Context, Edit, ReconcileError, Story};
 use super::{
-    handle_of,
+    certificate, handle_of, history,
     launch::{launch_plan, launch_spec, make_dir, prepare},
     launch_name,
     plan::{Step, StopReason, class_reason},
 };
 use crate::{
-    logs,
     model::{
-        Condition, ConditionStatus, Event, Exit, ExitClass, Key, LastExit, Launch, LaunchId, LaunchPhase, LaunchRecord, LaunchStatus, Meta, Node,
-        NodePhase, Timestamp, Uid,
+        Condition, ConditionStatus, Event, Exit, ExitClass, Key, Kind, LastExit, Launch, LaunchId, LaunchPhase, LaunchRecord, LaunchStatus, Meta,
+        Node, NodePhase, Timestamp, Uid,
     },
     plugin::LaunchPlan,
     runtime::{Handle, RuntimeError, StopPolicy},
-    store::{Expect, Write},
-    sys::{signal_from_name, signal_name},
+    store::{Expect, Selector, Write},
+    sys::signal_from_name,
 };
+use futures::StreamExt;
 use nix::sys::signal::Signal;
-use std::{path::Path, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 const GRACE: Duration = Duration::from_secs(10);
-const TAIL_LINES: usize = 20;
-/// How long a plugin may think about a death.
-const CLASSIFY_WITHIN: Duration = Duration::from_millis(300);
 
 pub(super) async fn apply(node: &Node, launch: Option<&Launch>, step: &Step, cx: &Context) -> Result<(), ReconcileError> {
     match step {
@@ -68,6 +65,12 @@ pub(super) async fn apply(node: &Node, launch: Option<&Launch>, step: &Step, cx:
             let condition = Condition::new("Ready", ConditionStatus::False, "Stopped", "is stopped");
             turn(node, NodePhase::Stopped, Some(condition), Story::new("node", "Stopped", "is stopped").desired("stopped"), cx).await
         }
+        Step::Observe => {
+            let mut next = node.clone();
+            next.status.observed_generation = node.metadata.generation;
+            cx.store.commit(vec![Write::update(next)]).await?;
+            Ok(())
+        }
         Step::ForgetRestarts => {
             let mut next = node.clone();
             next.status.recent_restarts = 0;
@@ -81,8 +84,13 @@ async fn start(node: &Node, counted: bool, cx: &Context) -> Result<(), Reconcile
     let name = node.node_name();
     let namespace = &node.metadata.namespace;
     let Some(devnet) = cx.devnet(namespace, &name.devnet).await? else { return Ok(()) };
-    let plan = match ready_to_start(&devnet, node, cx).await {
+    let prepared = tokio::select! {
+        prepared = ready_to_start(&devnet, node, cx) => prepared,
+        () = unwanted(node, cx) => return Ok(()), // that change wakes this controller
+    };
+    let plan = match prepared {
         Ok(plan) => plan,
+        Err(error @ ReconcileError::Store(_)) => return Err(error), // says nothing of the node
         Err(error) => return refuse(node, counted, &error, cx).await,
     };
     let now = cx.clock.now();
@@ -117,7 +125,10 @@ async fn start(node: &Node, counted: bool, cx: &Context) -> Result<(), Reconcile
         .desired("running")
         .action("start")
         .launch(id.clone());
-    let next = commit_and_read(next, NodePhase::Starting, story, vec![Write::create(launch.clone())], cx).await?;
+    let old = history::outdated(node, cx).await?;
+    let writes = old.iter().map(history::removal).chain([Write::create(launch.clone())]).collect();
+    let next = commit_and_read(next, NodePhase::Starting, story, writes, cx).await?;
+    history::remove_logs(&old);
 
     match cx.runtime.start(&spec, grants).await {
         Ok(handle) => record_start(&Key::node(namespace, &node.metadata.name), launch, &handle, cx).await,
@@ -139,6 +150,19 @@ async fn ready_to_start(devnet: &crate::model::Devnet, node: &Node, cx: &Context
     Ok(plan)
 }
 
+/// Resolves when the node shall not run any more: nobody waits for a plugin that hangs, then.
+async fn unwanted(node: &Node, cx: &Context) {
+    let meta = &node.metadata;
+    let selector = Selector { namespace: Some(meta.namespace.clone()), name: Some(meta.name.clone()), ..Selector::kind(Kind::Node) };
+    let mut changes = cx.store.watch(selector, meta.resource_version);
+    while let Some(Ok(change)) = changes.next().await {
+        if change.deleted || Arc::<Node>::try_from(change.object).is_ok_and(|node| !node.is_wanted()) {
+            return;
+        }
+    }
+    std::future::pending().await
+}
+
 /// A start that was refused before the fork.
 async fn refuse(node: &Node, counted: bool, error: &ReconcileError, cx: &Context) -> Result<(), ReconcileError> {
     let class = match error {
@@ -153,6 +177,8 @@ async fn refuse(node: &Node, counted: bool, error: &ReconcileError, cx: &Context
     if counted {
         next.status.restart_count += 1;
         next.status.recent_restarts += 1;
+    } else {
+        next.status.recent_restarts = 0;
     }
     let last = LastExit { class, message: error.to_string(), at: cx.clock.now(), ..LastExit::default() };
     finish(next, None, last, false, cx).await
@@ -261,72 +287,12 @@ async fn stop(node: &Node, launch: Option<&Launch>, why: StopReason, cx: &Contex
 async fn record_exit(node: &Node, launch: Option<&Launch>, exit: Option<&Exit>, cx: &Context) -> Result<(), ReconcileError> {
     let Some(launch) = launch else { return Ok(()) };
     let requested = exit.is_some_and(|exit| exit.requested);
-    let last = certificate(node, launch, exit, cx).await;
+    let last = certificate::certificate(node, launch, exit, cx).await;
     finish(node.clone(), Some(launch.clone()), last, requested, cx).await?;
     if let Some(handle) = handle_of(launch) {
         cx.runtime.destroy(&handle).await?;
     }
     Ok(())
-}
-
-/// The death certificate: status, class, the decisive line.
-async fn certificate(node: &Node, launch: &Launch, exit: Option<&Exit>, cx: &Context) -> LastExit {
-    let tail = logs::tail(Path::new(&launch.spec.log_path), TAIL_LINES).unwrap_or_default();
-    let text: Vec<String> = tail.iter().map(|line| String::from_utf8_lossy(line).into_owned()).collect();
-    let exit = exit.cloned().unwrap_or(Exit { at: cx.clock.now(), ..Exit::default() });
-    let how = how_it_ended(&exit);
-    let mut last = LastExit {
-        code: exit.code,
-        signal: exit.signal.map(signal_name),
-        class: ExitClass::Unknown,
-        message: how.clone(),
-        at: exit.at,
-        oom_killed: exit.oom_killed,
-        memory_peak: exit.memory_peak,
-        log_tail: text.clone(),
-    };
-    if exit.requested {
-        last.class = ExitClass::KilledByUser;
-        last.message = format!("stopped on request, {how}");
-    } else if exit.oom_killed {
-        last.class = ExitClass::Oom;
-        last.message = match exit.memory_peak {
-            Some(peak) => format!("killed for lack of memory; its peak was {} MiB", peak >> 20),
-            None => "killed for lack of memory".into(),
-        };
-    } else if exit.signal == Some(Signal::SIGKILL as i32) {
-        last.message = format!("{how} by somebody other than devnetd");
-    } else if node.spec.role != SERVICE
-        && let Some(classified) = classify(node, &exit, &tail, cx).await
-    {
-        last.class = classified.class;
-        if !classified.message.is_empty() {
-            last.message = format!("{how}: {}", classified.message);
-        }
-    } else if let Some(line) = text.iter().rev().find(|line| !line.trim().is_empty()) {
-        last.message = format!("{how}; last line: {line}");
-    }
-    last
-}
-
-async fn classify(node: &Node, exit: &Exit, tail: &[Vec<u8>], cx: &Context) -> Option<crate::plugin::Classified> {
-    let name = node.node_name();
-    let asked = async {
-        let devnet = cx.devnet(&node.metadata.namespace, &name.devnet).await.ok()??;
-        let plan = cx.plan(&node.metadata.namespace, &name.devnet).await.ok()??;
-        let plugin = cx.plugins.get(&devnet.spec.plugin).await.ok()?;
-        let context = super::super::placing::stored_context(&devnet, &plan.spec, &[]);
-        plugin.classify(&context, &super::super::placing::placed(node), exit, tail).await.ok()
-    };
-    tokio::time::timeout(CLASSIFY_WITHIN, asked).await.ok().flatten()
-}
-
-fn how_it_ended(exit: &Exit) -> String {
-    match (exit.code, exit.signal) {
-        (Some(code), _) => format!("exit code {code}"),
-        (None, Some(signal)) => format!("killed with {}", signal_name(signal)),
-        (None, None) => "ended, its status cannot be known".into(),
-    }
 }
 
 /// Closes a launch: row Ended, node Crashed, or Stopped when the end was asked for.
@@ -341,6 +307,9 @@ async fn finish(mut node: Node, launch: Option<Launch>, last: LastExit, requeste
         also.push(Write::Put { object: launch.into(), expect: Expect::Any });
     }
     node.status.pid = None;
+    if !requested {
+        node.status.observed_generation = node.metadata.generation; // only what is asked after this death overrules the back-off
+    }
     let reason = if requested { "Stopped" } else { class_reason(last.class) };
     node.status.conditions.set(Condition::new("Ready", ConditionStatus::False, reason, last.message.clone()), now);
     node.status.conditions.remove("Progressing");

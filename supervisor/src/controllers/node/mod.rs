@@ -3,6 +3,8 @@
 //! `plan` decides from values; this file gathers them, and `apply` carries the step out.
 
 mod apply;
+mod certificate;
+mod history;
 mod launch;
 mod plan;
 
@@ -24,7 +26,7 @@ use std::{
 /// Remembers only which launches have a waiter; everything else is in the store.
 #[derive(Default)]
 pub struct NodeController {
-    watched: Mutex<HashSet<LaunchId>>,
+    watched: Arc<Mutex<HashSet<LaunchId>>>,
 }
 
 #[async_trait]
@@ -66,10 +68,12 @@ impl NodeController {
         if !self.watched.lock().unwrap_or_else(PoisonError::into_inner).insert(handle.id.clone()) {
             return;
         }
-        let (cx, key) = (cx.clone(), Key::node(&node.metadata.namespace, &node.metadata.name));
+        let (cx, key, watched) = (cx.clone(), Key::node(&node.metadata.namespace, &node.metadata.name), self.watched.clone());
         tokio::spawn(async move {
-            if let Err(error) = cx.runtime.wait(&handle).await {
-                tracing::warn!(node = %key, %error, "cannot wait for the process");
+            match cx.runtime.wait(&handle).await {
+                Ok(_) => drop(watched.lock().unwrap_or_else(PoisonError::into_inner).remove(&handle.id)),
+                // It stays in the set: a wait that cannot be had is not asked for again and again.
+                Err(error) => tracing::warn!(node = %key, %error, "cannot wait for the process"),
             }
             cx.wake.node(&key);
         });
@@ -79,7 +83,8 @@ impl NodeController {
     async fn first_unready(&self, node: &Node, cx: &Context) -> Result<Option<String>, ReconcileError> {
         for short in &node.spec.after {
             let key = Key::node(&node.metadata.namespace, &format!("{}/{short}", node.spec.devnet_ref));
-            if !cx.node(&key).await?.is_some_and(|other| other.status.conditions.is_true("Ready")) {
+            let good = |other: &Node| other.status.conditions.is_true("Ready") || other.status.conditions.is_true("Completed");
+            if !cx.node(&key).await?.is_some_and(|other| good(&other)) {
                 return Ok(Some(short.clone()));
             }
         }

@@ -56,6 +56,8 @@ pub(super) enum Step {
     Complete,
     MarkRunning,
     MarkStopped,
+    /// The spec changed in a way that asks nothing of a live process.
+    Observe,
     /// A stable run: the back-off starts over.
     ForgetRestarts,
 }
@@ -97,6 +99,9 @@ fn alive(node: &Node, ready: bool, now: Timestamp) -> Decision {
     }
     if ready && node.status.phase != NodePhase::Running {
         return Step::MarkRunning.into();
+    }
+    if node.metadata.generation > node.status.observed_generation {
+        return Step::Observe.into();
     }
     if node.status.phase != NodePhase::Running || node.status.recent_restarts == 0 {
         return Step::Nothing.into();

@@ -1,0 +1,37 @@
+//! How many launches of a node are kept: the newest, with their logs.
+
+use super::super::{Context, ReconcileError};
+use crate::{
+    model::{Kind, Launch, LaunchPhase, Node, Object},
+    store::{Expect, Selector, Write},
+};
+use std::{fs, io, sync::Arc};
+
+/// With the one that runs.
+const KEEP: usize = 20;
+
+/// What goes when one more launch of `node` is recorded.
+pub(super) async fn outdated(node: &Node, cx: &Context) -> Result<Vec<Arc<Launch>>, ReconcileError> {
+    let selector = Selector::in_devnet(Kind::Launch, &node.metadata.namespace, &node.spec.devnet_ref);
+    let (objects, _) = cx.store.list(&selector).await?;
+    let launches = objects.into_iter().filter_map(|object| Arc::<Launch>::try_from(object).ok());
+    let mut launches: Vec<_> = launches.filter(|launch| launch.spec.node_ref == node.metadata.name).collect();
+    launches.sort_by_key(|launch| std::cmp::Reverse((launch.metadata.created_at, launch.spec.launch_id.clone())));
+    Ok(launches.into_iter().skip(KEEP - 1).filter(|launch| launch.status.phase == LaunchPhase::Ended).collect())
+}
+
+pub(super) fn removal(launch: &Arc<Launch>) -> Write {
+    Write::Delete { key: Object::Launch(launch.clone()).key(), expect: Expect::Any }
+}
+
+/// After the commit: a log without a row is litter, a row without its log is a lie.
+pub(super) fn remove_logs(launches: &[Arc<Launch>]) {
+    for launch in launches {
+        match fs::remove_file(&launch.spec.log_path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                tracing::warn!(log = launch.spec.log_path, %error, "an old log stays until its node is removed");
+            }
+            _ => {}
+        }
+    }
+}
