@@ -1,9 +1,13 @@
 //! Drives the real devnetd and dvbctl in a home of their own, and leaves nothing behind, also when a test fails.
 
 mod binaries;
+mod chain;
 mod home;
 mod output;
+mod process;
 
 pub use binaries::{binary, program, wasmd};
+pub use chain::{NODES, quickstart};
 pub use home::TestHome;
 pub use output::Output;
+pub use process::{is_alive, parent};

@@ -1,3 +1,5 @@
 //! One test binary for all suites: real programs, a home of its own for each test.
 
+mod bad_input;
+mod devchain;
 mod exec;
