@@ -190,7 +190,10 @@ pub(crate) fn trouble(node: &Node) -> Option<String> {
 
 fn node_settled(node: &Node) -> Verdict {
     let (spec, status) = (node.spec.clone().unwrap_or_default(), node.status.clone().unwrap_or_default());
-    if status.phase == "Failed" {
+    // A failure from before a request that the daemon has not taken up yet says nothing about that request.
+    let generation = node.metadata.as_ref().map_or(0, |metadata| metadata.generation);
+    let current = status.observed_restart >= spec.restart_request && status.observed_generation >= generation;
+    if current && status.phase == "Failed" {
         let remedy = complaint(&status.conditions).and_then(|condition| condition.remedy.clone());
         return Verdict::Failed { message: trouble(node).unwrap_or_else(|| "it failed".into()), remedy };
     }
@@ -244,6 +247,19 @@ mod tests {
             devnet.status.as_mut().unwrap().operations = Some(Operations { reset: 1, ..Operations::default() });
         };
         assert_eq!(Goal::Settled { generation: 2 }.judge(&devnet("Running", carried_out)), Verdict::Done);
+    }
+
+    #[test]
+    fn an_old_failure_of_a_node_does_not_end_the_wait_for_its_restart() {
+        let judge = |observed_restart, observed_generation| {
+            let status = NodeStatus { phase: "Failed".into(), observed_restart, observed_generation, ..NodeStatus::default() };
+            let metadata = Some(Metadata { generation: 3, ..Metadata::default() });
+            let spec = Some(NodeSpec { restart_request: 2, ..NodeSpec::default() });
+            node_settled(&Node { metadata, spec, status: Some(status), ..Node::default() })
+        };
+        assert!(is_waiting(&judge(1, 3)));
+        assert!(is_waiting(&judge(2, 2)));
+        assert!(matches!(judge(2, 3), Verdict::Failed { .. }));
     }
 
     #[test]

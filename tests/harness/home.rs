@@ -18,13 +18,21 @@ use std::{
 /// process that carries the home's path in its environment is left.
 pub struct TestHome {
     dir: tempfile::TempDir,
+    home: PathBuf,
     env: BTreeMap<String, String>,
 }
 
 impl TestHome {
     pub fn new() -> Self {
         let dir = tempfile::Builder::new().prefix("dvb").tempdir_in("/tmp").expect("a temporary folder");
-        Self { dir, env: BTreeMap::new() }
+        let home = dir.path().join("h");
+        Self { dir, home, env: BTreeMap::new() }
+    }
+    /// Its path is longer than that of a socket may be.
+    pub fn deep() -> Self {
+        let mut home = Self::new();
+        home.home = home.path().join("d".repeat(120)).join("h");
+        home
     }
     /// A variable for every program of this home, the daemon included (it is started by the first dvbctl).
     pub fn with_env(mut self, key: &str, value: &str) -> Self {
@@ -35,8 +43,8 @@ impl TestHome {
     pub fn path(&self) -> &Path {
         self.dir.path()
     }
-    pub fn home(&self) -> PathBuf {
-        self.dir.path().join("h")
+    pub fn home(&self) -> &Path {
+        &self.home
     }
     /// Writes a file of the test and returns its path.
     pub fn file(&self, name: &str, content: &str) -> String {
@@ -57,18 +65,20 @@ impl TestHome {
         let _ = stdin.write_all(input.as_bytes()); // it may have ended without reading
         drop(stdin);
         let output = child.wait_with_output().expect("dvbctl ends");
-        Output {
-            command: format!("dvbctl {}", args.join(" ")),
-            code: output.status.code().unwrap_or(-1),
-            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-        }
+        Output::of(format!("dvbctl {}", args.join(" ")), &output)
+    }
+    /// Runs devnetd itself on this home to its end: for what makes it end at once.
+    #[expect(clippy::disallowed_methods, reason = "tests drive programs; the ban is about the supervisor's children")]
+    pub fn devnetd(&self) -> Output {
+        let mut command = Command::new(binary("devnetd"));
+        command.arg("--home").arg(&self.home).env_remove("DVB_SOCKET").env("NO_COLOR", "1").envs(&self.env).stdin(Stdio::null());
+        Output::of("devnetd".into(), &command.output().expect("devnetd starts"))
     }
     /// dvbctl for this home, not yet started.
     #[expect(clippy::disallowed_methods, reason = "tests drive programs; the ban is about the supervisor's children")]
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(binary("dvbctl"));
-        command.args(args).env_remove("DVB_SOCKET").env_remove("DVB_ADDRESS").env("DVB_HOME", self.home()).env("NO_COLOR", "1").envs(&self.env);
+        command.args(args).env_remove("DVB_SOCKET").env_remove("DVB_ADDRESS").env("DVB_HOME", &self.home).env("NO_COLOR", "1").envs(&self.env);
         command.current_dir(self.path());
         command
     }
@@ -118,6 +128,14 @@ impl TestHome {
         }
     }
 
+    /// Rows of a table of the daemon's store, read beside the daemon.
+    #[track_caller]
+    pub fn rows(&self, table: &str) -> u64 {
+        let path = self.home().join("devnetd.db");
+        let store = rusqlite::Connection::open_with_flags(&path, rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY).expect("the store opens");
+        store.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0)).expect("a table of the store")
+    }
+
     /// What a developer would look at after a failure.
     fn report(&self) -> String {
         let nodes = self.ctl(&["get", "nodes", "-A", "-o", "wide"]);
@@ -135,7 +153,7 @@ impl TestHome {
             .filter_map(|entry| {
                 let pid: i32 = entry.file_name().to_str()?.parse().ok()?;
                 let environ = fs::read(entry.path().join("environ")).ok()?;
-                let command = fs::read(entry.path().join("cmdline")).ok()?;
+                let command = fs::read(entry.path().join("cmdline")).ok()?; // empty: a zombie, which is nobody's work any more
                 let ours = [&environ, &command].into_iter().any(|text| text.windows(needle.len()).any(|window| window == needle));
                 ours.then(|| (Pid::from_raw(pid), String::from_utf8_lossy(&command).replace('\0', " ")))
             })
@@ -154,9 +172,17 @@ impl Drop for TestHome {
         if std::thread::panicking() {
             eprintln!("{}", self.report());
         }
-        if self.home().exists() && self.daemon_pid().is_some() {
+        if self.daemon_pid().is_none() && !self.processes().is_empty() {
+            let _ = self.ctl(&["daemon", "start"]); // nodes without a daemon: it takes them up again
+        }
+        if self.daemon_pid().is_some() {
             let _ = self.ctl(&["delete", "devnets", "--all", "-A", "--yes", "--timeout", "60s"]);
             let _ = self.ctl(&["daemon", "stop", "--with-nodes"]);
+        }
+        // The daemon's last children end by themselves when it has gone; no event tells us, as they are not ours.
+        let start = Instant::now();
+        while !self.processes().is_empty() && start.elapsed() < Duration::from_secs(3) {
+            std::thread::sleep(Duration::from_millis(20));
         }
         let left = self.processes();
         for (pid, _) in &left {

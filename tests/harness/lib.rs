@@ -3,9 +3,13 @@
 #![expect(clippy::print_stderr, reason = "what a test prints, libtest shows with its failure; SKIP lines go into the summary")]
 
 mod binaries;
+mod chain;
 mod home;
 mod output;
+mod process;
 
 pub use binaries::{binary, program, wasmd};
+pub use chain::{NODES, quickstart};
 pub use home::TestHome;
 pub use output::Output;
+pub use process::{is_alive, parent};

@@ -11,6 +11,10 @@ pub struct Output {
 }
 
 impl Output {
+    pub(crate) fn of(command: String, output: &std::process::Output) -> Self {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        Self { command, code: output.status.code().unwrap_or(-1), stdout: text(&output.stdout), stderr: text(&output.stderr) }
+    }
     /// Fails the test with everything that was printed unless the exit code is 0.
     #[track_caller]
     pub fn ok(self) -> Self {

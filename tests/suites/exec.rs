@@ -1,6 +1,6 @@
 //! Devnets of plain commands: the whole way through store, controllers, runtime and client without a chain.
 
-use e2e::TestHome;
+use e2e::{TestHome, is_alive, parent};
 use nix::sys::signal::{Signal, kill};
 use std::time::Duration;
 
@@ -27,11 +27,11 @@ fn up_runs_commands_and_delete_leaves_nothing() {
     let (a, b) = (home.pid("two/a"), home.pid("two/b"));
     let daemon = home.daemon_pid().unwrap();
     for pid in [a, b] {
-        assert_eq!(parent(pid.as_raw()), daemon.as_raw(), "nodes are the daemon's children");
+        assert_eq!(parent(pid), Some(daemon), "nodes are the daemon's children");
     }
     home.ctl(&["delete", "two", "--yes"]).ok();
     for pid in [a, b] {
-        assert!(kill(pid, None).is_err(), "{pid} is gone");
+        assert!(!is_alive(pid), "{pid} is gone");
     }
     home.ctl(&["get", "devnet", "two"]).exits(3);
     assert!(!home.home().join("devnets/default/two").exists());
@@ -65,9 +65,4 @@ fn stop_and_start_keep_addresses() {
     for (name, node) in before {
         assert_eq!(node["spec"]["address"], after[&name]["spec"]["address"]);
     }
-}
-
-fn parent(pid: i32) -> i32 {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-    stat.rsplit(')').next().unwrap().split_whitespace().nth(1).unwrap().parse().unwrap()
 }

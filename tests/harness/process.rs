@@ -1,0 +1,20 @@
+//! What /proc tells of a process.
+
+use nix::unistd::Pid;
+use std::fs;
+
+/// None when there is no such process.
+pub fn parent(pid: Pid) -> Option<Pid> {
+    stat(pid)?.get(1)?.parse().ok().map(Pid::from_raw)
+}
+
+/// A zombie is not alive.
+pub fn is_alive(pid: Pid) -> bool {
+    stat(pid).is_some_and(|fields| fields.first().is_some_and(|state| state != "Z" && state != "X"))
+}
+
+/// The fields behind the program's name: state, parent ...
+fn stat(pid: Pid) -> Option<Vec<String>> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    Some(stat.rsplit(')').next()?.split_whitespace().map(str::to_owned).collect())
+}
