@@ -85,7 +85,7 @@ impl Rig {
             runtime: Arc::new(self.runtime.clone()),
             plugins: self.plugins.clone(),
             ports: self.ports.clone(),
-            binaries: Arc::new(Binaries::with_environment(&self.home, self.clock.clone(), BTreeMap::new())),
+            binaries: Arc::new(Binaries::with_environment(&self.home, self.clock.clone(), self.tools())),
             observations: self.observations.clone(),
             clock: self.clock.clone(),
             home: self.home.clone(),
@@ -93,6 +93,20 @@ impl Rig {
         };
         let shutdown = CancellationToken::new();
         self.daemon = Some((tokio::spawn(manager.run(cx, shutdown.clone())), shutdown));
+    }
+
+    fn tools(&self) -> BTreeMap<String, String> {
+        BTreeMap::from([("PATH".into(), format!("{}:/usr/bin:/bin", self.home.root().join("tools").display()))])
+    }
+
+    /// A build tool of this rig alone. Another process writes it: a descriptor of ours, inherited by a fork of a test beside us,
+    /// would keep it from being run.
+    pub(super) fn tool(&self, name: &str, script: &str) {
+        let dir = self.home.root().join("tools");
+        std::fs::create_dir_all(&dir).unwrap();
+        let write = r#"printf '#!/bin/sh\n%s\n' "$2" > "$1" && chmod 755 "$1""#;
+        let written = crate::sys::command("/bin/sh").args(["-c", write, "sh"]).arg(dir.join(name)).arg(script).status().unwrap();
+        assert!(written.success());
     }
 
     /// Nothing runs any more; launches live on in the runtime.

@@ -3,7 +3,8 @@
 use super::testing::{NET, NS, Rig, key, node_key, service};
 use crate::{
     model::{
-        BinarySource, Desired, DevnetPhase, Exit, ExitClass, Kind, LaunchPhase, NodeOverride, NodePhase, RestartPolicy, Span, Timestamp, Violation,
+        BinarySource, Desired, DevnetPhase, Exit, ExitClass, GoModule, Kind, LaunchPhase, NodeOverride, NodePhase, RestartPolicy, Span, Timestamp,
+        Violation,
     },
     plugin::{Classified, PluginError},
     runtime::RuntimeError,
@@ -140,6 +141,21 @@ async fn delete_cuts_a_hanging_plugin_call_short() {
         rig.gone(&key()).await;
         rig.assert_nothing_left().await;
     }
+}
+
+#[tokio::test]
+async fn delete_cuts_the_build_of_a_binary_short() {
+    let rig = Rig::new();
+    rig.tool("go", "echo still at it >&2; exec sleep 1000");
+    rig.create(|spec| {
+        let module = GoModule { module: "example.org/chain".into(), version: "v1.0.0".into(), ..GoModule::default() };
+        spec.binary = Some(BinarySource { go_module: Some(module), ..BinarySource::default() });
+    })
+    .await;
+    rig.devnet_until("the build runs", |devnet| devnet.status.message.as_deref() == Some("still at it")).await;
+    rig.delete().await;
+    rig.gone(&key()).await;
+    rig.assert_nothing_left().await;
 }
 
 #[tokio::test]

@@ -12,6 +12,9 @@ use crate::{
     store::StoreError,
 };
 use futures::StreamExt;
+use http_body_util::Empty;
+use hyper::Request;
+use hyper_util::rt::TokioIo;
 use std::{path::PathBuf, pin::pin, sync::Arc, time::Duration};
 use tokio::{net::TcpStream, time::Instant};
 use tokio_util::sync::CancellationToken;
@@ -296,15 +299,21 @@ async fn until<T, F: Future<Output = Option<T>>>(mut probe: impl FnMut() -> F) -
 
 /// GET answers with a status below 400.
 async fn http_ok(target: &str, path: &str) -> bool {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let ask = async {
-        let mut stream = TcpStream::connect(target).await.ok()?;
-        stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: {target}\r\nConnection: close\r\n\r\n").as_bytes()).await.ok()?;
-        let mut head = [0; 12]; // "HTTP/1.1 200"
-        stream.read_exact(&mut head).await.ok()?;
-        std::str::from_utf8(&head[9..]).ok()?.parse::<u16>().ok()
+        let request = Request::get(path).header(hyper::header::HOST, target).body(Empty::<&[u8]>::new()).ok()?;
+        let stream = TcpStream::connect(target).await.ok()?;
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.ok()?;
+        let answer = sender.send_request(request);
+        // The connection does the work; it goes with this future.
+        tokio::pin!(connection, answer);
+        tokio::select! {
+            biased;
+            answer = &mut answer => answer.ok(),
+            _ = &mut connection => answer.await.ok(),
+        }
     };
-    tokio::time::timeout(SLOWEST_PROBE, ask).await.ok().flatten().is_some_and(|status| (100..400).contains(&status))
+    let answer = tokio::time::timeout(SLOWEST_PROBE, ask).await.ok().flatten();
+    answer.is_some_and(|answer| answer.status().as_u16() < 400)
 }
 
 fn note_check(node: &mut Node, kind: &str, value: bool, message: &str, now: crate::model::Timestamp) {
@@ -312,5 +321,42 @@ fn note_check(node: &mut Node, kind: &str, value: bool, message: &str, now: crat
     match node.status.health_checks.iter_mut().find(|old| old.name == kind) {
         Some(old) => *old = check,
         None => node.status.health_checks.push(check),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    /// A server on a free port that gives one answer and closes.
+    async fn answers(head: &'static str, path: &str) -> (bool, String) {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let target = listener.local_addr().unwrap().to_string();
+        let server = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut asked = [0; 1024];
+            let length = stream.read(&mut asked).await.unwrap();
+            stream.write_all(head.as_bytes()).await.unwrap();
+            String::from_utf8_lossy(&asked[..length]).into_owned()
+        };
+        tokio::join!(http_ok(&target, path), server)
+    }
+
+    #[tokio::test]
+    async fn http_is_ready_below_400_and_asks_for_the_path() {
+        let (ok, asked) = answers("HTTP/1.1 204 No Content\r\n\r\n", "/health?x=1").await;
+        assert!(ok && asked.starts_with("GET /health?x=1 HTTP/1.1\r\n"), "{asked}");
+        assert!(answers("HTTP/1.1 302 Found\r\nlocation: /x\r\ncontent-length: 0\r\n\r\n", "/").await.0);
+        assert!(!answers("HTTP/1.1 503 Busy\r\ncontent-length: 0\r\n\r\n", "/").await.0);
+        assert!(!answers("SSH-2.0-x\r\n", "/").await.0);
+    }
+
+    #[tokio::test]
+    async fn http_is_not_ready_when_nobody_listens() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let target = listener.local_addr().unwrap().to_string();
+        drop(listener);
+        assert!(!http_ok(&target, "/").await);
     }
 }

@@ -1,32 +1,23 @@
 //! Carries out what the plan decided: each step commits what it is about to do, does it, and commits what came of it.
 
-use super::super::{Context, Edit, ReconcileError, Story};
+use super::super::{Context, ReconcileError, Story};
 use super::{
-    certificate, handle_of, history,
-    launch::{launch_plan, launch_spec, make_dir, prepare},
-    launch_name,
+    certificate, handle_of, launching,
     plan::{Step, StopReason, class_reason},
 };
 use crate::{
-    model::{
-        Condition, ConditionStatus, Event, Exit, ExitClass, Key, Kind, LastExit, Launch, LaunchId, LaunchPhase, LaunchRecord, LaunchStatus, Meta,
-        Node, NodePhase, Timestamp, Uid,
-    },
-    plugin::LaunchPlan,
-    runtime::{Handle, RuntimeError, StopPolicy},
-    store::{Expect, Selector, Write},
+    model::{Condition, ConditionStatus, Event, Exit, Key, LastExit, Launch, LaunchPhase, Node, NodePhase},
+    runtime::{Handle, StopPolicy},
+    store::{Expect, Write},
     sys::signal_from_name,
 };
-use futures::StreamExt;
 use nix::sys::signal::Signal;
-use std::{path::Path, sync::Arc, time::Duration};
-
-const GRACE: Duration = Duration::from_secs(10);
+use std::time::Duration;
 
 pub(super) async fn apply(node: &Node, launch: Option<&Launch>, step: &Step, cx: &Context) -> Result<(), ReconcileError> {
     match step {
         Step::Nothing => Ok(()),
-        Step::Launch { counted } => start(node, *counted, cx).await,
+        Step::Launch { counted } => launching::start(node, *counted, cx).await,
         Step::Wait { on } => {
             let message = format!("waits until {on} is ready");
             let condition = Condition::new("Ready", ConditionStatus::False, "WaitingForDependency", message.clone());
@@ -79,183 +70,6 @@ pub(super) async fn apply(node: &Node, launch: Option<&Launch>, step: &Step, cx:
     }
 }
 
-/// Intent row, fork, record. A fork that fails is a death like any other: it goes through cause and back-off.
-async fn start(node: &Node, counted: bool, cx: &Context) -> Result<(), ReconcileError> {
-    let name = node.node_name();
-    let namespace = &node.metadata.namespace;
-    let Some(devnet) = cx.devnet(namespace, &name.devnet).await? else { return Ok(()) };
-    let prepared = tokio::select! {
-        prepared = ready_to_start(&devnet, node, cx) => prepared,
-        () = unwanted(node, cx) => return Ok(()), // that change wakes this controller
-    };
-    let plan = match prepared {
-        Ok(plan) => plan,
-        Err(error @ ReconcileError::Store(_)) => return Err(error), // says nothing of the node
-        Err(error) => return refuse(node, counted, &error, cx).await,
-    };
-    let now = cx.clock.now();
-    let id = LaunchId::from_uuid(cx.clock.fresh_id());
-    let logs_dir = cx.home.node_logs(namespace, &name.devnet, &name.short);
-    make_dir(&logs_dir)?;
-    let log = logs_dir.join(format!("{id}.log"));
-    let (spec, grants) = launch_spec(&plan, node, id.clone(), log.clone())?;
-
-    let launch = intent(node, &plan, &id, &log, now);
-    let mut next = node.clone();
-    next.status.launch_id = Some(id.clone());
-    next.status.log_path = Some(log.display().to_string());
-    next.status.started_at = Some(now);
-    next.status.pid = None;
-    next.status.next_restart = None;
-    next.status.observed_restart = node.spec.restart_request;
-    next.status.observed_generation = node.metadata.generation;
-    if counted {
-        next.status.restart_count += 1;
-        next.status.recent_restarts += 1;
-        next.status.last_restart = Some(now);
-    } else {
-        next.status.recent_restarts = 0;
-    }
-    next.status.conditions.remove("Completed");
-    next.status.conditions.set(Condition::new("Ready", ConditionStatus::False, "Starting", "was just started"), now);
-    next.status.conditions.remove("Progressing");
-    note_limits(&mut next, cx, now);
-    let what = if counted { "Restarting" } else { "Starting" };
-    let story = Story::new("node", what, format!("starts {}", plan.argv.first().map_or("", String::as_str)))
-        .desired("running")
-        .action("start")
-        .launch(id.clone());
-    let old = history::outdated(node, cx).await?;
-    let writes = old.iter().map(history::removal).chain([Write::create(launch.clone())]).collect();
-    let next = commit_and_read(next, NodePhase::Starting, story, writes, cx).await?;
-    history::remove_logs(&old);
-
-    match cx.runtime.start(&spec, grants).await {
-        Ok(handle) => record_start(&Key::node(namespace, &node.metadata.name), launch, &handle, cx).await,
-        Err(error) => {
-            let exit = Exit { at: cx.clock.now(), ..Exit::default() };
-            let class = spawn_class(&error);
-            let last = LastExit { class, message: error.to_string(), at: exit.at, ..LastExit::default() };
-            finish(next, Some(launch), last, false, cx).await
-        }
-    }
-}
-
-/// Everything before the launch row that can be refused: plugin, files, jobs, ports.
-async fn ready_to_start(devnet: &crate::model::Devnet, node: &Node, cx: &Context) -> Result<LaunchPlan, ReconcileError> {
-    let plan = launch_plan(devnet, node, cx).await?;
-    prepare(&plan, node, cx).await?;
-    let ports = super::super::devnet::planned_ports(devnet, node, cx).await?;
-    cx.ports.probe(node, &ports).await?;
-    Ok(plan)
-}
-
-/// Resolves when the node shall not run any more: nobody waits for a plugin that hangs, then.
-async fn unwanted(node: &Node, cx: &Context) {
-    let meta = &node.metadata;
-    let selector = Selector { namespace: Some(meta.namespace.clone()), name: Some(meta.name.clone()), ..Selector::kind(Kind::Node) };
-    let mut changes = cx.store.watch(selector, meta.resource_version);
-    while let Some(Ok(change)) = changes.next().await {
-        if change.deleted || Arc::<Node>::try_from(change.object).is_ok_and(|node| !node.is_wanted()) {
-            return;
-        }
-    }
-    std::future::pending().await
-}
-
-/// A start that was refused before the fork.
-async fn refuse(node: &Node, counted: bool, error: &ReconcileError, cx: &Context) -> Result<(), ReconcileError> {
-    let class = match error {
-        ReconcileError::Port(_) => ExitClass::PortBusy,
-        ReconcileError::Job { .. } | ReconcileError::Plugin(_) | ReconcileError::Io { .. } => ExitClass::Unknown,
-        ReconcileError::Runtime(error) => spawn_class(error),
-        _ => ExitClass::BadFlag,
-    };
-    let mut next = node.clone();
-    next.status.observed_restart = node.spec.restart_request;
-    next.status.observed_generation = node.metadata.generation;
-    if counted {
-        next.status.restart_count += 1;
-        next.status.recent_restarts += 1;
-    } else {
-        next.status.recent_restarts = 0;
-    }
-    let last = LastExit { class, message: error.to_string(), at: cx.clock.now(), ..LastExit::default() };
-    finish(next, None, last, false, cx).await
-}
-
-/// A program that cannot be executed does not heal by trying again.
-fn spawn_class(error: &RuntimeError) -> ExitClass {
-    match error {
-        RuntimeError::NoProgram { .. } | RuntimeError::NotExecutable { .. } | RuntimeError::WrongArchitecture { .. } => ExitClass::BadFlag,
-        _ => ExitClass::Unknown,
-    }
-}
-
-fn intent(node: &Node, plan: &LaunchPlan, id: &LaunchId, log: &Path, now: Timestamp) -> Launch {
-    Launch {
-        metadata: Meta {
-            name: launch_name(&node.metadata.name, id),
-            namespace: node.metadata.namespace.clone(),
-            uid: Uid(id.to_string()),
-            generation: 1,
-            created_at: now,
-            ..Meta::default()
-        },
-        spec: LaunchRecord {
-            node_ref: node.metadata.name.clone(),
-            launch_id: id.clone(),
-            generation: node.metadata.generation,
-            argv: plan.argv.clone(),
-            env: plan.env.clone(),
-            binary_hash: node.spec.binary_hash.clone(),
-            log_path: log.display().to_string(),
-            stop_signal: if plan.stop_signal.is_empty() { "SIGTERM".into() } else { plan.stop_signal.clone() },
-            grace_ms: u64::try_from(if plan.grace.is_zero() { GRACE } else { plan.grace }.as_millis()).unwrap_or(u64::MAX),
-            readiness: plan.readiness.clone(),
-        },
-        status: LaunchStatus::default(),
-    }
-}
-
-/// Says on the node when limits that it asks for cannot be held here.
-fn note_limits(node: &mut Node, cx: &Context, now: Timestamp) {
-    let can = cx.runtime.capabilities();
-    let wants = node.spec.resources.is_some_and(|limits| limits != Default::default());
-    let condition = match (wants, can.limits) {
-        (false, _) => {
-            node.status.conditions.remove("LimitsEnforced");
-            return;
-        }
-        (true, true) => Condition::new("LimitsEnforced", ConditionStatus::True, "Cgroup", "limits are set on its cgroup"),
-        (true, false) => {
-            let condition = Condition::new("LimitsEnforced", ConditionStatus::False, "NoControllers", can.cgroup_message);
-            Condition { remedy: can.cgroup_remedy, ..condition }
-        }
-    };
-    node.status.conditions.set(condition, now);
-}
-
-/// The process exists: nothing that others wrote meanwhile may keep this from being recorded.
-async fn record_start(key: &Key, mut launch: Launch, handle: &Handle, cx: &Context) -> Result<(), ReconcileError> {
-    launch.status = LaunchStatus {
-        phase: LaunchPhase::Running,
-        pid: handle.pid,
-        started_at: Some(handle.started_at),
-        handle: serde_json::to_value(handle).ok(),
-        ..LaunchStatus::default()
-    };
-    let also = vec![Write::Put { object: launch.into(), expect: Expect::Any }];
-    cx.edit_node(key, also, |node| {
-        node.status.pid = handle.pid;
-        node.status.started_at = Some(handle.started_at);
-        let pid = handle.pid.map_or_else(|| "a container".into(), |pid| format!("pid {pid}"));
-        Edit::Tell(Story::new("node", "Started", format!("runs as {pid}")).result(pid).launch(handle.id.clone()))
-    })
-    .await?;
-    Ok(())
-}
-
 /// The fork of the intended launch was never recorded: whatever lives of it is killed, so that it is never doubled.
 async fn recover(node: &Node, launch: Option<&Launch>, cx: &Context) -> Result<(), ReconcileError> {
     let Some(launch) = launch else { return Ok(()) };
@@ -296,7 +110,7 @@ async fn record_exit(node: &Node, launch: Option<&Launch>, exit: Option<&Exit>, 
 }
 
 /// Closes a launch: row Ended, node Crashed, or Stopped when the end was asked for.
-async fn finish(mut node: Node, launch: Option<Launch>, last: LastExit, requested: bool, cx: &Context) -> Result<(), ReconcileError> {
+pub(super) async fn finish(mut node: Node, launch: Option<Launch>, last: LastExit, requested: bool, cx: &Context) -> Result<(), ReconcileError> {
     let now = cx.clock.now();
     let wanted = node.is_wanted();
     let mut also = Vec::new();
@@ -348,7 +162,7 @@ async fn commit(node: Node, phase: NodePhase, story: Story, also: Vec<Write>, cx
 }
 
 /// Commits the node in `phase` with the story as its new cause; returns it at its new revision.
-async fn commit_and_read(mut node: Node, phase: NodePhase, story: Story, also: Vec<Write>, cx: &Context) -> Result<Node, ReconcileError> {
+pub(super) async fn commit_and_read(mut node: Node, phase: NodePhase, story: Story, also: Vec<Write>, cx: &Context) -> Result<Node, ReconcileError> {
     let key = Key::node(&node.metadata.namespace, &node.metadata.name);
     let event: Event = cx.tell(&key, node.status.cause.clone(), story);
     node.status.phase = phase;

@@ -6,6 +6,7 @@ mod apply;
 mod certificate;
 mod history;
 mod launch;
+mod launching;
 mod plan;
 
 pub(super) use launch::run_job;

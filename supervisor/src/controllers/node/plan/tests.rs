@@ -43,6 +43,15 @@ fn a_node_that_is_held_down_is_stopped_and_marked() {
 }
 
 #[test]
+fn a_new_spec_that_asks_nothing_of_a_live_node_is_only_observed() {
+    let mut changed = node(NodePhase::Running);
+    changed.metadata.generation = 2;
+    assert_eq!(step(&changed, Process::Alive { ready: true }), Step::Observe);
+    changed.status.observed_generation = 2;
+    assert_eq!(step(&changed, Process::Alive { ready: true }), Step::Nothing);
+}
+
+#[test]
 fn back_off_doubles_from_the_first_to_the_greatest() {
     for (restarts, secs) in [(0, 5), (1, 10), (2, 20), (3, 40), (4, 80)] {
         let until = Timestamp::from_millis(100_000 + secs * 1_000);

@@ -1,0 +1,199 @@
+//! Starts a node: what may be refused first, then the intent row, the fork and its record.
+
+use super::super::{Context, Edit, ReconcileError, Story, devnet::planned_ports};
+use super::{
+    apply::{commit_and_read, finish},
+    history,
+    launch::{launch_plan, launch_spec, make_dir, prepare},
+    launch_name,
+};
+use crate::{
+    model::{
+        Condition, ConditionStatus, Devnet, Exit, ExitClass, Key, Kind, LastExit, Launch, LaunchId, LaunchPhase, LaunchRecord, LaunchStatus, Meta,
+        Node, NodePhase, Timestamp, Uid,
+    },
+    plugin::LaunchPlan,
+    runtime::{Handle, RuntimeError},
+    store::{Expect, Selector, Write},
+};
+use futures::StreamExt;
+use std::{path::Path, sync::Arc, time::Duration};
+
+const GRACE: Duration = Duration::from_secs(10);
+
+/// Intent row, fork, record. A fork that fails is a death like any other: it goes through cause and back-off.
+pub(super) async fn start(node: &Node, counted: bool, cx: &Context) -> Result<(), ReconcileError> {
+    let name = node.node_name();
+    let namespace = &node.metadata.namespace;
+    let Some(devnet) = cx.devnet(namespace, &name.devnet).await? else { return Ok(()) };
+    let prepared = tokio::select! {
+        prepared = ready_to_start(&devnet, node, cx) => prepared,
+        () = unwanted(node, cx) => return Ok(()), // that change wakes this controller
+    };
+    let plan = match prepared {
+        Ok(plan) => plan,
+        Err(error @ ReconcileError::Store(_)) => return Err(error), // says nothing of the node
+        Err(error) => return refuse(node, counted, &error, cx).await,
+    };
+    let now = cx.clock.now();
+    let id = LaunchId::from_uuid(cx.clock.fresh_id());
+    let logs_dir = cx.home.node_logs(namespace, &name.devnet, &name.short);
+    make_dir(&logs_dir)?;
+    let log = logs_dir.join(format!("{id}.log"));
+    let (spec, grants) = launch_spec(&plan, node, id.clone(), log.clone())?;
+
+    let launch = intent(node, &plan, &id, &log, now);
+    let mut next = node.clone();
+    next.status.launch_id = Some(id.clone());
+    next.status.log_path = Some(log.display().to_string());
+    next.status.started_at = Some(now);
+    next.status.pid = None;
+    next.status.next_restart = None;
+    next.status.observed_restart = node.spec.restart_request;
+    next.status.observed_generation = node.metadata.generation;
+    if counted {
+        next.status.restart_count += 1;
+        next.status.recent_restarts += 1;
+        next.status.last_restart = Some(now);
+    } else {
+        next.status.recent_restarts = 0;
+    }
+    next.status.conditions.remove("Completed");
+    next.status.conditions.set(Condition::new("Ready", ConditionStatus::False, "Starting", "was just started"), now);
+    next.status.conditions.remove("Progressing");
+    note_limits(&mut next, cx, now);
+    let what = if counted { "Restarting" } else { "Starting" };
+    let story = Story::new("node", what, format!("starts {}", plan.argv.first().map_or("", String::as_str)))
+        .desired("running")
+        .action("start")
+        .launch(id.clone());
+    let old = history::outdated(node, cx).await?;
+    let writes = old.iter().map(history::removal).chain([Write::create(launch.clone())]).collect();
+    let next = commit_and_read(next, NodePhase::Starting, story, writes, cx).await?;
+    history::remove_logs(&old);
+
+    match cx.runtime.start(&spec, grants).await {
+        Ok(handle) => record_start(&Key::node(namespace, &node.metadata.name), launch, &handle, cx).await,
+        Err(error) => {
+            let exit = Exit { at: cx.clock.now(), ..Exit::default() };
+            let class = spawn_class(&error);
+            let last = LastExit { class, message: error.to_string(), at: exit.at, ..LastExit::default() };
+            finish(next, Some(launch), last, false, cx).await
+        }
+    }
+}
+
+/// Everything before the launch row that can be refused: plugin, files, jobs, ports.
+async fn ready_to_start(devnet: &Devnet, node: &Node, cx: &Context) -> Result<LaunchPlan, ReconcileError> {
+    let plan = launch_plan(devnet, node, cx).await?;
+    prepare(&plan, node, cx).await?;
+    let ports = planned_ports(devnet, node, cx).await?;
+    cx.ports.probe(node, &ports).await?;
+    Ok(plan)
+}
+
+/// Resolves when the node shall not run any more: nobody waits for a plugin that hangs, then.
+async fn unwanted(node: &Node, cx: &Context) {
+    let meta = &node.metadata;
+    let selector = Selector { namespace: Some(meta.namespace.clone()), name: Some(meta.name.clone()), ..Selector::kind(Kind::Node) };
+    let mut changes = cx.store.watch(selector, meta.resource_version);
+    while let Some(Ok(change)) = changes.next().await {
+        if change.deleted || Arc::<Node>::try_from(change.object).is_ok_and(|node| !node.is_wanted()) {
+            return;
+        }
+    }
+    std::future::pending().await
+}
+
+/// A start that was refused before the fork.
+async fn refuse(node: &Node, counted: bool, error: &ReconcileError, cx: &Context) -> Result<(), ReconcileError> {
+    let class = match error {
+        ReconcileError::Port(_) => ExitClass::PortBusy,
+        ReconcileError::Job { .. } | ReconcileError::Plugin(_) | ReconcileError::Io { .. } => ExitClass::Unknown,
+        ReconcileError::Runtime(error) => spawn_class(error),
+        _ => ExitClass::BadFlag,
+    };
+    let mut next = node.clone();
+    next.status.observed_restart = node.spec.restart_request;
+    next.status.observed_generation = node.metadata.generation;
+    if counted {
+        next.status.restart_count += 1;
+        next.status.recent_restarts += 1;
+    } else {
+        next.status.recent_restarts = 0;
+    }
+    let last = LastExit { class, message: error.to_string(), at: cx.clock.now(), ..LastExit::default() };
+    finish(next, None, last, false, cx).await
+}
+
+/// A program that cannot be executed does not heal by trying again.
+fn spawn_class(error: &RuntimeError) -> ExitClass {
+    match error {
+        RuntimeError::NoProgram { .. } | RuntimeError::NotExecutable { .. } | RuntimeError::WrongArchitecture { .. } => ExitClass::BadFlag,
+        _ => ExitClass::Unknown,
+    }
+}
+
+fn intent(node: &Node, plan: &LaunchPlan, id: &LaunchId, log: &Path, now: Timestamp) -> Launch {
+    Launch {
+        metadata: Meta {
+            name: launch_name(&node.metadata.name, id),
+            namespace: node.metadata.namespace.clone(),
+            uid: Uid(id.to_string()),
+            generation: 1,
+            created_at: now,
+            ..Meta::default()
+        },
+        spec: LaunchRecord {
+            node_ref: node.metadata.name.clone(),
+            launch_id: id.clone(),
+            generation: node.metadata.generation,
+            argv: plan.argv.clone(),
+            env: plan.env.clone(),
+            binary_hash: node.spec.binary_hash.clone(),
+            log_path: log.display().to_string(),
+            stop_signal: if plan.stop_signal.is_empty() { "SIGTERM".into() } else { plan.stop_signal.clone() },
+            grace_ms: u64::try_from(if plan.grace.is_zero() { GRACE } else { plan.grace }.as_millis()).unwrap_or(u64::MAX),
+            readiness: plan.readiness.clone(),
+        },
+        status: LaunchStatus::default(),
+    }
+}
+
+/// Says on the node when limits that it asks for cannot be held here.
+fn note_limits(node: &mut Node, cx: &Context, now: Timestamp) {
+    let can = cx.runtime.capabilities();
+    let wants = node.spec.resources.is_some_and(|limits| limits != Default::default());
+    let condition = match (wants, can.limits) {
+        (false, _) => {
+            node.status.conditions.remove("LimitsEnforced");
+            return;
+        }
+        (true, true) => Condition::new("LimitsEnforced", ConditionStatus::True, "Cgroup", "limits are set on its cgroup"),
+        (true, false) => {
+            let condition = Condition::new("LimitsEnforced", ConditionStatus::False, "NoControllers", can.cgroup_message);
+            Condition { remedy: can.cgroup_remedy, ..condition }
+        }
+    };
+    node.status.conditions.set(condition, now);
+}
+
+/// The process exists: nothing that others wrote meanwhile may keep this from being recorded.
+async fn record_start(key: &Key, mut launch: Launch, handle: &Handle, cx: &Context) -> Result<(), ReconcileError> {
+    launch.status = LaunchStatus {
+        phase: LaunchPhase::Running,
+        pid: handle.pid,
+        started_at: Some(handle.started_at),
+        handle: serde_json::to_value(handle).ok(),
+        ..LaunchStatus::default()
+    };
+    let also = vec![Write::Put { object: launch.into(), expect: Expect::Any }];
+    cx.edit_node(key, also, |node| {
+        node.status.pid = handle.pid;
+        node.status.started_at = Some(handle.started_at);
+        let pid = handle.pid.map_or_else(|| "a container".into(), |pid| format!("pid {pid}"));
+        Edit::Tell(Story::new("node", "Started", format!("runs as {pid}")).result(pid).launch(handle.id.clone()))
+    })
+    .await?;
+    Ok(())
+}
