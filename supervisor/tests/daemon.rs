@@ -1,4 +1,5 @@
 //! The real devnetd in temporary homes: how it starts, whom it refuses, how it ends.
+#![expect(clippy::unwrap_used, reason = "helpers of tests: a panic is their way to fail")]
 
 use dvb_proto::devnet::v1::{
     self, daemon_service_client::DaemonServiceClient, devnet_service_client::DevnetServiceClient, node_service_client::NodeServiceClient,

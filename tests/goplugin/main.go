@@ -1,6 +1,6 @@
 // dvb-plugin-gosample is a devnetd plugin in Go: a chain family that makes no blocks, small enough to copy from.
 //
-// It passes the conformance suite: dvb-plugin-check dvb-plugin-gosample
+// It passes the conformance suite: dvb-conformance dvb-plugin-gosample
 package main
 
 import (

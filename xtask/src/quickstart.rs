@@ -5,8 +5,6 @@ use anyhow::{Result, bail};
 use std::{path::Path, time::Instant};
 
 const EXAMPLE: &str = "examples/quickstart.yaml";
-/// Daemon, client, and the one plugin that the example needs.
-const PACKAGES: [&str; 3] = ["devnetd", "dvbctl", "dvb-plugin-commonware"];
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -17,8 +15,8 @@ pub(crate) struct Args {
 
 pub(crate) fn run(root: &Path, args: &Args) -> Result<bool> {
     let begin = Instant::now();
-    let mut build = vec!["build", "--bins"];
-    build.extend(PACKAGES.iter().flat_map(|package| ["-p", package]));
+    // All programs, as `cargo xtask test` builds them: a selection of packages would resolve other features and compile twice.
+    let mut build = vec!["build", "--workspace", "--bins"];
     if args.release {
         build.push("--release");
     }

@@ -6,7 +6,7 @@
 //! let report = run(std::path::Path::new("target/debug/dvb-plugin-mine"), Profile::default());
 //! assert!(report.passed(), "{report}");
 //! ```
-//! By hand, and for plugins that are not written in Rust: `dvb-plugin-check PATH`.
+//! By hand, and for plugins that are not written in Rust: `dvb-conformance PATH`.
 
 mod genesis;
 mod jobs;

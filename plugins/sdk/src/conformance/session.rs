@@ -95,7 +95,7 @@ pub(super) async fn run(exe: &Path, profile: Profile) -> Report {
 }
 
 async fn start(exe: &Path, profile: Profile) -> Checked<(Process, Session)> {
-    let root = TempDir::with_prefix("dvb-plugin-check-").map_err(|error| Finding::Fail(error.to_string()))?;
+    let root = TempDir::with_prefix("dvb-conformance-").map_err(|error| Finding::Fail(error.to_string()))?;
     let exe = std::fs::canonicalize(exe).map_err(|error| Finding::Fail(format!("{}: {error}", exe.display())))?;
     let cwd = root.path().join("cwd");
     std::fs::create_dir(&cwd).map_err(|error| Finding::Fail(error.to_string()))?;

@@ -1,9 +1,9 @@
-//! `dvb-plugin-check PATH [--binary NODE]`: runs the conformance suite against a plugin and prints a line per check.
+//! `dvb-conformance PATH [--binary NODE]`: runs the conformance suite against a plugin and prints a line per check.
 
 use dvb_plugin_sdk::conformance::{Profile, run};
 use std::{env, io::Write as _, process::ExitCode};
 
-const USAGE: &str = "usage: dvb-plugin-check PATH [--binary NODE]
+const USAGE: &str = "usage: dvb-conformance PATH [--binary NODE]
   PATH    the plugin's executable
   NODE    a node binary, absolute, for plugins that ship none
 Exit code 0: no check failed. 1: a check failed. 2: usage.";
