@@ -110,7 +110,7 @@ fn a_command_that_exits_at_once_fails_with_its_exit_code_and_last_words() {
     fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
     let text = format!(
         "apiVersion: devnet.builder/v1\nkind: Devnet\nmetadata: {{name: net}}\nspec:\n  plugin: exec\n  services:\n  \
-         - {{name: dies, command: ['{script}'], restart: {{policy: always, backoff: 50ms, maxRestarts: 2}}}}\n"
+         - {{name: dies, command: ['{script}'], readiness: {{log: never said}}, restart: {{policy: always, backoff: 50ms, maxRestarts: 2}}}}\n"
     );
     refused(&home, &text, 1, &["net/dies", "3"]);
     let node = home.node("net/dies");

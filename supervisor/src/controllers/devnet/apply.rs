@@ -150,6 +150,9 @@ async fn restart_nodes(devnet: &Devnet, nodes: &[Arc<Node>], cx: &Context) -> Re
     let asked = devnet.spec.operations.restart;
     let done = |current: &mut Devnet| {
         current.status.operations.restart = asked;
+        if current.status.phase == DevnetPhase::Running {
+            current.status.phase = DevnetPhase::Degraded; // in the same commit: who waits must not take the old Running for the new
+        }
         Edit::Tell(Story::new("devnet", "Restarting", "asked every node to restart").action("restart"))
     };
     Ok(cx.edit_devnet(&devnet_key(devnet), writes, done).await?)

@@ -66,18 +66,19 @@ pub(super) async fn provision(devnet: &Devnet, nodes: &[Arc<Node>], refresh_bina
 
     let now = cx.clock.now();
     let mut writes = vec![plan_write(devnet, &initialized, &binary, chain, cx, now).await?];
+    let mut launches = false;
     for planned in &planned {
         let Some(placed) = placement.nodes.iter().find(|placed| placed.name == planned.name) else { continue };
         let uid = Uid::from_uuid(cx.clock.fresh_id());
         let wanted = desired_node(devnet, planned, placed, &node_binaries[&planned.name], now, uid);
+        launches |= nodes.iter().find(|node| node.metadata.name == wanted.metadata.name).is_none_or(|present| is_rebuilt(present, &wanted));
         writes.extend(node_writes(devnet, nodes, wanted, cx));
     }
-    let nodes_change = writes.len() > 1;
     let kept = |node: &Node| planned.iter().any(|planned| planned.name == node.node_name().short);
     for node in nodes.iter().filter(|node| !kept(node) && node.metadata.deleted_at.is_none()) {
         writes.extend(retire(node, devnet, now, cx));
     }
-    let done = Done { subnet: placement.subnet, initialized, binary, made, nodes_change, now };
+    let done = Done { subnet: placement.subnet, initialized, binary, made, launches, now };
     let directory = cx.home.devnet(&devnet.metadata.namespace, &devnet.metadata.name).display().to_string();
     cx.edit_devnet(&devnet_key(devnet), writes, |current| Edit::Tell(done.write_into(current, devnet, &directory))).await?;
     Ok(())
@@ -248,7 +249,7 @@ fn node_writes(devnet: &Devnet, nodes: &[Arc<Node>], mut wanted: Node, cx: &Cont
         return vec![Write::create(wanted), Write::Event(Box::new(event))];
     };
     let mut next = Node::clone(present);
-    let rebuilt = present.metadata.annotations.get(TEMPLATE) != wanted.metadata.annotations.get(TEMPLATE);
+    let rebuilt = is_rebuilt(present, &wanted);
     next.metadata.annotations = wanted.metadata.annotations;
     next.metadata.labels = wanted.metadata.labels;
     next.metadata.deleted_at = None; // it may be back in the spec before it was gone
@@ -268,6 +269,11 @@ fn node_writes(devnet: &Devnet, nodes: &[Arc<Node>], mut wanted: Node, cx: &Cont
     vec![Write::update(next), Write::Event(Box::new(event))]
 }
 
+/// What the node runs has changed, so it needs a new launch.
+fn is_rebuilt(present: &Node, wanted: &Node) -> bool {
+    present.metadata.annotations.get(TEMPLATE) != wanted.metadata.annotations.get(TEMPLATE)
+}
+
 /// A node that left the spec: it is stopped, then removed.
 fn retire(node: &Node, devnet: &Devnet, now: Timestamp, cx: &Context) -> Vec<Write> {
     let mut next = node.clone();
@@ -285,8 +291,8 @@ struct Done {
     initialized: Initialized,
     binary: BinaryStatus,
     made: Option<genesis::Made>,
-    /// Nodes are new, or will start anew: until they are ready the devnet is not.
-    nodes_change: bool,
+    /// Some node is new or is to restart.
+    launches: bool,
     now: Timestamp,
 }
 
@@ -313,13 +319,11 @@ impl Done {
             status.accounts = made.accounts.clone();
             status.mnemonic_path = made.mnemonic_path.clone();
         }
-        let settled = match status.phase {
-            DevnetPhase::Stopped => true,
-            DevnetPhase::Running | DevnetPhase::Degraded => !self.nodes_change,
-            _ => false,
-        };
-        if !settled {
+        if !matches!(status.phase, DevnetPhase::Running | DevnetPhase::Degraded | DevnetPhase::Stopped) {
             status.phase = DevnetPhase::Provisioning;
+        }
+        if status.phase == DevnetPhase::Running && self.launches {
+            status.phase = DevnetPhase::Degraded; // in the same commit: who waits must not take the old Running for the new
         }
         status.message = Some("starting nodes".into());
         status

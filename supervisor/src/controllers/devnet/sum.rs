@@ -68,8 +68,11 @@ fn halt_height(devnet: &Devnet, height: u64) -> u64 {
     if height > 0 { height } else { said.unwrap_or(0) }
 }
 
-/// A service that ended as it should is as good as ready.
+/// A service that ended as it should is as good as ready. A node that is yet to restart runs what was asked for before.
 fn counts_as_ready(node: &Node) -> bool {
+    if node.spec.restart_request > node.status.observed_restart {
+        return false;
+    }
     node.status.conditions.is_true("Ready") || node.status.conditions.is_true("Completed")
 }
 

@@ -140,3 +140,14 @@ fn a_failed_provisioning_rests_until_asked_again() {
     failed.spec.operations.restart = 1;
     assert_eq!(plan(&failed, &[], None, 0), Step::Provision { refresh_binary: false });
 }
+
+#[test]
+fn a_node_that_is_yet_to_restart_is_not_ready() {
+    let mut asked = node(1, NodePhase::Running, READY);
+    Arc::make_mut(&mut asked).spec.restart_request = 1;
+    let sum = report(&devnet(DevnetPhase::Running), &[node(0, NodePhase::Running, READY), asked.clone()]);
+    assert_eq!((sum.phase, sum.ready), (DevnetPhase::Degraded, 1));
+    Arc::make_mut(&mut asked).status.observed_restart = 1;
+    let sum = report(&devnet(DevnetPhase::Degraded), &[node(0, NodePhase::Running, READY), asked]);
+    assert_eq!((sum.phase, sum.ready), (DevnetPhase::Running, 2));
+}
