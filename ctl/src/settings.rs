@@ -120,8 +120,9 @@ fn canonical(path: &Path) -> PathBuf {
 }
 
 fn console_width(stream: &impl IsTerminal) -> Option<u16> {
-    // comfy-table asks the kernel by way of crossterm, for stdout first; only a terminal has a width.
-    stream.is_terminal().then(|| comfy_table::Table::new().width()).flatten()
+    // comfy-table asks the kernel by way of crossterm, for stdout first; only a terminal has a width, and not every one knows it: a
+    // width of 0 (script, some CI) means that nothing need be cut.
+    stream.is_terminal().then(|| comfy_table::Table::new().width()).flatten().filter(|width| *width > 0)
 }
 
 #[cfg(test)]

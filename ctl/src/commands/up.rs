@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 const DEFAULT_FILE: &str = "devnet.yaml";
 /// What `up` brings up where there is no file: the embedded chain, with the contract's defaults.
-const DEFAULT_DEVNET: &str = "apiVersion: devnet.builder/v1\nkind: Devnet\nmetadata: {name: devnet}\nspec: {plugin: commonware}\n";
+const DEFAULT_DEVNET: &str = "apiVersion: devnet.builder/v1\nkind: Devnet\nmetadata: {name: local}\nspec: {plugin: commonware}\n";
 const SHOWN_ACCOUNTS: usize = 3;
 
 /// Bring a devnet up and wait until it runs
@@ -67,7 +67,7 @@ fn documents(ctx: &Context, file: Option<String>) -> Result<Vec<Document>, Error
     let settings = &ctx.settings;
     let file = match file {
         None if !settings.cwd.join(DEFAULT_FILE).exists() => {
-            ctx.note(format!("no {DEFAULT_FILE} here: bringing up the devnet `devnet` of the embedded chain (plugin commonware)"));
+            ctx.note(format!("no {DEFAULT_FILE} here: bringing up the devnet `local` of the embedded chain (plugin commonware)"));
             let source = Arc::new(Source { name: "<default>".into(), text: DEFAULT_DEVNET.into() });
             return Ok(parse_devnets(&source, &settings.namespace, &settings.env, &settings.cwd)?);
         }
@@ -104,7 +104,7 @@ async fn summary(ctx: &Context, client: &Client, devnet: &Devnet) -> Result<(), 
     ctx.print(format!("  dvbctl logs {}{namespace} -f --tail 5", metadata.name))?;
     ctx.print(format!("  eval \"$(dvbctl env {}{namespace})\"", metadata.name))?;
     match nodes.first().and_then(|node| node.status.as_ref()).and_then(|status| status.pid) {
-        Some(pid) => ctx.print(format!("  kill -9 {pid}; dvbctl get nodes {}{namespace} -w; dvbctl why {node}{namespace}", metadata.name))?,
+        Some(pid) => ctx.print(format!("  kill -9 {pid}; dvbctl get nodes {}{namespace}; dvbctl why {node}{namespace}", metadata.name))?,
         None => ctx.print(format!("  dvbctl why {node}{namespace}"))?,
     }
     Ok(())

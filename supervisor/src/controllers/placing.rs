@@ -126,7 +126,7 @@ pub(super) fn desired_node(devnet: &Devnet, planned: &PlannedNode, placed: &Plac
         },
         status: Default::default(),
     };
-    node.metadata.annotations.insert(TEMPLATE.into(), template(devnet, planned, &node));
+    node.metadata.annotations.insert(TEMPLATE.into(), template(devnet, &node));
     if let Some(source) = &binary.source {
         node.metadata.annotations.insert(BINARY_SOURCE.into(), source.clone());
     }
@@ -141,10 +141,11 @@ fn endpoints(planned: &PlannedNode, placed: &PlacedNode) -> BTreeMap<String, Str
     placed.ports.iter().map(|(name, port)| (name.clone(), format!("{}://{}:{port}", scheme(name).unwrap_or("tcp"), placed.address))).collect()
 }
 
-/// Digest of everything that only a new launch can take over.
-fn template(devnet: &Devnet, planned: &PlannedNode, node: &Node) -> String {
-    let service = devnet.spec.services.iter().find(|service| service.name == planned.name && planned.role == SERVICE);
-    let over = devnet.spec.node(&planned.name);
+/// Digest of everything that only a new launch can take over. A launch records the one that it was made of.
+pub(super) fn template(devnet: &Devnet, node: &Node) -> String {
+    let short = node.node_name().short;
+    let service = devnet.spec.services.iter().find(|service| service.name == short && node.spec.role == SERVICE);
+    let over = devnet.spec.node(&short);
     let parts = serde_json::json!({
         "binary": node.spec.binary_hash,
         "ports": node.spec.ports,

@@ -73,6 +73,6 @@ fn how_it_ended(exit: &Exit) -> String {
     match (exit.code, exit.signal) {
         (Some(code), _) => format!("exit code {code}"),
         (None, Some(signal)) => format!("killed with {}", signal_name(signal)),
-        (None, None) => "ended, its status cannot be known".into(),
+        (None, None) => "ended; its exit status is not known, as it was no child of this devnetd".into(),
     }
 }

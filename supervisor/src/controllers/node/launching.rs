@@ -1,6 +1,10 @@
 //! Starts a node: what may be refused first, then the intent row, the fork and its record.
 
-use super::super::{Context, Edit, ReconcileError, Story, devnet::planned_ports};
+use super::super::{
+    Context, Edit, ReconcileError, Story,
+    devnet::planned_ports,
+    placing::{TEMPLATE, template},
+};
 use super::{
     apply::{commit_and_read, finish},
     history,
@@ -51,6 +55,8 @@ pub(super) async fn start(node: &Node, counted: bool, cx: &Context) -> Result<()
     next.status.next_restart = None;
     next.status.observed_restart = node.spec.restart_request;
     next.status.observed_generation = node.metadata.generation;
+    // The spec may have moved on since nodes were last made to match it: what counts is what this launch was made of.
+    next.metadata.annotations.insert(TEMPLATE.into(), template(&devnet, node));
     if counted {
         next.status.restart_count += 1;
         next.status.recent_restarts += 1;
