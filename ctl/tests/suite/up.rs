@@ -43,7 +43,7 @@ fn up_without_a_file_brings_up_the_embedded_chain() {
     assert_eq!(answer.code, 0, "{}", answer.err);
     assert!(answer.err.contains("no devnet.yaml here"), "{}", answer.err);
     let object: serde_json::Value = serde_json::from_str(&answer.out).unwrap();
-    assert_eq!((&object["metadata"]["name"], &object["spec"]["plugin"]), (&"devnet".into(), &"commonware".into()));
+    assert_eq!((&object["metadata"]["name"], &object["spec"]["plugin"]), (&"local".into(), &"commonware".into()));
 }
 
 #[test]
