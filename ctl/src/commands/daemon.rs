@@ -61,7 +61,7 @@ pub(crate) async fn run(ctx: &Context, args: Args) -> Result<(), Error> {
         Verb::Start => start(ctx).await,
         Verb::Stop { with_nodes } => match Client::connect_running(ctx).await? {
             Some(client) => {
-                stop(ctx, &client, with_nodes).await?;
+                stop(ctx, client, with_nodes).await?;
                 Ok(ctx.print("devnetd stopped")?)
             }
             None => Ok(ctx.print("devnetd does not run")?),
@@ -72,7 +72,7 @@ pub(crate) async fn run(ctx: &Context, args: Args) -> Result<(), Error> {
         },
         Verb::Restart => {
             if let Some(client) = Client::connect_running(ctx).await? {
-                stop(ctx, &client, false).await?;
+                stop(ctx, client, false).await?;
             }
             start(ctx).await
         }
@@ -95,16 +95,20 @@ async fn start(ctx: &Context) -> Result<(), Error> {
 }
 
 /// The stream tells how it goes. Returns when the process is gone, so that its socket answers nobody any more.
-async fn stop(ctx: &Context, client: &Client, with_nodes: bool) -> Result<(), Error> {
-    let process = Pid::from_raw(client.status.pid.cast_signed()).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
-    shut_down(ctx, client, with_nodes).await?;
-    if let Some(process) = process {
+async fn stop(ctx: &Context, client: Client, with_nodes: bool) -> Result<(), Error> {
+    let pid = client.status.pid;
+    let process = Pid::from_raw(pid.cast_signed()).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
+    shut_down(ctx, &client, with_nodes).await?;
+    drop(client); // the daemon waits until its connections are closed
+    let Some(process) = process else { return Ok(()) };
+    let gone = tokio::task::spawn_blocking(move || {
         let limit = Timespec { tv_sec: GONE_WITHIN_SECS, tv_nsec: 0 };
-        if matches!(poll(&mut [PollFd::new(&process, PollFlags::IN)], Some(&limit)), Ok(0)) {
-            return Err(Error::failed("TimedOut", format!("devnetd (pid {}) closed its socket, but its process does not end", client.status.pid)));
-        }
+        !matches!(poll(&mut [PollFd::new(&process, PollFlags::IN)], Some(&limit)), Ok(0))
+    });
+    match gone.await {
+        Ok(false) => Err(Error::failed("TimedOut", format!("devnetd (pid {pid}) closed its socket, but its process does not end"))),
+        _ => Ok(()),
     }
-    Ok(())
 }
 
 async fn shut_down(ctx: &Context, client: &Client, with_nodes: bool) -> Result<(), Error> {

@@ -8,7 +8,7 @@ use crate::common::{
 };
 use std::{
     fs,
-    os::unix::{fs::PermissionsExt, net::UnixDatagram},
+    os::unix::net::UnixDatagram,
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
@@ -49,10 +49,10 @@ impl Place {
     fn new(devnetd: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("bin")).unwrap();
-        fs::copy(env!("CARGO_BIN_EXE_dvbctl"), dir.path().join("bin/dvbctl")).unwrap();
-        let script = dir.path().join("bin/devnetd");
+        install(Path::new(env!("CARGO_BIN_EXE_dvbctl")), &dir.path().join("bin/dvbctl"));
+        let script = dir.path().join("script");
         fs::write(&script, format!("#!/bin/sh\n{devnetd}\n")).unwrap();
-        fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+        install(&script, &dir.path().join("bin/devnetd"));
         Self { dir }
     }
 
@@ -90,6 +90,13 @@ impl Drop for Place {
             let _ = Command::new("kill").args(["-9", &pid.to_string()]).status();
         }
     }
+}
+
+/// Another process writes the program: a child that a test of another thread forks meanwhile cannot hold it open, which would make it
+/// "busy" to execute.
+fn install(from: &Path, to: &Path) {
+    let done = Command::new("install").args(["-m", "755"]).args([from, to]).status().unwrap();
+    assert!(done.success(), "install {} {}", from.display(), to.display());
 }
 
 fn session_of(pid: u32) -> Option<u32> {
