@@ -85,7 +85,17 @@ impl Process {
         tokio::spawn(supervise(child, line.clone(), words, inbox, end));
         let channel = match stdio::connect(stdout, line.clone()).await {
             Ok(channel) => channel,
-            Err(error) => return Err(failed(format!("no connection: {error}"))),
+            Err(error) => {
+                // Most likely it has ended before it spoke: then its status and last words tell more.
+                let mut ended = ended;
+                let ending = timeout(BREAK_GRACE, ended.wait_for(Option::is_some)).await.ok().and_then(Result::ok).and_then(|ending| ending.clone());
+                return Err(match ending {
+                    Some(Ending { status, .. }) => {
+                        PluginError::Exited { name: name.to_owned(), call: "its start".into(), status, stderr_tail: tail_text(&tail) }
+                    }
+                    None => failed(format!("no connection: {error}")),
+                });
+            }
         };
         Ok(Self { name: name.to_owned(), channel, line, tail, orders, ended })
     }
@@ -135,9 +145,13 @@ impl Process {
     }
 
     fn tail(&self) -> String {
-        let tail = self.tail.lock().unwrap_or_else(PoisonError::into_inner);
-        if tail.is_empty() { "none".into() } else { tail.iter().cloned().collect::<Vec<_>>().join("\n") }
+        tail_text(&self.tail)
     }
+}
+
+fn tail_text(tail: &Tail) -> String {
+    let tail = tail.lock().unwrap_or_else(PoisonError::into_inner);
+    if tail.is_empty() { "none".into() } else { tail.iter().cloned().collect::<Vec<_>>().join("\n") }
 }
 
 /// An executable that somebody still writes is tried again for a moment: a build that is just ending, or a fork elsewhere in this
