@@ -56,6 +56,10 @@ impl Node {
     pub fn is_wanted(&self) -> bool {
         self.spec.desired == Desired::Running && !self.spec.suspended && self.metadata.deleted_at.is_none()
     }
+    /// Whether more was asked of it than what its last launch or its last refusal answered: a restart, or another spec.
+    pub fn is_asked_anew(&self) -> bool {
+        self.spec.restart_request > self.status.observed_restart || self.metadata.generation > self.status.observed_generation
+    }
     /// `metadata.name`, split. Only the daemon names nodes, so it always has both parts.
     pub fn node_name(&self) -> NodeName {
         NodeName::parse(&self.metadata.name).unwrap_or_else(|| NodeName::new(&self.spec.devnet_ref, &self.metadata.name))

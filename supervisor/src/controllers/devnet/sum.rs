@@ -50,7 +50,7 @@ fn phase(devnet: &Devnet, nodes: &[Arc<Node>], unready: &[&Node], halted: bool) 
         (true, _) if halted => DevnetPhase::Degraded,
         (true, _) => DevnetPhase::Running,
         (false, true) => DevnetPhase::Degraded,
-        (false, false) if unready.iter().any(|node| node.status.phase == NodePhase::Failed) => DevnetPhase::Failed,
+        (false, false) if unready.iter().any(|node| gave_up(node)) => DevnetPhase::Failed,
         (false, false) => DevnetPhase::Provisioning,
     }
 }
@@ -74,6 +74,11 @@ fn counts_as_ready(node: &Node) -> bool {
         return false;
     }
     node.status.conditions.is_true("Ready") || node.status.conditions.is_true("Completed")
+}
+
+/// A failure of an earlier spec says nothing of the one that is tried next.
+fn gave_up(node: &Node) -> bool {
+    node.status.phase == NodePhase::Failed && !node.is_asked_anew()
 }
 
 fn readiness(phase: DevnetPhase, message: &str) -> Condition {

@@ -119,7 +119,7 @@ fn idle(node: &Node, seen: &Seen) -> Decision {
     if !node.is_wanted() {
         return if phase == NodePhase::Stopped { Step::Nothing } else { Step::MarkStopped }.into();
     }
-    let asked_again = restart_requested(node) || node.metadata.generation > node.status.observed_generation;
+    let asked_again = node.is_asked_anew();
     match phase {
         NodePhase::Failed if !asked_again => Step::Nothing.into(),
         NodePhase::Stopped if completed(node) && !asked_again => Step::Nothing.into(),

@@ -15,7 +15,7 @@ fn node(index: u32, phase: NodePhase, conditions: &[(&str, bool)]) -> Arc<Node> 
     let mut node = Node {
         metadata: Meta { name: format!("net/validator-{index}"), generation: 1, ..Meta::default() },
         spec: NodeSpec { devnet_ref: "net".into(), index, ..NodeSpec::default() },
-        status: NodeStatus { phase, ..NodeStatus::default() },
+        status: NodeStatus { phase, observed_generation: 1, ..NodeStatus::default() },
     };
     for (kind, value) in conditions {
         let status = if *value { ConditionStatus::True } else { ConditionStatus::False };
@@ -150,4 +150,13 @@ fn a_node_that_is_yet_to_restart_is_not_ready() {
     Arc::make_mut(&mut asked).status.observed_restart = 1;
     let sum = report(&devnet(DevnetPhase::Degraded), &[node(0, NodePhase::Running, READY), asked]);
     assert_eq!((sum.phase, sum.ready), (DevnetPhase::Running, 2));
+}
+
+#[test]
+fn a_failure_of_an_earlier_spec_does_not_fail_the_devnet_that_tries_the_next() {
+    let failed = node(0, NodePhase::Failed, UNREADY);
+    assert_eq!(report(&devnet(DevnetPhase::Provisioning), std::slice::from_ref(&failed)).phase, DevnetPhase::Failed);
+    let mut mended = failed;
+    Arc::make_mut(&mut mended).metadata.generation = 2;
+    assert_eq!(report(&devnet(DevnetPhase::Provisioning), &[mended]).phase, DevnetPhase::Provisioning);
 }
