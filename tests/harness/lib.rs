@@ -3,12 +3,14 @@
 #![expect(clippy::print_stderr, reason = "what a test prints, libtest shows with its failure; SKIP lines go into the summary")]
 
 mod binaries;
+mod by_hand;
 mod chain;
 mod home;
 mod output;
 mod process;
 
 pub use binaries::{binary, program, wasmd};
+pub use by_hand::ByHand;
 pub use chain::{NODES, quickstart};
 pub use home::TestHome;
 pub use output::Output;

@@ -84,7 +84,7 @@ fn two_homes_and_three_devnets_run_side_by_side_without_a_clash() {
     for (home, name) in [(&one, "first"), (&one, "second"), (&other, "first")] {
         home.up_quickstart(name, QUICK);
     }
-    println!("three devnets up in {:?}", start.elapsed());
+    println!("MEASURED: three devnets up in {:?}", start.elapsed());
     assert_ne!(one.daemon_pid(), other.daemon_pid());
     let mut addresses = BTreeSet::new();
     for (home, name) in [(&one, "first"), (&one, "second"), (&other, "first")] {

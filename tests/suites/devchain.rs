@@ -3,7 +3,7 @@
 use e2e::{NODES, TestHome, is_alive, parent};
 use nix::sys::signal::{Signal, kill};
 use serde_json::Value;
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, fs, time::Duration};
 
 const QUICK: &str = "{backoff: 300ms}";
 
@@ -17,6 +17,11 @@ fn accounts(home: &TestHome, devnet: &str) -> Vec<String> {
     let devnet = home.devnet(devnet);
     let accounts = devnet["status"]["accounts"].as_array().cloned().unwrap_or_default();
     accounts.iter().map(|account| account["address"].as_str().unwrap_or_default().to_owned()).collect()
+}
+
+/// The bytes of a devnet's genesis.
+fn genesis(home: &TestHome, devnet: &str) -> Vec<u8> {
+    fs::read(home.home().join("devnets/default").join(devnet).join("shared/genesis.json")).unwrap()
 }
 
 #[test]
@@ -107,7 +112,7 @@ fn reset_begins_at_height_0_with_the_same_keys_and_addresses() {
     let home = TestHome::new();
     home.up_quickstart("quick", QUICK);
     home.ctl(&["wait", "quick", "--for=height=12", "--timeout", "12s"]).ok();
-    let (identity_before, accounts_before) = (identity(&home, "quick"), accounts(&home, "quick"));
+    let (identity_before, accounts_before, genesis_before) = (identity(&home, "quick"), accounts(&home, "quick"), genesis(&home, "quick"));
     assert!(identity_before["validator-0"][0].is_string(), "{identity_before:?}");
     assert_eq!(accounts_before.len(), 10);
     home.ctl(&["reset", "quick", "--yes"]).ok();
@@ -115,6 +120,7 @@ fn reset_begins_at_height_0_with_the_same_keys_and_addresses() {
     home.all_rise("quick", 1);
     assert_eq!(identity(&home, "quick"), identity_before);
     assert_eq!(accounts(&home, "quick"), accounts_before);
+    assert!(genesis(&home, "quick") == genesis_before, "the same spec gives the same genesis");
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! `cargo xtask test`: the whole suite, and at its end what was skipped and why.
 //!
 //! A test that lacks something prints a line `SKIP: why` and returns. libtest hides what passing tests print, so the suite runs with
-//! `--show-output` and this sorts it: progress and failures go on to the reader, SKIP lines into the summary, the rest into a file.
+//! `--show-output` and this sorts it: progress and failures go on to the reader, SKIP lines and figures (`MEASURED: what`) into the
+//! summary, the rest into a file.
 
 use crate::{programs, run};
 use anyhow::{Context, Result};
@@ -63,7 +64,9 @@ struct Report {
     failed: usize,
     /// Test and reason.
     skipped: Vec<(String, String)>,
-    /// Of those, tests that passed because all of them was skipped.
+    /// Test and figure.
+    measured: Vec<(String, String)>,
+    /// Of those skipped, tests that passed because all of them was skipped.
     whole: usize,
     /// The test whose output this is.
     test: Option<String>,
@@ -91,6 +94,8 @@ impl Report {
             self.counted = false;
         } else if let Some(reason) = text.strip_prefix("SKIP").filter(|rest| rest.starts_with([':', ' '])) {
             self.skip(reason);
+        } else if let Some(figure) = text.strip_prefix("MEASURED:") {
+            self.measured.push((self.test.clone().unwrap_or_else(|| "?".to_owned()), figure.trim().to_owned()));
         }
         !self.hidden
     }
@@ -117,9 +122,11 @@ impl Report {
 
     fn summary(&self) -> Vec<String> {
         let mut lines = Vec::new();
-        if !self.skipped.is_empty() {
-            lines.push("skipped:".to_owned());
-            lines.extend(self.skipped.iter().map(|(test, reason)| format!("  {test}: {reason}")));
+        for (title, entries) in [("measured:", &self.measured), ("skipped:", &self.skipped)] {
+            if !entries.is_empty() {
+                lines.push(title.to_owned());
+                lines.extend(entries.iter().map(|(test, text)| format!("  {test}: {text}")));
+            }
         }
         lines.push(format!("{} passed, {} failed, {} skipped", self.passed.saturating_sub(self.whole), self.failed, self.skipped.len()));
         lines
@@ -148,6 +155,7 @@ SKIP: lacking: no go here
 
 ---- a::suite stdout ----
 SKIP  heights: the chain has none
+MEASURED: 3 ms beside a floor of 2
 some noise
 
 successes:
@@ -177,7 +185,14 @@ test result: FAILED. 3 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out; 
         let (report, _) = report();
         assert_eq!(
             report.summary(),
-            ["skipped:", "  a::lacking: no go here", "  a::suite: heights: the chain has none", "2 passed, 1 failed, 2 skipped"]
+            [
+                "measured:",
+                "  a::suite: 3 ms beside a floor of 2",
+                "skipped:",
+                "  a::lacking: no go here",
+                "  a::suite: heights: the chain has none",
+                "2 passed, 1 failed, 2 skipped"
+            ]
         );
     }
 

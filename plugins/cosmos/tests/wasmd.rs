@@ -36,7 +36,7 @@ async fn four_validators_and_a_full_node_reach_height_3_tell_it_and_leave_nothin
         assert!(status.ready && !status.sick, "{status:?}");
         assert_eq!(status.details["votingPower"] != "0", index < 4, "only validators vote: {status:?}");
     }
-    println!("height 3 on all five nodes after {:?}", begun.elapsed());
+    println!("MEASURED: height 3 on all five nodes after {:?}", begun.elapsed());
 
     for node in &running {
         node.signal(Signal::SIGTERM);
@@ -78,7 +78,7 @@ async fn a_network_halts_with_two_of_four_killed_and_goes_on_when_they_are_back(
     for index in 0..4 {
         reach(&net, index, |status| status.height > halted.height + 1).await;
     }
-    println!("two blocks more on all four {:?} after their return", begun.elapsed());
+    println!("MEASURED: two blocks more on all four {:?} after their return", begun.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -169,7 +169,7 @@ async fn a_hundred_validators_are_made_in_seconds_and_their_genesis_is_valid() {
     let Some(binary) = wasmd("a hundred validators") else { return };
     for validators in [4, 100] {
         let net = Net::make(&binary, validators, 0).await;
-        println!("{validators} validators: {:?} beyond init", net.generation);
+        println!("MEASURED: {validators} validators: {:?} beyond init", net.generation);
         assert!(net.generation < Duration::from_secs(10), "{:?}", net.generation);
         if validators == 4 {
             continue;

@@ -61,7 +61,7 @@ async fn five_processes_agree_and_survive_every_kill() {
     for node in 0..4 {
         net.until(node, "height 1", |status| status.height >= 1).await;
     }
-    println!("start to height 1 on four validators: {:?}", begun.elapsed());
+    println!("MEASURED: start to height 1 on four validators: {:?}", begun.elapsed());
     assert!(net.home(0).join(SIGN_STATE).exists(), "a validator's votes are not where the plugin says");
 
     // Value moves through a validator and is seen on each.
@@ -76,7 +76,7 @@ async fn five_processes_agree_and_survive_every_kill() {
     let begun = Instant::now();
     net.start(FULL);
     let status = net.until(FULL, "caught up", |status| !status.catching_up && status.height >= tip).await;
-    println!("late full node in sync at height {}: {:?}", status.height, begun.elapsed());
+    println!("MEASURED: late full node in sync at height {}: {:?}", status.height, begun.elapsed());
     assert_eq!((status.role.as_str(), status.peers), ("fullnode", 4));
     net.agreed(&all, tip).await;
     let hash = transfer(&net, FULL, 30).await;
@@ -92,7 +92,7 @@ async fn five_processes_agree_and_survive_every_kill() {
     for node in all {
         net.until(node, "a block after the restart", |status| status.height > height && !status.catching_up).await;
     }
-    println!("all five killed: going on after {:?}", begun.elapsed());
+    println!("MEASURED: all five killed: going on after {:?}", begun.elapsed());
     assert_eq!(net.agreed(&all, height).await, before);
     assert_eq!(balance(&net, 3, 1).await, 1_000_000_100);
     assert_eq!(net.client(3).call("tx", json!([hash])).await.unwrap()["status"], "finalized");
@@ -104,7 +104,7 @@ async fn five_processes_agree_and_survive_every_kill() {
     let begun = Instant::now();
     net.start(3);
     net.until(3, "in sync again", |status| !status.catching_up).await;
-    println!("one killed: in sync again after {:?}", begun.elapsed());
+    println!("MEASURED: one killed: in sync again after {:?}", begun.elapsed());
 
     // Two of four down: no quorum, no block. Both back: it resumes.
     net.kill(&[1, 3]);
@@ -119,7 +119,7 @@ async fn five_processes_agree_and_survive_every_kill() {
     for node in all {
         net.until(node, "a block after the halt", |status| status.height > halted).await;
     }
-    println!("two killed: resumed after {:?}", begun.elapsed());
+    println!("MEASURED: two killed: resumed after {:?}", begun.elapsed());
     net.agreed(&all, halted + 1).await;
 
     for node in all {
@@ -209,7 +209,7 @@ async fn many_transfers_of_one_account_go_through_a_loaded_network() {
         last = client.submit(&signed(&client, &from, to, 1, nonce).await).await.unwrap();
     }
     let height = finalized(&net, 0, &last).await;
-    println!("64 transfers final at height {height} after {:?}", begun.elapsed());
+    println!("MEASURED: 64 transfers final at height {height} after {:?}", begun.elapsed());
     for node in 0..4 {
         finalized(&net, node, &last).await;
         assert_eq!(balance(&net, node, 1).await, 1_000_000_064);
@@ -300,7 +300,7 @@ async fn a_node_costs_little_while_it_makes_blocks() {
         let status = std::fs::read_to_string(format!("/proc/{}/status", net.pid(node))).unwrap();
         let rss = status.lines().find(|line| line.starts_with("VmRSS")).unwrap().split_whitespace().nth(1).unwrap().parse::<u64>().unwrap();
         let cpu = (ticks(net.pid(node)) - before) as f64 / seconds;
-        println!("{}: {cpu:.1} % of a core, {} MiB", net.nodes[node].name, rss / 1024);
+        println!("MEASURED: {}: {cpu:.1} % of a core, {} MiB", net.nodes[node].name, rss / 1024);
         assert!(rss < 400 * 1024, "{rss} kB resident");
     }
 }

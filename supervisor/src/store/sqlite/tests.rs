@@ -318,7 +318,10 @@ async fn commits_that_queue_up_share_their_fsync_and_all_arrive() {
             let commits = EACH * u64::from(writers);
             revision += commits;
             assert_eq!(store.list(&Selector::default()).await.unwrap().1, revision);
-            println!("{writers} writers: {:.0} commits/s (a node's {what} and an event each)", commits as f64 / begin.elapsed().as_secs_f64());
+            println!(
+                "MEASURED: {writers} writers: {:.0} commits/s (a node's {what} and an event each)",
+                commits as f64 / begin.elapsed().as_secs_f64()
+            );
         }
     }
     let begin = Instant::now();
@@ -326,7 +329,7 @@ async fn commits_that_queue_up_share_their_fsync_and_all_arrive() {
         store.get(&Key::node("default", "net/validator-0")).await.unwrap().unwrap();
     }
     let each = begin.elapsed() / 200;
-    println!("get: {each:?}");
+    println!("MEASURED: get: {each:?}");
     assert!(each < Duration::from_millis(5), "a get takes {each:?}");
 }
 
