@@ -1,5 +1,6 @@
 //! Checks and chores of this repository: `cargo xtask help`.
 
+mod bench;
 mod check;
 mod install;
 mod programs;
@@ -31,6 +32,8 @@ enum Task {
     Quickstart(quickstart::Args),
     /// Put devnetd, dvbctl, plugins, completions and units where a user expects them
     Install(install::Args),
+    /// Measure devnetd beside other process supervisors and the floor; takes about ten minutes
+    Bench(bench::Args),
 }
 
 fn main() -> ExitCode {
@@ -40,6 +43,7 @@ fn main() -> ExitCode {
         Task::Test(args) => suite::run(&root, &args),
         Task::Quickstart(args) => quickstart::run(&root, &args),
         Task::Install(args) => install::run(&root, &args),
+        Task::Bench(args) => bench::run(&root, &args),
     });
     match outcome {
         Ok(true) => ExitCode::SUCCESS,
