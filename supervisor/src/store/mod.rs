@@ -116,6 +116,8 @@ pub struct Selector {
     pub namespace: Option<String>,
     pub name: Option<String>,
     pub devnet: Option<String>,
+    /// Full name of a node: itself, its launches and leases.
+    pub node: Option<String>,
     pub labels: BTreeMap<String, String>,
 }
 
@@ -132,6 +134,7 @@ impl Selector {
             && self.namespace.as_ref().is_none_or(|namespace| *namespace == meta.namespace)
             && self.name.as_ref().is_none_or(|name| *name == meta.name)
             && self.devnet.as_ref().is_none_or(|devnet| devnet == object.devnet())
+            && self.node.as_ref().is_none_or(|node| object.node() == Some(node.as_str()))
             && self.labels.iter().all(|(key, value)| meta.labels.get(key) == Some(value))
     }
 }

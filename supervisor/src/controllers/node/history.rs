@@ -13,9 +13,8 @@ const KEEP: usize = 20;
 /// What goes when one more launch of `node` is recorded.
 pub(super) async fn outdated(node: &Node, cx: &Context) -> Result<Vec<Arc<Launch>>, ReconcileError> {
     let selector = Selector::in_devnet(Kind::Launch, &node.metadata.namespace, &node.spec.devnet_ref);
-    let (objects, _) = cx.store.list(&selector).await?;
-    let launches = objects.into_iter().filter_map(|object| Arc::<Launch>::try_from(object).ok());
-    let mut launches: Vec<_> = launches.filter(|launch| launch.spec.node_ref == node.metadata.name).collect();
+    let (objects, _) = cx.store.list(&Selector { node: Some(node.metadata.name.clone()), ..selector }).await?;
+    let mut launches: Vec<_> = objects.into_iter().filter_map(|object| Arc::<Launch>::try_from(object).ok()).collect();
     launches.sort_by_key(|launch| std::cmp::Reverse((launch.metadata.created_at, launch.spec.launch_id.clone())));
     Ok(launches.into_iter().skip(KEEP - 1).filter(|launch| launch.status.phase == LaunchPhase::Ended).collect())
 }

@@ -2,7 +2,7 @@
 
 use super::{Subject, limits, take};
 use crate::{
-    model::{Key, Kind, Object},
+    model::{Key, Kind, LaunchPhase, Object},
     store::{
         EventFilter, Expect, Selector, Store, StoreError, Write,
         fixtures::{devnet, event, launch, lease, node, plan},
@@ -41,7 +41,11 @@ fn object() -> impl Strategy<Value = Object> {
         let mut object: Object = match kind {
             0 | 1 => devnet(namespace, net).into(),
             2 | 3 => node(namespace, net, &short, role, index * 9).into(),
-            4 => launch(namespace, &format!("{net}/{short}"), &format!("l{generation}")).into(),
+            4 => {
+                let mut launch = launch(namespace, &format!("{net}/{short}"), &format!("l{}", generation % 2));
+                launch.status.phase = if generation == 2 { LaunchPhase::Ended } else { LaunchPhase::Running };
+                launch.into()
+            }
             5 => lease(namespace, net, &format!("port/{index}")).into(),
             _ => plan(namespace, net).into(),
         };
@@ -93,8 +97,12 @@ async fn writes(store: &dyn Store, parts: &[Part]) -> Vec<Write> {
 async fn compare(memory: &dyn Store, sqlite: &dyn Store) -> (usize, u64) {
     let all = memory.list(&Selector::default()).await.unwrap();
     assert_eq!(all, sqlite.list(&Selector::default()).await.unwrap());
-    for selector in [Selector::in_devnet(Kind::Node, "default", "net"), Selector::kind(Kind::Lease)] {
-        assert_eq!(memory.list(&selector).await.unwrap(), sqlite.list(&selector).await.unwrap());
+    let of_node = Selector { node: Some("net/validator-0".into()), ..Selector::in_devnet(Kind::Launch, "default", "net") };
+    for selector in Kind::ALL.map(Selector::kind).into_iter().chain([Selector::in_devnet(Kind::Node, "default", "net"), of_node]) {
+        assert_eq!(memory.list(&selector).await.unwrap(), sqlite.list(&selector).await.unwrap(), "{selector:?}");
+    }
+    for object in &all.0 {
+        assert_eq!(sqlite.get(&object.key()).await.unwrap().as_ref(), Some(object));
     }
     for filter in [EventFilter::default(), EventFilter { devnet: Some("net".into()), limit: 3, ..EventFilter::default() }] {
         assert_eq!(memory.events(&filter).await.unwrap(), sqlite.events(&filter).await.unwrap());

@@ -1,6 +1,7 @@
-//! The store on SQLite: WAL, one writer thread, readers on connections of their own.
+//! The store on SQLite: WAL, one writer thread; what is live is read from memory, what is past on connections of its own.
 
 mod error;
+mod mirror;
 #[cfg(test)]
 mod old_databases;
 mod open;
@@ -12,12 +13,13 @@ mod writer;
 
 use super::{Change, EventFilter, Limits, Selector, Store, StoreError, Write, feed::Reader};
 use crate::{
-    model::{Event, EventId, Key, Object, Revision},
+    model::{Event, EventId, Key, Kind, Object, Revision},
     sys::Clock,
 };
 use async_trait::async_trait;
 use error::Blame;
 use futures::{FutureExt, future::BoxFuture, stream::BoxStream};
+use mirror::{LoadError, Mirror};
 use reader::Readers;
 use rows::Body;
 use std::{path::Path, sync::Arc, thread};
@@ -33,6 +35,7 @@ pub struct SqliteStore {
     jobs: Option<mpsc::Sender<Job>>,
     writer: Option<thread::JoinHandle<()>>,
     readers: Arc<Readers>,
+    mirror: Arc<Mirror>,
     changes: Reader<Change>,
     events: Reader<Event>,
 }
@@ -42,12 +45,16 @@ impl SqliteStore {
     pub fn open(path: &Path, clock: Arc<dyn Clock>, limits: Limits) -> Result<Self, StoreError> {
         let blame = Blame::new(path);
         let connection = open::writer(path, &blame)?;
-        let writer = Writer::new(connection, blame.clone(), clock, limits)?;
+        let mirror = Arc::new(Mirror::load(&connection).map_err(|error| match error {
+            LoadError::Sql(error) => blame.of(&error),
+            LoadError::Damaged(detail) => blame.damaged(detail),
+        })?);
+        let writer = Writer::new(connection, blame.clone(), clock, limits, mirror.clone())?;
         let (changes, events) = (writer.changes().reader(), writer.events().reader());
         let (jobs, queue) = mpsc::channel(QUEUE);
         let thread = thread::Builder::new().name("store-writer".into()).spawn(move || writer.run(queue));
         let thread = thread.map_err(|error| blame.io("start a thread for", &error))?;
-        Ok(Self { jobs: Some(jobs), writer: Some(thread), readers: Arc::new(Readers::new(path, blame)), changes, events })
+        Ok(Self { jobs: Some(jobs), writer: Some(thread), readers: Arc::new(Readers::new(path, blame)), mirror, changes, events })
     }
 
     async fn ask(&self, job: impl FnOnce(oneshot::Sender<Result<Revision, StoreError>>) -> Job) -> Result<Revision, StoreError> {
@@ -66,10 +73,16 @@ impl SqliteStore {
 #[async_trait]
 impl Store for SqliteStore {
     async fn get(&self, key: &Key) -> Result<Option<Object>, StoreError> {
-        // One row out of the page cache takes microseconds, less than handing it to another thread.
-        self.readers.get(key)
+        match self.mirror.get(key) {
+            // One row out of the page cache takes microseconds, less than handing it to another thread.
+            None if key.kind == Kind::Launch => self.readers.get(key),
+            found => Ok(found),
+        }
     }
     async fn list(&self, selector: &Selector) -> Result<(Vec<Object>, Revision), StoreError> {
+        if let Some(listed) = self.mirror.list(selector) {
+            return Ok(listed);
+        }
         let selector = selector.clone();
         self.read(move |readers| readers.list(&selector)).await
     }

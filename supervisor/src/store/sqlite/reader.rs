@@ -144,7 +144,8 @@ impl Readers {
 
     fn list_kind(&self, connection: &Connection, kind: Kind, selector: &Selector, found: &mut Vec<Object>) -> Result<(), Fail> {
         let sql = rows::sql(kind);
-        let wanted = [("namespace", &selector.namespace), ("name", &selector.name), (sql.devnet, &selector.devnet)];
+        let node = if kind == Kind::Launch { &selector.node } else { &None };
+        let wanted = [("namespace", &selector.namespace), ("name", &selector.name), (sql.devnet, &selector.devnet), ("node", node)];
         let mut text = sql.select.clone();
         let mut values: Vec<&String> = Vec::new();
         for (column, value) in wanted {

@@ -1,7 +1,7 @@
 //! What only the SQLite store promises: files, failures of the disk, groups, old and strange databases.
 
 use super::{
-    Blame, Job, SqliteStore, open as file, prepare,
+    Blame, Job, Mirror, SqliteStore, open as file, prepare,
     writer::{Durability, Writer},
 };
 use crate::{
@@ -277,7 +277,9 @@ async fn only_groups_about_processes_alone_go_without_an_fsync() {
     let (_folder, path) = place();
     open(&path).unwrap().commit(household()).await.unwrap();
     let blame = Blame::new(&path);
-    let writer = Writer::new(file::writer(&path, &blame).unwrap(), blame, Arc::new(ManualClock::default()), Limits::default()).unwrap();
+    let connection = file::writer(&path, &blame).unwrap();
+    let mirror = Arc::new(Mirror::load(&connection).ok().unwrap());
+    let writer = Writer::new(connection, blame, Arc::new(ManualClock::default()), Limits::default(), mirror).unwrap();
     let job = |writes: Vec<Write>| Job::Commit {
         writes: writes.into_iter().map(|write| prepare(write).unwrap()).collect(),
         answer: tokio::sync::oneshot::channel().0,

@@ -1,7 +1,7 @@
 //! The one writer: a thread that owns the connection and groups the commits that queue up.
 //!
 //! ```text
-//!  recv one ─► and all that wait ─► BEGIN ─► each in a savepoint ─► COMMIT (at most one fsync) ─► feed ─► answers ─► checkpoint
+//!  recv one ─► and all that wait ─► BEGIN ─► each in a savepoint ─► COMMIT (at most one fsync) ─► mirror ─► feed ─► answers ─► checkpoint
 //!                                              └ refused: rolled back alone
 //! ```
 //! Guarantees: a commit survives SIGKILL when it is answered, and a power cut too unless the whole group is about processes only
@@ -10,6 +10,7 @@
 
 use super::{
     error::Blame,
+    mirror::Mirror,
     reader::{self, Log},
     rows::{self, Body, Row},
 };
@@ -64,6 +65,7 @@ pub(super) struct Writer {
     blame: Blame,
     clock: Arc<dyn Clock>,
     limits: Limits,
+    mirror: Arc<Mirror>,
     changes: Feed<Change>,
     events: Feed<Event>,
     mark: Mark,
@@ -103,7 +105,7 @@ enum Refusal {
 type Answer = oneshot::Sender<Result<Revision, StoreError>>;
 
 impl Writer {
-    pub(super) fn new(connection: Connection, blame: Blame, clock: Arc<dyn Clock>, limits: Limits) -> Result<Self, StoreError> {
+    pub(super) fn new(connection: Connection, blame: Blame, clock: Arc<dyn Clock>, limits: Limits, mirror: Arc<Mirror>) -> Result<Self, StoreError> {
         let turn = |error| blame.of(&error);
         let mark =
             Mark { revision: reader::last(&connection, Log::Changes).map_err(turn)?, seq: reader::last(&connection, Log::Events).map_err(turn)? };
@@ -117,6 +119,7 @@ impl Writer {
             blame,
             clock,
             limits,
+            mirror,
             changes,
             events,
             mark,
@@ -162,6 +165,7 @@ impl Writer {
             Ok((change_floor, event_floor)) => {
                 (self.change_floor, self.event_floor) = (change_floor, event_floor);
                 self.rows_since_checkpoint += changes.len() * 2 + events.len();
+                self.mirror.apply(&changes, self.mark.revision);
                 // What is compacted away leaves the ring too: a reader hears the same from both.
                 self.changes.publish(changes, ring_size(self.mark.revision, change_floor));
                 self.events.publish(events, ring_size(self.mark.seq, event_floor));

@@ -1,0 +1,100 @@
+//! What is live, in memory: every object but ended launches, as of the last commit. A read of it costs neither SQL nor JSON.
+//!
+//! The writer applies each group after its COMMIT and before anybody hears of it, so that who is told of a change reads at least that.
+//! Ended launches are history: many, seldom asked for, and read from the file.
+
+use super::{
+    reader::{self, Log},
+    rows::{self, Row},
+};
+use crate::{
+    model::{Key, Kind, LaunchPhase, Object, Revision},
+    store::{Change, Selector, order},
+};
+use rusqlite::Connection;
+use std::{
+    collections::BTreeMap,
+    sync::{PoisonError, RwLock, RwLockReadGuard},
+};
+
+pub(super) struct Mirror {
+    state: RwLock<State>,
+}
+
+#[derive(Default)]
+struct State {
+    revision: Revision,
+    objects: BTreeMap<Key, Object>,
+}
+
+/// Why the file could not be read into memory.
+pub(super) enum LoadError {
+    Sql(rusqlite::Error),
+    /// A row that is not what its table should hold.
+    Damaged(String),
+}
+
+impl Mirror {
+    pub(super) fn load(connection: &Connection) -> Result<Self, LoadError> {
+        let mut state = State { revision: reader::last(connection, Log::Changes)?, objects: BTreeMap::new() };
+        for kind in Kind::ALL {
+            let sql = rows::sql(kind);
+            let live = if kind == Kind::Launch { " WHERE phase IS NOT 'Ended'" } else { "" };
+            let mut statement = connection.prepare(&format!("{}{live}", sql.select))?;
+            for row in statement.query_map([], Row::read)? {
+                let object = row?.object(kind).map_err(|error| LoadError::Damaged(format!("a row of {}: {error}", sql.table)))?;
+                state.objects.insert(object.key(), object);
+            }
+        }
+        Ok(Self { state: RwLock::new(state) })
+    }
+
+    /// None: it does not exist, or it is a launch that has ended.
+    pub(super) fn get(&self, key: &Key) -> Option<Object> {
+        self.state().objects.get(key).cloned()
+    }
+
+    /// None when the selector takes what is not here.
+    pub(super) fn list(&self, selector: &Selector) -> Option<(Vec<Object>, Revision)> {
+        if selector.kinds.is_empty() || selector.kinds.contains(&Kind::Launch) {
+            return None;
+        }
+        let state = self.state();
+        let mut found = Vec::new();
+        for kind in Kind::ALL.into_iter().filter(|kind| selector.kinds.contains(kind)) {
+            let of_kind = state.objects.range(Key::new(kind, "", "")..).take_while(|(key, _)| key.kind == kind);
+            found.extend(of_kind.map(|(_, object)| object).filter(|object| selector.takes(object)).cloned());
+        }
+        let revision = state.revision;
+        drop(state);
+        found.sort_by(order::compare);
+        Some((found, revision))
+    }
+
+    pub(super) fn apply(&self, changes: &[Change], revision: Revision) {
+        // A panic elsewhere leaves it whole: changes are inserted and removed one by one.
+        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        for change in changes {
+            if change.deleted || !is_live(&change.object) {
+                state.objects.remove(&change.key);
+            } else {
+                state.objects.insert(change.key.clone(), change.object.clone());
+            }
+        }
+        state.revision = revision;
+    }
+
+    fn state(&self) -> RwLockReadGuard<'_, State> {
+        self.state.read().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn is_live(object: &Object) -> bool {
+    !matches!(object, Object::Launch(launch) if launch.status.phase == LaunchPhase::Ended)
+}
+
+impl From<rusqlite::Error> for LoadError {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Sql(error)
+    }
+}
