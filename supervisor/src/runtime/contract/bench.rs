@@ -4,7 +4,7 @@ use crate::{
     cgroup::DriverChoice,
     config::Home,
     model::{Exit, LaunchId},
-    runtime::{Grants, Handle, JobSpec, LaunchSpec, NativeRuntime, Runtime, RuntimeError},
+    runtime::{Grants, Handle, JobSpec, LaunchSpec, Machine, NativeRuntime, Runtime, RuntimeError},
     sys::{Clock, Pidfd, SystemClock, all_pids, process_env, process_stat},
 };
 use nix::sys::signal::Signal;
@@ -113,7 +113,7 @@ impl Drop for Bench {
 }
 
 fn native(dir: &TempDir, driver: DriverChoice) -> Result<NativeRuntime, RuntimeError> {
-    NativeRuntime::with_driver(&Home::new(dir.path().to_owned()), Arc::new(SystemClock), driver)
+    NativeRuntime::new(&Home::new(dir.path().to_owned()), Arc::new(SystemClock), Machine { driver, ..Machine::default() })
 }
 
 /// Looks again and again: for what the outside world does without telling us.
