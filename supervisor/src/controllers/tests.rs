@@ -338,7 +338,9 @@ async fn a_launch_whose_fork_was_not_recorded_is_taken_up_if_it_lives_and_else_l
     let launch = rig.launches("validator-0").await.remove(0);
     let mut intended = crate::model::Launch::clone(&launch);
     intended.status = Default::default();
-    rig.store.commit(vec![crate::store::Write::update(intended)]).await.unwrap();
+    let mut node = crate::model::Node::clone(&rig.node("validator-0").await.unwrap());
+    node.status.pid = None;
+    rig.store.commit(vec![crate::store::Write::update(intended), crate::store::Write::update(node)]).await.unwrap();
     rig.start_daemon();
     let pid = launch.status.pid;
     let node = rig.node_until("validator-0", "its process is on record", |node| node.status.phase == NodePhase::Running && node.status.pid == pid).await;

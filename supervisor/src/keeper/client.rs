@@ -79,6 +79,16 @@ impl Keeper {
         Self::with_start(home_hash, Box::new(move |listener| launch(&program, &home, &log, &listener).map(Some)))
     }
 
+    /// Its keeper is a thread of the test.
+    #[cfg(test)]
+    pub(crate) fn in_a_thread(home_hash: String) -> Self {
+        let start = |listener| {
+            std::thread::spawn(move || super::server::serve(listener));
+            Ok(None)
+        };
+        Self::with_start(home_hash, Box::new(start))
+    }
+
     fn with_start(home_hash: String, start: Start) -> Self {
         Self(Arc::new(Shared { home_hash, start, state: Mutex::default() }))
     }

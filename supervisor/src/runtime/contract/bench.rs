@@ -43,6 +43,15 @@ impl Bench {
         native(&self.dir, self.driver).unwrap()
     }
 
+    /// Of the same home, with the driver of the bench.
+    pub(super) fn runtime_on(&self, machine: Machine) -> NativeRuntime {
+        NativeRuntime::new(&Home::new(self.dir.path().to_owned()), Arc::new(SystemClock), Machine { driver: self.driver, ..machine }).unwrap()
+    }
+
+    pub(super) fn home_hash(&self) -> String {
+        dvb_proto::endpoint::home_hash(self.dir.path())
+    }
+
     pub(super) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
