@@ -1,11 +1,12 @@
 //! What a killed devnetd leaves behind, the next one finds: each process once, each exit as it was.
 
+use dvb_proto::endpoint::home_hash;
 use e2e::{TestHome, is_alive, parent};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
-use std::{fs, time::Duration};
+use std::{collections::BTreeSet, fs, time::Duration};
 
 /// `coder` exits with 7 when it is told USR1.
 const DEVNET: &str = "
@@ -48,16 +49,20 @@ fn keeper(home: &TestHome) -> Option<Pid> {
     found.first().map(|(pid, _)| *pid)
 }
 
-/// No launch runs twice: as many processes with a launch id as there are nodes, each the one on record.
+/// The main processes of this home's launches are those on record, and no others.
 fn assert_each_once(home: &TestHome) {
-    let mut recorded: Vec<i32> = home.pids("net").into_values().map(Pid::as_raw).collect();
-    recorded.sort_unstable();
-    let leader = |pid: Pid| nix::unistd::getsid(Some(pid)).is_ok_and(|session| session == pid);
-    let carries = |pid: Pid| fs::read(format!("/proc/{pid}/environ")).is_ok_and(|env| env.windows(14).any(|part| part == b"DVB_LAUNCH_ID="));
-    let mut running: Vec<i32> =
-        home.processes().into_iter().map(|(pid, _)| pid).filter(|pid| carries(*pid) && leader(*pid) && is_alive(*pid)).map(Pid::as_raw).collect();
-    running.sort_unstable();
+    let recorded: BTreeSet<i32> = home.pids("net").into_values().map(Pid::as_raw).collect();
+    let ours = format!("DVB_HOME_ID={}", home_hash(&home.home().canonicalize().unwrap()));
+    let carries = |pid: Pid| fs::read(format!("/proc/{pid}/environ")).is_ok_and(|env| env.split(|byte| *byte == 0).any(|pair| pair == ours.as_bytes()));
+    // Each launch is the leader of a session of its own.
+    let main = |pid: Pid| nix::unistd::getsid(Some(pid)).is_ok_and(|session| session == pid);
+    let running: BTreeSet<i32> = all_pids().into_iter().filter(|pid| carries(*pid) && main(*pid) && is_alive(*pid)).map(Pid::as_raw).collect();
     assert_eq!(running, recorded, "each node runs once");
+}
+
+fn all_pids() -> Vec<Pid> {
+    let entries = fs::read_dir("/proc").unwrap().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok().map(Pid::from_raw)).collect()
 }
 
 fn settled(home: &TestHome, name: &str, restarts: u64) {
@@ -200,7 +205,6 @@ fn a_reload_keeps_pids_and_children_and_nobody_is_refused_meanwhile() {
     home.eventually("it is executed once more", SOON, |home| started(home) != first);
     assert_eq!(home.daemon_pid(), Some(daemon));
     assert_eq!(home.node("net/victim")["status"]["restartCount"], 0);
-    let zombies = fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok().map(Pid::from_raw));
-    let left: Vec<_> = zombies.filter(|pid| parent(*pid) == Some(daemon) && !is_alive(*pid)).collect();
-    assert_eq!(left, [], "no zombies");
+    let zombies: Vec<_> = all_pids().into_iter().filter(|pid| parent(*pid) == Some(daemon) && !is_alive(*pid)).collect();
+    assert_eq!(zombies, [], "no zombies");
 }
