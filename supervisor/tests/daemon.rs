@@ -112,9 +112,6 @@ async fn it_serves_its_home_and_ends_in_order_on_sigterm() {
     let status = client.handshake(request).await.unwrap().into_inner();
     assert_eq!((status.pid, status.home.as_str()), (daemon.child.id(), home.to_str().unwrap()));
     assert_eq!(status.socket, daemon.socket.to_string_lossy());
-    daemon.signal(Signal::SIGHUP);
-    client.status(v1::Empty {}).await.unwrap();
-
     let mut watch = DevnetServiceClient::new(daemon.channel().await).watch(v1::WatchRequest::default()).await.unwrap().into_inner();
     assert_eq!(watch.message().await.unwrap().unwrap().r#type, "BOOKMARK");
     daemon.signal(Signal::SIGTERM);
@@ -122,6 +119,30 @@ async fn it_serves_its_home_and_ends_in_order_on_sigterm() {
     let socket = daemon.socket.clone();
     assert_eq!(daemon.ends(), Some(0));
     assert!(!socket.exists(), "the socket file is gone");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn on_sighup_it_executes_itself_anew_and_keeps_socket_and_lock() {
+    let (_dir, home) = home();
+    let daemon = Daemon::start(&home);
+    let first = DaemonServiceClient::new(daemon.channel().await).status(v1::Empty {}).await.unwrap().into_inner();
+    for _ in 0..2 {
+        let mut watch = DevnetServiceClient::new(daemon.channel().await).watch(v1::WatchRequest::default()).await.unwrap().into_inner();
+        assert_eq!(watch.message().await.unwrap().unwrap().r#type, "BOOKMARK");
+        daemon.signal(Signal::SIGHUP);
+        assert_eq!(watch.message().await.unwrap_err().code(), tonic::Code::Unavailable);
+        drop(watch);
+        // The old program has hung up on us, so who answers now is the new one.
+        let next = DaemonServiceClient::new(daemon.channel().await).status(v1::Empty {}).await.unwrap().into_inner();
+        assert_eq!((next.pid, &next.instance_id, &next.socket), (first.pid, &first.instance_id, &first.socket));
+        assert_ne!(next.started_at, first.started_at);
+        let (code, error) = refused(&home, |_| {});
+        assert_eq!(code, Some(75), "the lock is held all the time: {error}");
+    }
+    daemon.signal(Signal::SIGTERM);
+    let socket = daemon.socket.clone();
+    assert_eq!(daemon.ends(), Some(0));
+    assert!(!socket.exists());
 }
 
 #[test]
