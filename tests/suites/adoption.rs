@@ -53,7 +53,8 @@ fn keeper(home: &TestHome) -> Option<Pid> {
 fn assert_each_once(home: &TestHome) {
     let recorded: BTreeSet<i32> = home.pids("net").into_values().map(Pid::as_raw).collect();
     let ours = format!("DVB_HOME_ID={}", home_hash(&home.home().canonicalize().unwrap()));
-    let carries = |pid: Pid| fs::read(format!("/proc/{pid}/environ")).is_ok_and(|env| env.split(|byte| *byte == 0).any(|pair| pair == ours.as_bytes()));
+    let carries =
+        |pid: Pid| fs::read(format!("/proc/{pid}/environ")).is_ok_and(|env| env.split(|byte| *byte == 0).any(|pair| pair == ours.as_bytes()));
     // Each launch is the leader of a session of its own.
     let main = |pid: Pid| nix::unistd::getsid(Some(pid)).is_ok_and(|session| session == pid);
     let running: BTreeSet<i32> = all_pids().into_iter().filter(|pid| carries(*pid) && main(*pid) && is_alive(*pid)).map(Pid::as_raw).collect();

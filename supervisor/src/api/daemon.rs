@@ -227,7 +227,11 @@ impl Daemon {
         self.end_after(nodes, "devnetd ends".into())
     }
 
-    fn end_after(&self, steps: BoxStream<'static, Result<String, Fault>>, last_word: String) -> BoxStream<'static, Result<v1::ShutdownProgress, Status>> {
+    fn end_after(
+        &self,
+        steps: BoxStream<'static, Result<String, Fault>>,
+        last_word: String,
+    ) -> BoxStream<'static, Result<v1::ShutdownProgress, Status>> {
         let shutdown = self.0.shutdown.clone();
         futures::stream::unfold(Ending::Steps(steps, last_word), move |ending| {
             let shutdown = shutdown.clone();

@@ -343,7 +343,8 @@ async fn a_launch_whose_fork_was_not_recorded_is_taken_up_if_it_lives_and_else_l
     rig.store.commit(vec![crate::store::Write::update(intended), crate::store::Write::update(node)]).await.unwrap();
     rig.start_daemon();
     let pid = launch.status.pid;
-    let node = rig.node_until("validator-0", "its process is on record", |node| node.status.phase == NodePhase::Running && node.status.pid == pid).await;
+    let node =
+        rig.node_until("validator-0", "its process is on record", |node| node.status.phase == NodePhase::Running && node.status.pid == pid).await;
     assert_eq!(node.status.launch_id.as_ref(), Some(&launch.spec.launch_id));
     assert_eq!((rig.runtime.started().len(), rig.runtime.destroyed().len()), (1, 0));
     assert!(rig.events().await.iter().any(|event| event.reason == "Adopted" && event.launch_id == node.status.launch_id));
@@ -383,7 +384,8 @@ async fn a_status_that_comes_late_corrects_the_record_after_the_restart() {
     let node = rig.node_until("validator-0", "it runs again, before anything is known", restarted).await;
     assert_eq!(node.status.last_exit.as_ref().unwrap().code, None);
     late.send_replace(Some(code(7)));
-    let node = rig.node_until("validator-0", "its exit is known", |node| node.status.last_exit.as_ref().is_some_and(|exit| exit.code == Some(7))).await;
+    let node =
+        rig.node_until("validator-0", "its exit is known", |node| node.status.last_exit.as_ref().is_some_and(|exit| exit.code == Some(7))).await;
     assert!(restarted(&node), "nothing else changes");
     let launch = rig.launches("validator-0").await.remove(0);
     assert_eq!(launch.status.exit, node.status.last_exit);

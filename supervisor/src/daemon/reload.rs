@@ -139,7 +139,9 @@ mod tests {
         let me = std::process::id();
         let take = |value: String| Inherited::take(Some(OsStr::new(&value))).is_some();
         assert!(Inherited::take(None).is_none());
-        for value in [format!("{me}:0:1"), format!("{me}:900000:900001"), format!("{}:3:4", me + 1), "x".into(), format!("{me}:3:4:5"), format!("{me}:3")] {
+        for value in
+            [format!("{me}:0:1"), format!("{me}:900000:900001"), format!("{}:3:4", me + 1), "x".into(), format!("{me}:3:4:5"), format!("{me}:3")]
+        {
             assert!(!take(value.clone()), "{value}");
         }
         let (one, other) = std::os::unix::net::UnixStream::pair().unwrap();

@@ -297,8 +297,7 @@ fn launch(program: &Path, home: &Path, log: &Path, listener: &OwnedFd) -> Result
         text(home.as_os_str().as_bytes())?,
         text(number.to_string().as_bytes())?,
     ];
-    let what =
-        Spawn { argv: &argv, env: &[], cwd: c"/", stdout: log.as_fd(), stderr: log.as_fd(), inherit: &[number], cgroup_procs: None };
+    let what = Spawn { argv: &argv, env: &[], cwd: c"/", stdout: log.as_fd(), stderr: log.as_fd(), inherit: &[number], cgroup_procs: None };
     let spawned = spawn(&what).map_err(|failure| failed(failure.source))?;
     Ok(spawned.pidfd.into())
 }

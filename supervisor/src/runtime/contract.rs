@@ -4,11 +4,7 @@ mod adoption;
 mod bench;
 
 use super::{Adopted, Grants, Handle, LaunchSpec, Runtime, RuntimeError, StopPolicy, fake::FakeRuntime};
-use crate::{
-    cgroup::DriverChoice,
-    model::LaunchId,
-    sys::SystemClock,
-};
+use crate::{cgroup::DriverChoice, model::LaunchId, sys::SystemClock};
 use adoption::*;
 use bench::{Bench, PATIENCE, ended, eventually, is_alive};
 use nix::sys::signal::Signal;

@@ -1,5 +1,8 @@
 use super::*;
-use crate::{keeper::server, sys::{self, Clock, SystemClock}};
+use crate::{
+    keeper::server,
+    sys::{self, Clock, SystemClock},
+};
 use std::{
     io::{Read, Write},
     os::unix::net::UnixStream,

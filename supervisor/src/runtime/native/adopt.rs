@@ -95,7 +95,8 @@ impl Inner {
         let me = std::process::id();
         let in_leaf = leaf.map(Leaf::pids).unwrap_or_default();
         let carries = |pid: u32| {
-            process_env(pid, LAUNCH_ID_VAR).is_some_and(|found| found == id.0) && process_env(pid, HOME_ID_VAR).is_some_and(|home| home == self.home_id)
+            process_env(pid, LAUNCH_ID_VAR).is_some_and(|found| found == id.0)
+                && process_env(pid, HOME_ID_VAR).is_some_and(|home| home == self.home_id)
         };
         let ours = all_pids().unwrap_or_default().into_iter().filter(|pid| *pid != me && (in_leaf.contains(pid) || carries(*pid)));
         let leaders = ours.filter_map(process_stat).filter(|stat| stat.session == stat.pid && !stat.is_zombie());

@@ -121,8 +121,7 @@ impl Inner {
         let lost = |source| RuntimeError::Spawn { program: order.argv[0].clone(), source };
         // Our child and not waited for yet: its stat is there even if it has ended.
         let start_time = process_stat(pid).map(|stat| stat.start_time).unwrap_or_default();
-        let identity =
-            Identity { pid, start_time, boot_id: self.boot_id.clone(), launch_id: order.id.0.clone(), executable: executable(pid) };
+        let identity = Identity { pid, start_time, boot_id: self.boot_id.clone(), launch_id: order.id.0.clone(), executable: executable(pid) };
         let process = Process::new(pid, spawned.pidfd, self.kernel).map_err(|source| {
             // Out of descriptors, most likely: it may not live unwatched.
             if let Some(leaf) = &leaf {
