@@ -1,3 +1,5 @@
+//! The daemon's side against keepers that are threads of the test.
+
 use super::*;
 use crate::{
     keeper::server,

@@ -12,7 +12,7 @@ use crate::{
     runtime::{Handle, RuntimeError},
     sys::{age, all_pids, executable, process_env, process_stat},
 };
-use std::sync::Arc;
+use std::{os::unix::fs::MetadataExt, sync::Arc};
 
 impl Inner {
     /// None: its main process is gone, or the handle tells no process.
@@ -31,7 +31,7 @@ impl Inner {
         };
         let process = Process::new(state.identity.pid, pidfd, self.kernel)
             .map_err(|source| RuntimeError::Io { path: format!("/proc/{}", state.identity.pid).into(), source })?;
-        let running = Running::new(state.identity, process, leaf, handle.started_at);
+        let running = Running::new(state.identity, process, leaf, state.log.filter(|_| self.subreaper), handle.started_at);
         let ours = Arc::clone(self.launches().entry(handle.id.clone()).or_insert_with(|| Arc::clone(&running)));
         if Arc::ptr_eq(&ours, &running) {
             self.kept.put(&running.id, running.pidfd());
@@ -86,7 +86,9 @@ impl Inner {
             self.kept.give_back(id, pidfd);
         }
         let started_at = self.clock.now().minus(stat.and_then(|stat| age(stat.start_time)).unwrap_or_default());
-        let state = NativeState { identity, cgroup: leaf.map(|leaf| leaf.path().to_owned()) };
+        let log = pid.and_then(|pid| std::fs::metadata(format!("/proc/{pid}/fd/1")).ok()).map(|about| (about.dev(), about.ino()));
+        let log = log.filter(|_| self.subreaper);
+        let state = NativeState { identity, cgroup: leaf.map(|leaf| leaf.path().to_owned()), log };
         self.handle(id.clone(), pid, started_at, &state).map(Some)
     }
 

@@ -17,6 +17,7 @@ mod adopt;
 mod job;
 mod kept;
 mod kin;
+mod orphans;
 mod running;
 mod spawn;
 mod stop;
@@ -58,6 +59,8 @@ struct Inner {
     /// PATH, HOME, LANG and TZ as the daemon has them.
     base_env: BTreeMap<String, String>,
     launches: Mutex<HashMap<LaunchId, Arc<Running>>>,
+    /// Orphans come to us.
+    subreaper: bool,
     kept: Kept,
     kernel: Kernel,
     /// Ids of jobs under way, from before they are forked: no strays.
@@ -71,6 +74,9 @@ struct NativeState {
     identity: Identity,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     cgroup: Option<PathBuf>,
+    /// Device and inode of what its stdout was at the start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    log: Option<(u64, u64)>,
 }
 
 const HANDLE_VERSION: u32 = 1;
@@ -84,6 +90,8 @@ pub struct Machine {
     pub driver: DriverChoice,
     pub kernel: Kernel,
     pub keeper: Option<Keeper>,
+    /// The whole process may become the subreaper of its descendants; it does where there are no cgroups.
+    pub subreaper: bool,
     /// Launches whose end is not on record: of others the keeper need not hold anything.
     pub open: HashSet<LaunchId>,
 }
@@ -91,7 +99,7 @@ pub struct Machine {
 impl NativeRuntime {
     /// Fails when the driver that `machine` asks for cannot work here.
     pub fn new(home: &config::Home, clock: Arc<dyn Clock>, machine: Machine) -> Result<Self, RuntimeError> {
-        let Machine { driver, kernel, keeper, open } = machine;
+        let Machine { driver, kernel, keeper, subreaper, open } = machine;
         let home_id = home_hash(home.root());
         let cgroups = Cgroups::detect(driver, &home_id)?;
         let cgroups = if kernel.cgroup_kill { cgroups } else { cgroups.without_kill_file() };
@@ -99,7 +107,12 @@ impl NativeRuntime {
         let boot_id = boot_id().map_err(|source| RuntimeError::Io { path: "/proc/sys/kernel/random/boot_id".into(), source })?;
         let base_env = INHERITED_ENV.iter().filter_map(|name| Some(((*name).to_owned(), std::env::var(name).ok()?))).collect();
         let (launches, jobs) = Default::default();
-        Ok(Self { inner: Arc::new(Inner { clock, cgroups, home_id, boot_id, base_env, launches, kept, kernel, jobs }) })
+        let subreaper = subreaper && cgroups.driver() == "none";
+        let inner = Arc::new(Inner { clock, cgroups, home_id, boot_id, base_env, launches, subreaper, kept, kernel, jobs });
+        if subreaper && let Err(error) = orphans::take_in(&inner) {
+            tracing::warn!(%error, "a daemonised grandchild may outlive its node");
+        }
+        Ok(Self { inner })
     }
 }
 

@@ -46,7 +46,9 @@ pub(super) struct Running {
     process: Process,
     end: watch::Sender<Option<End>>,
     requested: AtomicBool,
-    /// Without a cgroup: who of its session outlived the main process.
+    /// Device and inode of its log, where that tells whose orphan a process is.
+    log: Option<(u64, u64)>,
+    /// Without a cgroup: who was found to belong to it, when that could still be seen.
     survivors: Mutex<Vec<Kin>>,
 }
 
@@ -56,7 +58,7 @@ const STATUS_GRACE: Duration = Duration::from_millis(50);
 const STATUS_PATIENCE: Duration = Duration::from_secs(10);
 
 impl Running {
-    pub(super) fn new(identity: Identity, process: Process, leaf: Option<Leaf>, started_at: Timestamp) -> Arc<Self> {
+    pub(super) fn new(identity: Identity, process: Process, leaf: Option<Leaf>, log: Option<(u64, u64)>, started_at: Timestamp) -> Arc<Self> {
         Arc::new(Self {
             id: LaunchId(identity.launch_id.clone()),
             identity,
@@ -66,6 +68,7 @@ impl Running {
             process,
             end: watch::channel(None).0,
             requested: AtomicBool::new(false),
+            log,
             survivors: Mutex::default(),
         })
     }
@@ -109,6 +112,10 @@ impl Running {
         self.end.borrow().is_some()
     }
 
+    pub(super) fn log(&self) -> Option<(u64, u64)> {
+        self.log
+    }
+
     pub(super) fn pidfd(&self) -> BorrowedFd<'_> {
         self.process.as_fd()
     }
@@ -131,7 +138,7 @@ impl Running {
     pub(super) fn members(&self) -> Vec<Kin> {
         match &self.leaf {
             Some(leaf) => kin::of_leaf(leaf),
-            None => kin::of_launch(&self.identity, &self.survivors.lock().unwrap_or_else(PoisonError::into_inner)),
+            None => self.kin(&self.survivors.lock().unwrap_or_else(PoisonError::into_inner)),
         }
     }
 
@@ -163,10 +170,18 @@ impl Running {
     }
 
     /// While the zombie holds its pid, its session cannot be anybody else's: the last moment to see who belongs to it.
-    async fn remember_survivors(self: &Arc<Self>) {
+    pub(super) async fn remember_survivors(self: &Arc<Self>) {
         let running = Arc::clone(self);
-        let found = tokio::task::spawn_blocking(move || kin::of_launch(&running.identity, &[])).await.unwrap_or_default();
-        *self.survivors.lock().unwrap_or_else(PoisonError::into_inner) = found;
+        let look = move || {
+            let mut survivors = running.survivors.lock().unwrap_or_else(PoisonError::into_inner);
+            let found = running.kin(&survivors);
+            *survivors = found;
+        };
+        let _ = tokio::task::spawn_blocking(look).await;
+    }
+
+    fn kin(&self, survivors: &[Kin]) -> Vec<Kin> {
+        kin::of_launch(&self.identity, survivors, self.log)
     }
 
     fn settle(&self, status: Status) {

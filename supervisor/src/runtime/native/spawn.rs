@@ -18,7 +18,10 @@ use std::{
     io::{self, Read},
     os::{
         fd::{AsFd, AsRawFd, OwnedFd},
-        unix::{ffi::OsStrExt, fs::OpenOptionsExt},
+        unix::{
+            ffi::OsStrExt,
+            fs::{MetadataExt, OpenOptionsExt},
+        },
     },
     path::Path,
     sync::Arc,
@@ -130,14 +133,16 @@ impl Inner {
             let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid.cast_signed()), nix::sys::signal::Signal::SIGKILL);
             lost(source)
         })?;
-        let running = Running::new(identity, process, leaf, started_at);
+        let log = order.stdout.metadata().ok().map(|about| (about.dev(), about.ino())).filter(|_| self.subreaper);
+        let running = Running::new(identity, process, leaf, log, started_at);
         self.launches().insert(order.id.clone(), Arc::clone(&running));
         running.watch(Arc::clone(&self.clock), Seen::Live);
         Ok(running)
     }
 
     pub(super) fn handle_of(&self, running: &Running) -> Result<Handle, RuntimeError> {
-        let state = NativeState { identity: running.identity.clone(), cgroup: running.leaf.as_ref().map(|leaf| leaf.path().to_owned()) };
+        let cgroup = running.leaf.as_ref().map(|leaf| leaf.path().to_owned());
+        let state = NativeState { identity: running.identity.clone(), cgroup, log: running.log() };
         self.handle(running.id.clone(), Some(running.identity.pid), running.started_at, &state)
     }
 

@@ -33,6 +33,10 @@ impl Inner {
         let deadline = Instant::now() + policy.grace;
         if !running.has_ended() {
             running.request_end();
+            if running.leaf.is_none() {
+                // While its tree can still be seen: with their parents gone, nothing leads to its grandchildren.
+                running.remember_survivors().await;
+            }
             running.signal(policy.signal)?;
             // A process that stands still takes a signal only when it goes on.
             running.signal(Signal::SIGCONT)?;
