@@ -1,6 +1,5 @@
 //! The native runtime without cgroups as the subreaper of its process: what a node hides well still dies with it, and leaves no zombie.
 //! A file of its own, as it makes the whole test program a subreaper.
-#![expect(clippy::unwrap_used, reason = "helpers of tests: a panic is their way to fail")]
 
 use devnetd::{
     cgroup::DriverChoice,

@@ -474,9 +474,8 @@ impl ds::DaemonService for Fake {
         Ok(Response::new(Box::pin(steps.chain(end))))
     }
     type ReloadStream = Self::ShutdownStream;
-    /// As one that cannot be executed anew.
     async fn reload(&self, _: Request<v1::Empty>) -> Reply<Self::ReloadStream> {
-        Ok(Response::new(Box::pin(stream::iter([Ok(v1::ShutdownProgress { message: "nodes keep running".into(), done: true })]))))
+        Ok(Response::new(Box::pin(stream::iter([Ok(v1::ShutdownProgress { message: "but cannot".into(), done: true })]))))
     }
     async fn list_binaries(&self, _: Request<v1::Empty>) -> Reply<v1::ListBinariesResponse> {
         let binary = |digest: &str| v1::BinaryInfo { digest: digest.into(), source: "path /x".into(), size: 1 << 20, ..Default::default() };
