@@ -6,9 +6,11 @@
 //!                                                                                   ▼
 //!                            socket file removed ◄─ store closed ◄─ controllers stop   (nodes keep running)
 //! ```
+//! A reload goes the same way, but the listening socket stays for the program that is executed next (`reload`).
 
 mod ending;
 mod furnish;
+pub mod reload;
 
 pub use furnish::furnish;
 
@@ -19,14 +21,20 @@ use crate::{
         server::{self, ServerError, SocketFile},
     },
     config::{Home, Settings},
-    model::Fault,
+    keeper::Keeper,
+    model::{Fault, Timestamp},
     observe::Observations,
     plugin::Plugins,
     store::{Limits, SqliteStore, Store, StoreError},
-    sys::{self, Clock, SystemClock},
+    sys::{self, Clock, Kernel, SystemClock},
 };
 use futures::future::BoxFuture;
-use std::{sync::Arc, time::Duration};
+use reload::Reload;
+use std::{
+    os::fd::{AsFd, OwnedFd},
+    sync::Arc,
+    time::Duration,
+};
 use tokio::net::UnixListener;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
@@ -39,6 +47,17 @@ const CONTROLLERS_GRACE: Duration = Duration::from_secs(10);
 pub struct Config {
     pub home: Home,
     pub settings: Settings,
+    pub kernel: Kernel,
+    /// When this program was executed.
+    pub started_at: Timestamp,
+}
+
+/// How a daemon ended in order.
+#[derive(Debug)]
+pub enum End {
+    Shutdown,
+    /// The program is to be executed anew; here is the socket that it goes on listening on.
+    Reload(OwnedFd),
 }
 
 /// What everything above the store may use.
@@ -46,6 +65,8 @@ pub struct Config {
 pub struct Base {
     pub home: Home,
     pub settings: Settings,
+    pub kernel: Kernel,
+    pub reload: Reload,
     pub store: Arc<dyn Store>,
     pub observations: Arc<Observations>,
     pub clock: Arc<dyn Clock>,
@@ -61,6 +82,7 @@ pub struct Furniture {
     pub control: Arc<dyn Control>,
     pub cgroup_driver: String,
     pub cgroup_message: String,
+    pub keeper: Keeper,
     /// Runs them; ends when `Base::stop` fires.
     pub controllers: BoxFuture<'static, ()>,
 }
@@ -73,19 +95,25 @@ pub enum DaemonError {
     BootId(std::io::Error),
     #[error(transparent)]
     Server(#[from] ServerError),
+    #[error("cannot copy the listening socket: {0}")]
+    Listener(std::io::Error),
     #[error("cannot start: {fault}{}", remedy(fault))]
     Furnish { fault: Box<Fault> },
     #[error("the controllers ended by themselves; the log tells why")]
     ControllersEnded,
 }
 
-/// Serves `config.home` on `listener` until `shutdown` fires. The caller holds the home's lock for as long as this runs.
-pub async fn run<F>(config: Config, listener: UnixListener, shutdown: CancellationToken, furnish: F) -> Result<(), DaemonError>
+/// Serves `config.home` on `listener` until `shutdown` fires; `reload` tells what for. The caller holds the home's lock for as long as
+/// this runs.
+pub async fn run<F>(config: Config, listener: UnixListener, shutdown: CancellationToken, reload: Reload, furnish: F) -> Result<End, DaemonError>
 where
     F: AsyncFnOnce(&Base) -> Result<Furniture, Fault>,
 {
     let socket = SocketFile::of(&listener);
-    let ended = live(config, listener, shutdown, furnish, socket.as_ref()).await;
+    let ended = live(config, listener, shutdown, reload, furnish, socket.as_ref()).await;
+    if let Ok(End::Reload(_)) = ended {
+        return ended;
+    }
     if let Some(Err(error)) = socket.as_ref().map(SocketFile::remove) {
         warn!(%error, "the socket file stays behind; the next start replaces it");
     }
@@ -96,14 +124,17 @@ async fn live<F>(
     config: Config,
     listener: UnixListener,
     shutdown: CancellationToken,
+    reload: Reload,
     furnish: F,
     socket: Option<&SocketFile>,
-) -> Result<(), DaemonError>
+) -> Result<End, DaemonError>
 where
     F: AsyncFnOnce(&Base) -> Result<Furniture, Fault>,
 {
-    let base = open(config).await?;
-    let about = about(&base, socket).await?;
+    let started_at = config.started_at;
+    let base = open(config, reload).await?;
+    let about = About { started_at, ..about(&base, socket).await? };
+    let kept = listener.as_fd().try_clone_to_owned().map_err(DaemonError::Listener)?;
     let furniture = furnish(&base).await.map_err(|fault| DaemonError::Furnish { fault: Box::new(fault) })?;
     let mut controllers = tokio::spawn(furniture.controllers);
     let context = Context {
@@ -119,7 +150,7 @@ where
         shutdown: shutdown.clone(),
     };
     info!(home = %base.home.root().display(), pid = std::process::id(), "serving");
-    tell_service_manager(sd_notify::NotifyState::Ready);
+    tell_service_manager(&[sd_notify::NotifyState::Ready]);
     let mut serving = std::pin::pin!(server::serve(context, listener));
     let served = tokio::select! {
         served = &mut serving => served,
@@ -138,18 +169,27 @@ where
             served
         }
     };
-    tell_service_manager(sd_notify::NotifyState::Stopping);
+    // Without a reload nobody may wait at the door of a daemon that has ended.
+    let kept = base.reload.is_wanted().then_some(kept);
+    if kept.is_some() {
+        tell_service_manager(&[sd_notify::NotifyState::Reloading, monotonic_now()]);
+    } else {
+        tell_service_manager(&[sd_notify::NotifyState::Stopping]);
+    }
     base.stop.cancel();
     if !controllers.is_finished() && tokio::time::timeout(CONTROLLERS_GRACE, &mut controllers).await.is_err() {
         warn!("the controllers did not stop within {CONTROLLERS_GRACE:?}; the next start goes on from the store");
         controllers.abort();
     }
+    let keeper = furniture.keeper;
+    let _ = tokio::task::spawn_blocking(move || keeper.close()).await;
     info!("ended");
-    Ok(served?)
+    served?;
+    Ok(kept.map_or(End::Shutdown, End::Reload))
 }
 
-async fn open(config: Config) -> Result<Base, DaemonError> {
-    let Config { home, settings } = config;
+async fn open(config: Config, reload: Reload) -> Result<Base, DaemonError> {
+    let Config { home, settings, kernel, .. } = config;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let limits = Limits { changes: settings.keep.changes, events: settings.keep.events };
     let path = home.database();
@@ -158,7 +198,7 @@ async fn open(config: Config) -> Result<Base, DaemonError> {
     let store = opened.map_err(|panic| store_fault(StoreError::Other(panic.to_string())))?.map_err(store_fault)?;
     let store: Arc<dyn Store> = Arc::new(store);
     let observations = Arc::new(Observations::default());
-    Ok(Base { home, settings, store, observations, clock, stop: CancellationToken::new() })
+    Ok(Base { home, settings, kernel, reload, store, observations, clock, stop: CancellationToken::new() })
 }
 
 /// The store's instance id is drawn once and stays: it tells this store from another one at the same path.
@@ -175,7 +215,6 @@ async fn about(base: &Base, socket: Option<&SocketFile>) -> Result<About, Daemon
     Ok(About {
         version: env!("CARGO_PKG_VERSION").into(),
         socket: socket.map(|socket| socket.path().to_owned()).unwrap_or_default(),
-        started_at: base.clock.now(),
         boot_id: sys::boot_id().map_err(DaemonError::BootId)?,
         instance_id,
         ..About::default()
@@ -191,8 +230,13 @@ fn remedy(fault: &Fault) -> String {
 }
 
 /// Without a service manager this does nothing.
-fn tell_service_manager(state: sd_notify::NotifyState<'_>) {
-    if let Err(error) = sd_notify::notify(&[state]) {
+fn tell_service_manager(state: &[sd_notify::NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(state) {
         warn!(%error, "the service manager could not be told");
     }
+}
+
+/// systemd wants to know when a reload began, to tell its READY=1 from an earlier one.
+fn monotonic_now() -> sd_notify::NotifyState<'static> {
+    sd_notify::NotifyState::monotonic_usec_now().unwrap_or(sd_notify::NotifyState::Status("executes itself anew"))
 }

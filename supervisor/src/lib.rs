@@ -5,7 +5,7 @@
 //! | layer | modules |
 //! | --- | --- |
 //! | L0 | `model`, `sys` |
-//! | L1 | `store`, `queue`, `observe`, `reaper`, `cgroup`, `logs`, `config` |
+//! | L1 | `store`, `queue`, `observe`, `reaper`, `keeper`, `cgroup`, `logs`, `config` |
 //! | L2 | `runtime`, `plugin`, `events`, `ports`, `binaries` |
 //! | L3 | `controllers` |
 //! | L4 | `api` |
@@ -16,6 +16,7 @@ pub mod sys;
 
 pub mod cgroup;
 pub mod config;
+pub mod keeper;
 pub mod logs;
 pub mod observe;
 pub mod queue;

@@ -5,23 +5,36 @@ use clap::Parser;
 use devnetd::{
     api::server,
     config::{Home, HomeLock, LockError, LogLevel, Settings, prepare_home},
-    daemon::{self, Config, furnish},
+    daemon::{
+        self, Config, End, furnish,
+        reload::{self, INHERITED_VAR, Inherited, Reload},
+    },
+    keeper,
+    sys::{Clock, Kernel, SystemClock},
 };
 use dvb_proto::endpoint;
 use futures::StreamExt;
+use nix::sys::signal::{SigSet, Signal};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook_tokio::Signals;
 use std::{
     io::{self, IsTerminal, Write},
-    path::PathBuf,
+    os::{fd::OwnedFd, unix::net},
+    path::{Path, PathBuf},
     process::ExitCode,
+    time::Duration,
 };
+use tokio::net::UnixListener;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 use tracing_subscriber::EnvFilter;
 
 /// EX_TEMPFAIL: another devnetd has the home. dvbctl takes it as "somebody was quicker" and connects to that one.
 const ALREADY_RUNNING: u8 = 75;
+/// With any value: as if the kernel had none of the newer features that devnetd uses. To try the ways around.
+const OLD_KERNEL_VAR: &str = "DVB_OLD_KERNEL";
+/// How long work on files may take that a daemon at its end still has under way.
+const LAST_WORK: Duration = Duration::from_secs(5);
 
 /// Runs the nodes of blockchain devnets and serves dvbctl. It stays in the foreground; `dvbctl daemon start` puts it in the background.
 #[derive(Debug, Parser)]
@@ -42,8 +55,19 @@ struct Flags {
 }
 
 fn main() -> ExitCode {
+    // Before all else: a keeper wants nothing of what follows, least of all its memory.
+    let mut args = std::env::args_os().skip(1);
+    if args.next().is_some_and(|verb| verb == keeper::KEEPER_VERB) {
+        return said(keeper::main(&args.collect::<Vec<_>>()).map_err(Into::into));
+    }
+    // Until there is somebody to hear them; a reload that comes on the heels of another must not end the daemon.
+    let _ = heard().thread_block();
     let flags = Flags::parse();
-    match start(flags) {
+    said(start(flags))
+}
+
+fn said(ended: anyhow::Result<()>) -> ExitCode {
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let _ = writeln!(io::stderr(), "devnetd: {error:#}"); // nobody left to tell when this fails
@@ -65,15 +89,31 @@ fn start(flags: Flags) -> anyhow::Result<()> {
     let home = prepare_home(&wanted)?;
     let settings = Settings::load(&home.config())?;
     trace(flags.log_level.unwrap_or(settings.log_level));
-    let lock = HomeLock::acquire(&home)?;
+    let (lock, mut listener) = take_over(&home)?;
     let socket = match flags.socket {
         Some(socket) => std::path::absolute(socket).context("cannot tell the current folder")?,
         None => socket_of(&home, user_home),
     };
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the async runtime")?;
-    let ended = runtime.block_on(serve(Config { home, settings }, socket));
-    drop(lock);
-    ended
+    let kernel = if std::env::var_os(OLD_KERNEL_VAR).is_some() { Kernel::old() } else { Kernel::as_it_is() };
+    let config = Config { home, settings, kernel, started_at: SystemClock.now() };
+    loop {
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the async runtime")?;
+        let ended = runtime.block_on(serve(config.clone(), &socket, listener.take()));
+        runtime.shutdown_timeout(LAST_WORK);
+        let End::Reload(kept) = ended? else { return Ok(()) };
+        let error = reload::execute(&lock, &kept);
+        error!(%error, "cannot be executed anew; this devnetd serves on");
+        listener = Some(kept);
+    }
+}
+
+/// The lock of the home, and after a reload the socket that clients wait at.
+fn take_over(home: &Home) -> Result<(HomeLock, Option<OwnedFd>), LockError> {
+    let inherited = Inherited::take(std::env::var_os(INHERITED_VAR).as_deref());
+    match inherited.and_then(|inherited| Some((HomeLock::inherit(home, inherited.lock)?, inherited.listener))) {
+        Some((lock, listener)) => Ok((lock, Some(listener))),
+        None => Ok((HomeLock::acquire(home)?, None)),
+    }
 }
 
 /// The rule that dvbctl follows too.
@@ -84,23 +124,40 @@ fn socket_of(home: &Home, user_home: Option<PathBuf>) -> PathBuf {
     endpoint::socket_path(home.root(), &user, runtime_dir.as_deref())
 }
 
-async fn serve(config: Config, socket: PathBuf) -> anyhow::Result<()> {
-    let shutdown = CancellationToken::new();
+async fn serve(config: Config, socket: &Path, listener: Option<OwnedFd>) -> anyhow::Result<End> {
+    let (shutdown, reload) = (CancellationToken::new(), Reload::default());
     let signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).context("cannot take signals")?;
+    let _ = heard().thread_unblock();
     let handle = signals.handle();
-    let hearing = tokio::spawn(hear(signals, shutdown.clone()));
-    let listener = server::bind(&socket).await?;
-    let ended = daemon::run(config, listener, shutdown, furnish).await;
+    let hearing = tokio::spawn(hear(signals, shutdown.clone(), reload.clone()));
+    let listener = match listener {
+        Some(kept) => UnixListener::from_std(net::UnixListener::from(kept)).context("cannot go on listening")?,
+        None => server::bind(socket).await?,
+    };
+    let ended = daemon::run(config, listener, shutdown, reload, furnish).await;
+    // From here to the next program nobody hears them: they wait.
+    let _ = heard().thread_block();
     handle.close();
     hearing.await.context("the signal task failed")?;
     Ok(ended?)
 }
 
-/// SIGTERM and SIGINT end the daemon in order, a second one at once. Either way the nodes keep running.
-async fn hear(mut signals: Signals, shutdown: CancellationToken) {
+fn heard() -> SigSet {
+    [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP].into_iter().collect()
+}
+
+/// SIGTERM and SIGINT end the daemon in order, a second one at once; SIGHUP has it execute itself anew. The nodes keep running.
+async fn hear(mut signals: Signals, shutdown: CancellationToken, reload: Reload) {
     while let Some(signal) = signals.next().await {
         match signal {
-            SIGHUP => info!("SIGHUP is ignored"),
+            SIGHUP if shutdown.is_cancelled() => {}
+            SIGHUP => match reload.prepare().await {
+                Ok(program) => {
+                    info!(program, "SIGHUP: executing it; nodes keep running");
+                    shutdown.cancel();
+                }
+                Err(fault) => error!(%fault, "SIGHUP: no reload"),
+            },
             _ if shutdown.is_cancelled() => {
                 warn!("a second signal: ending at once; nodes keep running");
                 std::process::exit(128 + signal);

@@ -31,9 +31,13 @@ impl Drop for Daemon {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "the test starts the daemon as a user would")]
 fn command(home: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_devnetd"));
+    command_of(Path::new(env!("CARGO_BIN_EXE_devnetd")), home)
+}
+
+#[expect(clippy::disallowed_methods, reason = "the test starts the daemon as a user would")]
+fn command_of(program: &Path, home: &Path) -> Command {
+    let mut command = Command::new(program);
     command.env_clear().env("HOME", home.parent().unwrap_or(home)).arg("--home").arg(home).stdin(Stdio::null()).stdout(Stdio::null());
     command
 }
@@ -41,11 +45,15 @@ fn command(home: &Path) -> Command {
 impl Daemon {
     /// Starts it and waits for its READY=1.
     fn start(home: &Path) -> Self {
+        Self::start_program(Path::new(env!("CARGO_BIN_EXE_devnetd")), home)
+    }
+
+    fn start_program(program: &Path, home: &Path) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let notify = dir.path().join("notify");
         let ready = UnixDatagram::bind(&notify).unwrap();
         ready.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-        let child = command(home).env("NOTIFY_SOCKET", &notify).stderr(Stdio::null()).spawn().unwrap();
+        let child = command_of(program, home).env("NOTIFY_SOCKET", &notify).stderr(Stdio::null()).spawn().unwrap();
         let daemon = Self { child, socket: home.join("devnetd.sock") };
         let mut word = [0; 64];
         let length = ready.recv(&mut word).expect("READY=1 within twenty seconds");
@@ -112,9 +120,6 @@ async fn it_serves_its_home_and_ends_in_order_on_sigterm() {
     let status = client.handshake(request).await.unwrap().into_inner();
     assert_eq!((status.pid, status.home.as_str()), (daemon.child.id(), home.to_str().unwrap()));
     assert_eq!(status.socket, daemon.socket.to_string_lossy());
-    daemon.signal(Signal::SIGHUP);
-    client.status(v1::Empty {}).await.unwrap();
-
     let mut watch = DevnetServiceClient::new(daemon.channel().await).watch(v1::WatchRequest::default()).await.unwrap().into_inner();
     assert_eq!(watch.message().await.unwrap().unwrap().r#type, "BOOKMARK");
     daemon.signal(Signal::SIGTERM);
@@ -122,6 +127,64 @@ async fn it_serves_its_home_and_ends_in_order_on_sigterm() {
     let socket = daemon.socket.clone();
     assert_eq!(daemon.ends(), Some(0));
     assert!(!socket.exists(), "the socket file is gone");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn on_sighup_it_executes_itself_anew_and_keeps_socket_and_lock() {
+    let (_dir, home) = home();
+    let daemon = Daemon::start(&home);
+    let first = DaemonServiceClient::new(daemon.channel().await).status(v1::Empty {}).await.unwrap().into_inner();
+    for _ in 0..2 {
+        let mut watch = DevnetServiceClient::new(daemon.channel().await).watch(v1::WatchRequest::default()).await.unwrap().into_inner();
+        assert_eq!(watch.message().await.unwrap().unwrap().r#type, "BOOKMARK");
+        daemon.signal(Signal::SIGHUP);
+        assert_eq!(watch.message().await.unwrap_err().code(), tonic::Code::Unavailable);
+        drop(watch);
+        // The old program has hung up on us, so who answers now is the new one.
+        let next = DaemonServiceClient::new(daemon.channel().await).status(v1::Empty {}).await.unwrap().into_inner();
+        assert_eq!((next.pid, &next.instance_id, &next.socket), (first.pid, &first.instance_id, &first.socket));
+        assert_ne!(next.started_at, first.started_at);
+        let (code, error) = refused(&home, |_| {});
+        assert_eq!(code, Some(75), "the lock is held all the time: {error}");
+    }
+    daemon.signal(Signal::SIGTERM);
+    let socket = daemon.socket.clone();
+    assert_eq!(daemon.ends(), Some(0));
+    assert!(!socket.exists());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reload_executes_what_now_lies_in_its_place_and_refuses_what_cannot_run() {
+    let (dir, home) = home();
+    let program = dir.path().canonicalize().unwrap().join("devnetd");
+    let put = |bytes: &dyn Fn(&Path)| {
+        let new = program.with_extension("new");
+        bytes(&new);
+        fs::rename(&new, &program).unwrap();
+    };
+    put(&|new| _ = fs::copy(env!("CARGO_BIN_EXE_devnetd"), new).unwrap());
+    let daemon = Daemon::start_program(&program, &home);
+    let pid = daemon.child.id();
+    put(&|new| {
+        fs::write(new, "#!/bin/sh\necho broken >&2; exit 9\n").unwrap();
+        fs::set_permissions(new, fs::Permissions::from_mode(0o755)).unwrap();
+    });
+    let mut client = DaemonServiceClient::new(daemon.channel().await);
+    let first = client.status(v1::Empty {}).await.unwrap().into_inner();
+    let refused = client.reload(v1::Empty {}).await.unwrap_err();
+    assert!(refused.message().contains("exit status: 9: broken") && refused.message().contains("serves on"), "{refused}");
+    assert_eq!(client.status(v1::Empty {}).await.unwrap().into_inner().started_at, first.started_at);
+
+    put(&|new| _ = fs::copy(env!("CARGO_BIN_EXE_devnetd"), new).unwrap());
+    assert!(fs::read_link(format!("/proc/{pid}/exe")).unwrap().to_string_lossy().ends_with("(deleted)"));
+    let mut steps = client.reload(v1::Empty {}).await.unwrap().into_inner();
+    while let Ok(Some(_)) = steps.message().await {}
+    drop((steps, client));
+    let next = DaemonServiceClient::new(daemon.channel().await).status(v1::Empty {}).await.unwrap().into_inner();
+    assert_eq!(next.pid, pid);
+    assert_eq!(fs::read_link(format!("/proc/{pid}/exe")).unwrap(), program);
+    daemon.signal(Signal::SIGTERM);
+    assert_eq!(daemon.ends(), Some(0));
 }
 
 #[test]

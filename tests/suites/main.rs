@@ -1,6 +1,7 @@
 //! One test binary for all suites: real programs, a home of its own for each test.
 #![expect(clippy::unwrap_used, reason = "helpers of tests: a panic is their way to fail")]
 
+mod adoption;
 mod bad_input;
 mod binary;
 mod daemon;

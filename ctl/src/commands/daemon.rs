@@ -1,4 +1,4 @@
-//! `daemon`: devnetd itself: start, stop, status, restart, logs.
+//! `daemon`: devnetd itself: start, stop, status, restart, reload, logs.
 
 use crate::{
     cli::Format,
@@ -9,7 +9,7 @@ use crate::{
     render::{progress::Progress, time},
 };
 use clap::Subcommand;
-use dvb_proto::devnet::v1::{DaemonStatus, Empty, ShutdownRequest};
+use dvb_proto::devnet::v1::{DaemonStatus, Empty, ShutdownProgress, ShutdownRequest};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
@@ -19,12 +19,18 @@ use std::{
     fs::File,
     io::{self, Read, Seek, SeekFrom, Write},
     path::Path,
+    time::Duration,
 };
+use tokio::time::sleep;
+use tonic::Streaming;
 
 /// The daemon waits ten seconds for its controllers.
 const GONE_WITHIN_SECS: i64 = 15;
+/// The old program may still have taken a call that came on the heels of its last word; nothing tells when it no longer does.
+const OLD_ANSWERS: u32 = 3;
+const OLD_ANSWER_PAUSE: Duration = Duration::from_millis(200);
 
-/// The daemon devnetd: start, stop, status, restart, logs
+/// The daemon devnetd: start, stop, status, restart, reload, logs
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(subcommand)]
@@ -43,8 +49,10 @@ enum Verb {
     },
     /// Tell whether devnetd runs, and how it does
     Status,
-    /// Stop and start devnetd; nodes go on running
+    /// Stop and start devnetd; nodes go on running, and the new devnetd adopts them
     Restart,
+    /// Have devnetd execute its program anew, as after an upgrade; nodes go on running as its children
+    Reload,
     /// Print devnetd's own log
     Logs {
         /// Go on as lines come
@@ -76,6 +84,7 @@ pub(crate) async fn run(ctx: &Context, args: Args) -> Result<(), Error> {
             }
             start(ctx).await
         }
+        Verb::Reload => reload(ctx).await,
         Verb::Logs { follow, tail } => logs(&ctx.settings.daemon_log(), follow, tail),
     }
 }
@@ -98,7 +107,7 @@ async fn start(ctx: &Context) -> Result<(), Error> {
 async fn stop(ctx: &Context, client: Client, with_nodes: bool) -> Result<(), Error> {
     let pid = client.status.pid;
     let process = Pid::from_raw(pid.cast_signed()).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
-    shut_down(ctx, &client, with_nodes).await?;
+    until_its_last_word(ctx, client.daemon().shutdown(ShutdownRequest { with_nodes }).await?.into_inner()).await?;
     drop(client); // the daemon waits until its connections are closed
     let Some(process) = process else { return Ok(()) };
     let gone = tokio::task::spawn_blocking(move || {
@@ -111,9 +120,36 @@ async fn stop(ctx: &Context, client: Client, with_nodes: bool) -> Result<(), Err
     }
 }
 
-async fn shut_down(ctx: &Context, client: &Client, with_nodes: bool) -> Result<(), Error> {
+/// Whoever connects meanwhile waits at the socket, so the answer to the next handshake is the new program's.
+async fn reload(ctx: &Context) -> Result<(), Error> {
+    let Some(client) = Client::connect_running(ctx).await? else {
+        return Err(Error::unreachable(format!("devnetd does not run for {}", ctx.settings.home.display())).with_remedy("dvbctl daemon start"));
+    };
+    let before = client.status.clone();
+    until_its_last_word(ctx, client.daemon().reload(Empty {}).await?.into_inner()).await?;
+    drop(client); // the daemon waits until its connections are closed
+    let lost = || Error::unreachable(format!("devnetd (pid {}) did not come back", before.pid)).with_remedy("dvbctl daemon start");
+    let mut after = Client::connect_running(ctx).await?.ok_or_else(lost)?.status;
+    for _ in 0..OLD_ANSWERS {
+        if after.started_at != before.started_at {
+            break;
+        }
+        sleep(OLD_ANSWER_PAUSE).await;
+        after = Client::connect_running(ctx).await?.ok_or_else(lost)?.status;
+    }
+    if after.started_at == before.started_at {
+        let message = format!("devnetd (pid {}) could not execute its program anew and serves on as it was", after.pid);
+        return Err(Error::failed("ReloadFailed", message).with_remedy("dvbctl daemon logs"));
+    }
+    match ctx.settings.format {
+        Format::Json | Format::Yaml => ctx.print_structured(&after),
+        _ => Ok(ctx.print(format!("devnetd reloaded, version {}, pid {}", after.version, after.pid))?),
+    }
+}
+
+/// Shows how the daemon gets on, until it has said all.
+async fn until_its_last_word(ctx: &Context, mut steps: Streaming<ShutdownProgress>) -> Result<(), Error> {
     let progress = Progress::new(ctx);
-    let mut steps = client.daemon().shutdown(ShutdownRequest { with_nodes }).await?.into_inner();
     let mut done = false;
     loop {
         match steps.message().await {

@@ -115,6 +115,7 @@ fn a_verb_starts_the_daemon_in_a_session_of_its_own_and_stop_ends_it() {
     assert_eq!(answer.code, 5, "status does not start it: {}", answer.out);
     assert!(answer.err.contains("try: dvbctl daemon start"), "{}", answer.err);
     assert_eq!(place.run(&["daemon", "stop"]).out, "devnetd does not run\n");
+    assert_eq!(place.run(&["daemon", "reload"]).code, 5);
     assert!(!is_there(&place.home()), "and neither makes a home");
 
     let answer = place.run(&["get", "devnets", "-o", "name"]);
@@ -124,6 +125,9 @@ fn a_verb_starts_the_daemon_in_a_session_of_its_own_and_stop_ends_it() {
     assert!(place.run(&["daemon", "status"]).out.contains(&format!("pid {pid}")));
     assert!(place.run(&["daemon", "start"]).out.contains("runs already"));
     assert!(place.run(&["daemon", "logs"]).code == 0);
+    let answer = place.run(&["daemon", "reload"]);
+    assert_eq!(answer.code, 1, "this one serves on as it was: {}", answer.out);
+    assert!(answer.err.contains("could not execute its program anew"), "{}", answer.err);
     let answer = place.run(&["daemon", "restart"]);
     assert!(answer.out.contains("started"), "{} {}", answer.out, answer.err);
     assert_ne!(place.pid().unwrap(), pid);

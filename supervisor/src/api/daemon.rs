@@ -51,9 +51,13 @@ pub trait BinaryCache: Send + Sync + 'static {
     async fn evict(&self, digests: Vec<String>, older_than: Option<Duration>) -> Result<Vec<CachedBinary>, Fault>;
 }
 
-/// What Shutdown may ask of the rest of the daemon. Called once, by the RPC.
+/// What Shutdown and Reload may ask of the rest of the daemon.
+#[async_trait]
 pub trait Control: Send + Sync + 'static {
-    /// Ends the controllers, then all nodes, and tells how it goes. Desired states stay as they are: the next daemon starts the nodes
+    /// Sees to it that the shutdown that follows ends in the program being executed anew; names it. A program that cannot be run is a
+    /// fault, and nothing has happened.
+    async fn prepare_reload(&self) -> Result<String, Fault>;
+    /// Called once. Ends the controllers, then all nodes, and tells how it goes. Desired states stay as they are: the next daemon starts the nodes
     /// again. One node that does not stop is told as a step; a fault means that it could not even begin, and is the last item.
     fn stop_nodes(&self) -> BoxStream<'static, Result<String, Fault>>;
 }
@@ -157,6 +161,16 @@ impl DaemonService for Daemon {
         Ok(Response::new(self.shut_down(request.into_inner().with_nodes)))
     }
 
+    type ReloadStream = BoxStream<'static, Result<v1::ShutdownProgress, Status>>;
+    async fn reload(&self, _: Request<v1::Empty>) -> Reply<Self::ReloadStream> {
+        if self.0.shutdown.is_cancelled() {
+            return Err(status::status(&shutting_down()));
+        }
+        let program = self.0.control.prepare_reload().await.map_err(|fault| status::status(&fault))?;
+        let steps = futures::stream::once(async { Ok(String::from("nodes keep running")) }).boxed();
+        Ok(Response::new(self.end_after(steps, format!("devnetd executes {program}"))))
+    }
+
     async fn list_binaries(&self, _: Request<v1::Empty>) -> Reply<v1::ListBinariesResponse> {
         reply(self.0.binaries.list().await.map(binaries))
     }
@@ -210,8 +224,16 @@ impl Daemon {
     fn shut_down(&self, with_nodes: bool) -> BoxStream<'static, Result<v1::ShutdownProgress, Status>> {
         let nodes =
             if with_nodes { self.0.control.stop_nodes() } else { futures::stream::once(async { Ok(String::from("nodes keep running")) }).boxed() };
+        self.end_after(nodes, "devnetd ends".into())
+    }
+
+    fn end_after(
+        &self,
+        steps: BoxStream<'static, Result<String, Fault>>,
+        last_word: String,
+    ) -> BoxStream<'static, Result<v1::ShutdownProgress, Status>> {
         let shutdown = self.0.shutdown.clone();
-        futures::stream::unfold(Ending::Nodes(nodes), move |ending| {
+        futures::stream::unfold(Ending::Steps(steps, last_word), move |ending| {
             let shutdown = shutdown.clone();
             async move { ending.next(&shutdown).await.map(|(step, ending)| (step.map_err(|fault| status::status(&fault)), ending)) }
         })
@@ -220,10 +242,11 @@ impl Daemon {
 }
 
 /// ```text
-/// Nodes ─ done, or a fault: the controllers have ended by then, so the daemon ends all the same ─► Fire ─► end
+/// Steps ─ done, or a fault: the controllers have ended by then, so the daemon ends all the same ─► Fire ─► end
 /// ```
 enum Ending {
-    Nodes(BoxStream<'static, Result<String, Fault>>),
+    /// And what is said after them.
+    Steps(BoxStream<'static, Result<String, Fault>>, String),
     /// The last word is out; asked once more, the client has taken it and the shutdown may begin.
     Fire,
 }
@@ -231,10 +254,10 @@ enum Ending {
 impl Ending {
     async fn next(self, shutdown: &CancellationToken) -> Option<(Result<v1::ShutdownProgress, Fault>, Self)> {
         match self {
-            Self::Nodes(mut nodes) => match nodes.next().await {
-                Some(Ok(message)) => Some((Ok(v1::ShutdownProgress { message, done: false }), Self::Nodes(nodes))),
+            Self::Steps(mut steps, last_word) => match steps.next().await {
+                Some(Ok(message)) => Some((Ok(v1::ShutdownProgress { message, done: false }), Self::Steps(steps, last_word))),
                 Some(Err(fault)) => Some((Err(fault), Self::Fire)),
-                None => Some((Ok(v1::ShutdownProgress { message: "devnetd ends".into(), done: true }), Self::Fire)),
+                None => Some((Ok(v1::ShutdownProgress { message: last_word, done: true }), Self::Fire)),
             },
             Self::Fire => {
                 shutdown.cancel();

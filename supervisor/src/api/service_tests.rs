@@ -280,6 +280,15 @@ async fn a_shutdown_without_nodes_leaves_them_alone() {
 }
 
 #[tokio::test]
+async fn a_reload_names_the_program_and_ends_the_server() {
+    let served = serve().await;
+    let steps = served.daemon().reload(v1::Empty {}).await.unwrap().into_inner();
+    let steps: Vec<_> = steps.map(|step| step.unwrap().message).collect().await;
+    assert_eq!(steps, ["nodes keep running", "devnetd executes /usr/bin/devnetd (devnetd 9.9.9)"]);
+    assert!(served.cx.shutdown.is_cancelled() && !served.stopped_nodes.load(Ordering::SeqCst));
+}
+
+#[tokio::test]
 async fn many_clients_that_write_one_devnet_lose_no_request() {
     let served = serve().await;
     served.apply(wanted("mynet")).await.unwrap();

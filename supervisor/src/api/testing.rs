@@ -216,7 +216,12 @@ impl BinaryCache for Scripted {
 
 struct StopNodes(Arc<AtomicBool>);
 
+#[async_trait]
 impl Control for StopNodes {
+    async fn prepare_reload(&self) -> Result<String, Fault> {
+        Ok("/usr/bin/devnetd (devnetd 9.9.9)".into())
+    }
+
     fn stop_nodes(&self) -> BoxStream<'static, Result<String, Fault>> {
         self.0.store(true, Ordering::SeqCst);
         futures::stream::iter([Ok("stopping 4 nodes".into())]).boxed()

@@ -64,6 +64,13 @@ impl Cgroups {
         }
     }
 
+    /// As on a kernel without cgroup.kill.
+    #[must_use]
+    pub fn without_kill_file(mut self) -> Self {
+        self.support.kill_file = false;
+        self
+    }
+
     pub fn driver(&self) -> &'static str {
         if self.root.is_some() { "cgroupfs" } else { "none" }
     }

@@ -332,13 +332,28 @@ async fn a_service_that_comes_back_while_it_is_being_removed_stays() {
 }
 
 #[tokio::test]
-async fn a_launch_whose_fork_was_not_recorded_is_destroyed_and_launched_again() {
+async fn a_launch_whose_fork_was_not_recorded_is_taken_up_if_it_lives_and_else_launched_again() {
     let mut rig = Rig::running(|spec| spec.validators = Some(1)).await;
     rig.stop_daemon().await;
     let launch = rig.launches("validator-0").await.remove(0);
     let mut intended = crate::model::Launch::clone(&launch);
     intended.status = Default::default();
+    let mut node = crate::model::Node::clone(&rig.node("validator-0").await.unwrap());
+    node.status.pid = None;
+    rig.store.commit(vec![crate::store::Write::update(intended), crate::store::Write::update(node)]).await.unwrap();
+    rig.start_daemon();
+    let pid = launch.status.pid;
+    let node =
+        rig.node_until("validator-0", "its process is on record", |node| node.status.phase == NodePhase::Running && node.status.pid == pid).await;
+    assert_eq!(node.status.launch_id.as_ref(), Some(&launch.spec.launch_id));
+    assert_eq!((rig.runtime.started().len(), rig.runtime.destroyed().len()), (1, 0));
+    assert!(rig.events().await.iter().any(|event| event.reason == "Adopted" && event.launch_id == node.status.launch_id));
+
+    rig.stop_daemon().await;
+    let mut intended = crate::model::Launch::clone(&rig.launches("validator-0").await[0]);
+    intended.status = Default::default();
     rig.store.commit(vec![crate::store::Write::update(intended)]).await.unwrap();
+    rig.runtime.lose(&launch.spec.launch_id);
     rig.start_daemon();
     let other = |node: &crate::model::Node| node.status.phase == NodePhase::Running && node.status.launch_id.as_ref() != Some(&launch.spec.launch_id);
     rig.node_until("validator-0", "another launch runs", other).await;
@@ -358,6 +373,40 @@ async fn a_daemon_that_starts_again_keeps_what_runs_and_restarts_what_is_gone() 
     assert_eq!((exit.code, exit.signal.as_deref(), exit.class), (None, None, ExitClass::Unknown));
     assert_eq!(rig.node("validator-0").await.unwrap().status.launch_id, kept);
     assert_eq!(rig.runtime.started().len(), 3);
+}
+
+#[tokio::test]
+async fn a_status_that_comes_late_corrects_the_record_after_the_restart() {
+    let rig = Rig::running(|spec| spec.validators = Some(1)).await;
+    let id = rig.node("validator-0").await.unwrap().status.launch_id.clone().unwrap();
+    let late = rig.runtime.exit_before_its_status(&id).unwrap();
+    let restarted = |node: &crate::model::Node| node.status.restart_count == 1 && node.status.phase == NodePhase::Running;
+    let node = rig.node_until("validator-0", "it runs again, before anything is known", restarted).await;
+    assert_eq!(node.status.last_exit.as_ref().unwrap().code, None);
+    late.send_replace(Some(code(7)));
+    let node =
+        rig.node_until("validator-0", "its exit is known", |node| node.status.last_exit.as_ref().is_some_and(|exit| exit.code == Some(7))).await;
+    assert!(restarted(&node), "nothing else changes");
+    let launch = rig.launches("validator-0").await.remove(0);
+    assert_eq!(launch.status.exit, node.status.last_exit);
+    let events = rig.events().await;
+    let told = events.iter().find(|event| event.reason == "ExitKnown").expect("an event tells it");
+    assert!(told.message.contains("exit code 7") && told.launch_id.as_ref() == Some(&id), "{told:?}");
+}
+
+#[tokio::test]
+async fn a_late_status_is_waited_for_where_it_decides_about_the_restart() {
+    let rig = Rig::running(|spec| {
+        spec.validators = Some(1);
+        spec.restart.policy = Some(RestartPolicy::OnFailure);
+    })
+    .await;
+    let id = rig.node("validator-0").await.unwrap().status.launch_id.clone().unwrap();
+    let late = rig.runtime.exit_before_its_status(&id).unwrap();
+    late.send_replace(Some(code(0)));
+    let node = rig.node_phase("validator-0", NodePhase::Stopped).await;
+    assert!(node.status.conditions.is_true("Completed"));
+    assert_eq!(node.status.restart_count, 0);
 }
 
 #[tokio::test]

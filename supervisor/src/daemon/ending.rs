@@ -2,7 +2,7 @@
 //!
 //! Nothing is written: desired states stay, so the next daemon finds the launches ended and starts the nodes again.
 
-use super::furnish::internal;
+use super::{furnish::internal, reload::Reload};
 use crate::{
     api::daemon::Control,
     model::{Fault, Kind, Launch, LaunchPhase, Object},
@@ -10,6 +10,7 @@ use crate::{
     store::{Selector, Store},
     sys::signal_from_name,
 };
+use async_trait::async_trait;
 use futures::{StreamExt, stream::BoxStream};
 use nix::sys::signal::Signal;
 use std::{sync::Arc, time::Duration};
@@ -25,9 +26,15 @@ pub(super) struct NativeEnding {
     pub(super) stop: CancellationToken,
     /// They have ended.
     pub(super) idle: CancellationToken,
+    pub(super) reload: Reload,
 }
 
+#[async_trait]
 impl Control for NativeEnding {
+    async fn prepare_reload(&self) -> Result<String, Fault> {
+        self.reload.prepare().await
+    }
+
     fn stop_nodes(&self) -> BoxStream<'static, Result<String, Fault>> {
         let (store, runtime, stop, idle) = (self.store.clone(), self.runtime.clone(), self.stop.clone(), self.idle.clone());
         let begin = async move {
@@ -70,7 +77,8 @@ async fn try_to_stop(launch: &Launch, runtime: Arc<dyn Runtime>) -> Result<(), F
     // A launch whose process this runtime does not know yet is taken up first.
     runtime.adopt(&handle).await.map_err(|error| error.fault())?;
     runtime.stop(&handle, policy).await.map_err(|error| error.fault())?;
-    Ok(())
+    // Its cgroup and its place with the keeper go too: nothing is left of the home's processes.
+    runtime.destroy(&handle).await.map_err(|error| error.fault())
 }
 
 #[cfg(test)]
@@ -103,7 +111,7 @@ mod tests {
         }
         store.commit(writes).await.unwrap();
         let (stop, idle) = (CancellationToken::new(), CancellationToken::new());
-        let ending = NativeEnding { store, runtime: runtime.clone(), stop: stop.clone(), idle: idle.clone() };
+        let ending = NativeEnding { store, runtime: runtime.clone(), stop: stop.clone(), idle: idle.clone(), reload: Reload::default() };
         let controllers = tokio::spawn(async move {
             stop.cancelled().await;
             idle.cancel();

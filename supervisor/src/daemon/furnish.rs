@@ -5,10 +5,13 @@ use crate::{
     api::daemon::HomeBinaries,
     binaries::Binaries,
     controllers::{self, ControllerKind, Manager, devnet::DevnetController, health::HealthController, node::NodeController},
-    model::{Fault, FaultCode},
+    keeper::Keeper,
+    model::{Fault, FaultCode, Kind, Launch, LaunchPhase},
     plugin::{HostSettings, PluginHost},
     ports::Ports,
-    runtime::{NativeRuntime, Runtime},
+    runtime::{Machine, NativeRuntime, Runtime},
+    store::Selector,
+    sys,
 };
 use dvb_proto::endpoint;
 use futures::future::BoxFuture;
@@ -23,7 +26,8 @@ const PLUGIN_ENV: [&str; 5] = ["PATH", "HOME", "LANG", "TZ", "TMPDIR"];
 
 /// Makes them all. A room that cannot be made is a fault that ends the daemon's start.
 pub async fn furnish(base: &Base) -> Result<Furniture, Fault> {
-    let runtime: Arc<dyn Runtime> = Arc::new(NativeRuntime::new(&base.home, base.clock.clone()).map_err(|error| error.fault())?);
+    let keeper = Keeper::new(base.home.root(), endpoint::home_hash(base.home.root()), sys::own_program(), base.home.daemon_log());
+    let runtime: Arc<dyn Runtime> = Arc::new(native_runtime(base, keeper.clone()).await?);
     let plugins = Arc::new(PluginHost::new(plugin_settings(base), base.clock.clone()));
     let ports = Arc::new(Ports::new(base.store.clone(), base.clock.clone(), endpoint::home_hash(base.home.root())));
     for conflict in ports.reclaim().await.map_err(|error| error.fault())? {
@@ -48,11 +52,29 @@ pub async fn furnish(base: &Base) -> Result<Furniture, Fault> {
         plugins: plugins.clone(),
         ports,
         binaries: Arc::new(HomeBinaries { binaries, store: base.store.clone() }),
-        control: Arc::new(NativeEnding { store: base.store.clone(), runtime, stop: base.stop.clone(), idle: idle.clone() }),
+        control: Arc::new(NativeEnding {
+            store: base.store.clone(),
+            runtime,
+            stop: base.stop.clone(),
+            idle: idle.clone(),
+            reload: base.reload.clone(),
+        }),
         cgroup_driver: capabilities.cgroup_driver,
         cgroup_message: capabilities.cgroup_message,
         controllers: run_controllers(manager, context, base.stop.clone(), plugins, idle),
+        keeper,
     })
+}
+
+/// With what an earlier daemon left with the keeper.
+async fn native_runtime(base: &Base, keeper: Keeper) -> Result<NativeRuntime, Fault> {
+    let (objects, _) = base.store.list(&Selector::kind(Kind::Launch)).await.map_err(|error| error.fault())?;
+    let launches = objects.into_iter().filter_map(|object| Arc::<Launch>::try_from(object).ok());
+    let open = launches.filter(|launch| launch.status.phase != LaunchPhase::Ended).map(|launch| launch.spec.launch_id.clone()).collect();
+    let machine = Machine { kernel: base.kernel, keeper: Some(keeper), subreaper: true, open, ..Machine::default() };
+    let (home, clock) = (base.home.clone(), base.clock.clone());
+    let made = tokio::task::spawn_blocking(move || NativeRuntime::new(&home, clock, machine)).await;
+    made.map_err(|panic| internal(panic.to_string()))?.map_err(|error| error.fault())
 }
 
 /// Until `stop`; then the plugins are ended too, and `idle` says that nobody starts a process any more.

@@ -91,6 +91,9 @@ pub struct Exit {
     pub memory_peak: Option<u64>,
     /// We sent the stop signal or the kill.
     pub requested: bool,
+    /// It had ended before anybody of us looked: `at` is when it was found.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub unseen: bool,
 }
 
 /// Why a node died; decides whether it is started again.

@@ -1,6 +1,6 @@
 //! Who a process is: more than its pid, so that a reused pid is never taken for it.
 
-use crate::sys::{Pidfd, has_environment, process_env, process_stat};
+use crate::sys::{Pidfd, executable, has_environment, process_env, process_stat};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
@@ -16,6 +16,10 @@ pub struct Identity {
     pub start_time: u64,
     pub boot_id: String,
     pub launch_id: String,
+    /// Device and inode of the program that it was started as. Evidence where it still fits, no objection where it does not: some
+    /// programs execute their next version by themselves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub executable: Option<(u64, u64)>,
 }
 
 #[derive(Debug)]
@@ -46,8 +50,10 @@ pub fn find(identity: &Identity, boot_id: &str, vouched: impl Fn(u32) -> bool) -
         std::thread::sleep(EXEC_PAUSE);
     }
     let carries_id = || process_env(identity.pid, LAUNCH_ID_VAR).is_some_and(|id| id == identity.launch_id);
+    let same_program = || identity.executable.is_some() && executable(identity.pid) == identity.executable;
     // A zombie has no environment and no cgroup of ours any more; boot and start time must do, and no signal can hurt it.
-    if stat.is_zombie() || carries_id() || vouched(identity.pid) { Found::Process(pidfd) } else { Found::Gone }
+    let ours = stat.is_zombie() || carries_id() || vouched(identity.pid) || same_program();
+    if ours { Found::Process(pidfd) } else { Found::Gone }
 }
 
 #[cfg(test)]
@@ -58,7 +64,7 @@ mod tests {
     fn me() -> Identity {
         let pid = std::process::id();
         let start_time = process_stat(pid).unwrap().start_time;
-        Identity { pid, start_time, boot_id: boot_id().unwrap(), launch_id: "none of ours".into() }
+        Identity { pid, start_time, boot_id: boot_id().unwrap(), launch_id: "none of ours".into(), executable: None }
     }
 
     fn check(identity: &Identity, vouched: bool, found: bool) {
@@ -73,5 +79,14 @@ mod tests {
         check(&Identity { start_time: me().start_time + 1, ..me() }, true, false);
         check(&Identity { boot_id: "another".into(), ..me() }, true, false);
         check(&Identity { pid: 0, ..me() }, true, false);
+    }
+
+    #[test]
+    fn the_program_speaks_for_a_process_without_its_launch_id_and_never_against_one_with_it() {
+        let program = executable(std::process::id());
+        check(&Identity { executable: program, ..me() }, false, true);
+        check(&Identity { executable: program, start_time: me().start_time + 1, ..me() }, false, false);
+        check(&Identity { executable: Some((0, 0)), ..me() }, false, false);
+        check(&Identity { executable: Some((0, 0)), ..me() }, true, true);
     }
 }

@@ -3,6 +3,7 @@
 #![allow(unsafe_code, reason = "an ioctl that no crate wraps yet")]
 
 use super::Status;
+use crate::sys::Pidfd;
 use nix::libc;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
@@ -16,6 +17,17 @@ pub(super) fn exit_of(pidfd: BorrowedFd<'_>) -> Option<Status> {
     };
     // The feature test: a kernel that does not know the flag, or has no exit to tell, does not give it back.
     (info.mask & u64::from(libc::PIDFD_INFO_EXIT) != 0).then(|| from_wait_status(info.exit_code))
+}
+
+/// Asks about ourselves: a kernel with the ioctl knows our pid. It may still be one (6.13, 6.14) that does not tell exits.
+pub(super) fn is_supported() -> bool {
+    let Ok(me) = Pidfd::open(std::process::id()) else { return false };
+    // SAFETY: as above.
+    unsafe {
+        let mut info: libc::pidfd_info = std::mem::zeroed();
+        info.mask = u64::from(libc::PIDFD_INFO_PID);
+        libc::ioctl(me.as_raw_fd(), libc::PIDFD_GET_INFO, &raw mut info) == 0
+    }
 }
 
 fn from_wait_status(status: i32) -> Status {

@@ -13,10 +13,13 @@ mod info;
 
 pub use identity::{Found, Identity, LAUNCH_ID_VAR, find};
 
-use crate::sys::Pidfd;
+use crate::sys::{Kernel, Pidfd};
 use nix::sys::signal::Signal;
 use rustix::process::{WaitId, WaitIdOptions, waitid};
-use std::{io, os::fd::AsFd};
+use std::{
+    io,
+    os::fd::{AsFd, BorrowedFd},
+};
 use tokio::io::{Interest, unix::AsyncFd};
 
 /// How a process ended. Neither: the status could not be had (yet).
@@ -31,14 +34,15 @@ pub struct Status {
 pub struct Process {
     pid: u32,
     pidfd: AsyncFd<Pidfd>,
+    kernel: Kernel,
 }
 
 impl Process {
     /// `pidfd` as `sys::spawn` gave it, or as `find` opened and checked it.
-    pub fn new(pid: u32, pidfd: impl Into<Pidfd>) -> io::Result<Self> {
+    pub fn new(pid: u32, pidfd: impl Into<Pidfd>, kernel: Kernel) -> io::Result<Self> {
         // SAFETY: a Pidfd owns its descriptor and never swaps it; AsyncFd owns the Pidfd.
         let pidfd = unsafe { AsyncFd::register_with_interest(pidfd.into(), Interest::READABLE) }?;
-        Ok(Self { pid, pidfd })
+        Ok(Self { pid, pidfd, kernel })
     }
 
     pub fn pid(&self) -> u32 {
@@ -68,8 +72,14 @@ impl Process {
     pub fn status(&self) -> Status {
         match waitid(WaitId::PidFd(self.pidfd.as_fd()), WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT) {
             Ok(Some(status)) => Status { code: status.exit_status(), signal: status.terminating_signal() },
-            _ => info::exit_of(self.pidfd.as_fd()).unwrap_or_default(),
+            _ if self.kernel.pidfd_info => info::exit_of(self.pidfd.as_fd()).unwrap_or_default(),
+            _ => Status::default(),
         }
+    }
+
+    /// Whether `status` may know more when the process's parent has reaped it.
+    pub fn tells_late(&self) -> bool {
+        self.kernel.pidfd_info && info::is_supported()
     }
 
     /// Takes the zombie away when it is our child; else does nothing.
@@ -89,5 +99,11 @@ impl Process {
             }
             guard.clear_ready();
         }
+    }
+}
+
+impl AsFd for Process {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.pidfd.get_ref().as_fd()
     }
 }

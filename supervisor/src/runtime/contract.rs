@@ -1,13 +1,11 @@
 //! What every runtime must do: one suite, run for native processes with each driver, its process-free part for the fake as well.
 
+mod adoption;
 mod bench;
 
 use super::{Adopted, Grants, Handle, LaunchSpec, Runtime, RuntimeError, StopPolicy, fake::FakeRuntime};
-use crate::{
-    cgroup::DriverChoice,
-    model::{Exit, LaunchId},
-    sys::{Clock, SystemClock, boot_id, command, process_env, process_stat},
-};
+use crate::{cgroup::DriverChoice, model::LaunchId, sys::SystemClock};
+use adoption::*;
 use bench::{Bench, PATIENCE, ended, eventually, is_alive};
 use nix::sys::signal::Signal;
 use std::{
@@ -18,7 +16,6 @@ use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
-use tokio::time::timeout;
 
 const POLITE: StopPolicy = StopPolicy { signal: Signal::SIGTERM, grace: Duration::from_secs(10) };
 const CURT: StopPolicy = StopPolicy { signal: Signal::SIGTERM, grace: Duration::from_millis(200) };
@@ -56,6 +53,9 @@ for_each_driver!(
     a_stopped_process_can_be_stopped,
     a_second_runtime_adopts_what_the_first_started,
     an_orphan_is_adopted_and_its_death_seen,
+    a_launch_without_a_record_is_found_by_its_id,
+    the_exit_of_one_that_died_unwatched_is_told_by_the_keeper,
+    on_an_old_kernel_stop_is_as_thorough_and_an_adopted_exit_unknown,
     a_reused_pid_is_never_signalled,
     what_cannot_be_executed_is_an_error_of_start,
     the_log_gets_both_streams_and_is_ours_alone,
@@ -118,6 +118,9 @@ async fn shared_rules(runtime: &dyn Runtime, spec: &LaunchSpec) {
     let handle = runtime.start(spec, Grants::default()).await.unwrap();
     assert_eq!(handle.id, spec.id);
     assert_eq!(runtime.adopt(&handle).await.unwrap(), Adopted::Running);
+    assert_eq!(runtime.find(&spec.id).await.unwrap().as_ref(), Some(&handle));
+    assert_eq!(runtime.find(&LaunchId("never forked".into())).await.unwrap(), None);
+    assert!(runtime.late_exit(&handle).is_none(), "it lives");
     assert_eq!(runtime.owned().await.unwrap(), std::slice::from_ref(&handle.id));
     let exit = runtime.stop(&handle, POLITE).await.unwrap();
     assert_eq!((exit.code, exit.signal, exit.requested), (None, Some(15), true));
@@ -126,11 +129,13 @@ async fn shared_rules(runtime: &dyn Runtime, spec: &LaunchSpec) {
         assert_eq!(runtime.wait(&handle).await.unwrap(), exit);
         assert_eq!(runtime.stop(&handle, POLITE).await.unwrap(), exit, "stopping the dead is harmless");
     }
+    assert!(runtime.late_exit(&handle).is_none(), "all is known");
     runtime.signal(&handle, Signal::SIGHUP).await.unwrap();
     assert_eq!(runtime.owned().await.unwrap(), []);
     runtime.destroy(&handle).await.unwrap();
     runtime.destroy(&handle).await.unwrap();
     assert_eq!(runtime.adopt(&handle).await.unwrap(), Adopted::Gone);
+    assert_eq!(runtime.find(&spec.id).await.unwrap(), None);
 }
 
 async fn exit_code_and_signal_are_reported(bench: &Bench) {
@@ -210,87 +215,6 @@ async fn a_stopped_process_can_be_stopped(bench: &Bench) {
     bench.runtime.signal(&handle, Signal::SIGSTOP).await.unwrap();
     let exit = bench.runtime.stop(&handle, POLITE).await.unwrap();
     assert_eq!(exit.signal, Some(15));
-}
-
-async fn a_second_runtime_adopts_what_the_first_started(bench: &Bench) {
-    let handle = bench.shell("echo 1 > up; sleep 1000 & wait").await;
-    bench.number_in("up").await;
-    let second = bench.another_runtime();
-    assert_eq!(second.owned().await.unwrap(), std::slice::from_ref(&handle.id));
-    for _ in 0..2 {
-        assert_eq!(second.adopt(&handle).await.unwrap(), Adopted::Running);
-    }
-    let exit = second.stop(&handle, POLITE).await.unwrap();
-    assert!(exit.requested);
-    assert!(matches!(second.adopt(&handle).await.unwrap(), Adopted::Exited(_)));
-    second.destroy(&handle).await.unwrap();
-    assert_eq!(second.adopt(&handle).await.unwrap(), Adopted::Gone);
-    assert!(!ended(&bench.runtime, &handle).await.requested, "the first one did not ask for it");
-    assert_eq!(bench.another_runtime().adopt(&handle).await.unwrap(), Adopted::Gone);
-}
-
-/// A process that carries `id`, with a parent that is dead already, and the handle that an earlier daemon would have left.
-async fn orphan(bench: &Bench, id: &str) -> Handle {
-    let home = dvb_proto::endpoint::home_hash(bench.dir.path());
-    let script = format!("DVB_LAUNCH_ID={id} DVB_HOME_ID={home} setsid sleep 1000 & echo $! > orphan");
-    let status = command("/bin/sh").args(["-c", &script]).env("PATH", "/usr/bin:/bin").current_dir(bench.dir.path()).status().unwrap();
-    assert!(status.success());
-    let pid = bench.number_in("orphan").await;
-    // The shell wrote the pid before it was `sleep` with its own environment.
-    eventually(|| process_env(pid, "DVB_LAUNCH_ID").filter(|found| found == id)).await;
-    eventually(|| fs::read_to_string(format!("/proc/{pid}/comm")).ok().filter(|name| name == "sleep\n")).await;
-    forged(pid, process_stat(pid).unwrap().start_time, id)
-}
-
-fn forged(pid: u32, start_time: u64, id: &str) -> Handle {
-    let identity = serde_json::json!({"pid": pid, "startTime": start_time, "bootId": boot_id().unwrap(), "launchId": id});
-    Handle { id: LaunchId(id.into()), version: 1, pid: Some(pid), started_at: SystemClock.now(), state: serde_json::json!({"identity": identity}) }
-}
-
-async fn an_orphan_is_adopted_and_its_death_seen(bench: &Bench) {
-    let handle = orphan(bench, "orphaned").await;
-    assert_eq!(bench.runtime.adopt(&handle).await.unwrap(), Adopted::Running);
-    bench.runtime.signal(&handle, Signal::SIGKILL).await.unwrap();
-    let exit = ended(&bench.runtime, &handle).await;
-    assert!(!exit.requested);
-    assert!(matches!(exit.signal, None | Some(9)), "{exit:?}");
-    // The status comes when the new parent has reaped it, where this kernel tells it at all.
-    let told = timeout(Duration::from_secs(9), async {
-        loop {
-            match bench.runtime.adopt(&handle).await.unwrap() {
-                Adopted::Exited(Exit { signal: Some(signal), .. }) => return signal,
-                _ => tokio::time::sleep(Duration::from_millis(20)).await,
-            }
-        }
-    });
-    match told.await {
-        Ok(signal) => assert_eq!(signal, 9),
-        Err(_) => println!("SKIP of the status: PID 1 does not reap here, or the kernel is older than 6.15"),
-    }
-    bench.runtime.destroy(&handle).await.unwrap();
-}
-
-async fn a_reused_pid_is_never_signalled(bench: &Bench) {
-    // Its parent is this test, so that its pid stays its own.
-    let mut stranger = command("/bin/sleep").arg("1000").env("DVB_LAUNCH_ID", "victim").spawn().unwrap();
-    let pid = stranger.id();
-    let start_time = process_stat(pid).unwrap().start_time;
-    let other_boot = {
-        let mut handle = forged(pid, start_time, "victim");
-        handle.state["identity"]["bootId"] = "another".into();
-        handle
-    };
-    for handle in [forged(pid, start_time - 1, "other-time"), other_boot, forged(pid, start_time, "other-id")] {
-        assert_eq!(bench.runtime.adopt(&handle).await.unwrap(), Adopted::Gone);
-        bench.runtime.signal(&handle, Signal::SIGKILL).await.unwrap();
-        bench.runtime.stop(&handle, CURT).await.unwrap();
-        bench.runtime.destroy(&handle).await.unwrap();
-        assert_eq!(ended(&bench.runtime, &handle).await.code, None);
-    }
-    let survived = stranger.try_wait().unwrap().is_none();
-    stranger.kill().unwrap();
-    stranger.wait().unwrap();
-    assert!(survived, "a stranger was killed");
 }
 
 async fn what_cannot_be_executed_is_an_error_of_start(bench: &Bench) {

@@ -6,6 +6,7 @@ use crate::{
     sys::Clock,
 };
 use async_trait::async_trait;
+use futures::future::BoxFuture;
 use nix::sys::signal::Signal;
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -42,6 +43,8 @@ struct State {
 struct Fake {
     handle: Handle,
     exit: watch::Sender<Option<Exit>>,
+    /// The test has more to tell of its end.
+    late: Option<watch::Sender<Option<Exit>>>,
     stopping: bool,
     usage: Usage,
 }
@@ -91,6 +94,15 @@ impl FakeRuntime {
     pub fn exit(&self, id: &LaunchId, exit: Exit) -> bool {
         let now = self.clock.now();
         self.state().launches.get(id).is_some_and(|fake| fake.end(exit, now))
+    }
+    /// Ends a launch without a status; returns what tells the whole exit later.
+    pub fn exit_before_its_status(&self, id: &LaunchId) -> Option<watch::Sender<Option<Exit>>> {
+        let now = self.clock.now();
+        let mut state = self.state();
+        let fake = state.launches.get_mut(id)?;
+        let late = watch::channel(None).0;
+        fake.late = Some(late.clone());
+        fake.end(Exit::default(), now).then_some(late)
     }
     /// The next start that is not spoken for answers with this error; several queue up.
     pub fn fail_next_start(&self, error: RuntimeError) {
@@ -161,7 +173,7 @@ impl Runtime for FakeRuntime {
         let handle = Handle { id: spec.id.clone(), version: 1, pid: Some(state.next_pid), started_at: now, state: serde_json::json!({"fake": true}) };
         state.started.push(spec.clone());
         state.granted.insert(spec.id.clone(), grants.fds.into_iter().map(|(name, _)| name).collect());
-        let fake = Fake { handle: handle.clone(), exit: watch::channel(None).0, stopping: false, usage: Usage::default() };
+        let fake = Fake { handle: handle.clone(), exit: watch::channel(None).0, late: None, stopping: false, usage: Usage::default() };
         state.launches.insert(spec.id.clone(), fake);
         Ok(handle)
     }
@@ -171,6 +183,15 @@ impl Runtime for FakeRuntime {
         let Some(fake) = state.launches.get(&handle.id) else { return Ok(Adopted::Gone) };
         let exit = fake.exit.borrow().clone();
         Ok(exit.map_or(Adopted::Running, Adopted::Exited))
+    }
+
+    async fn find(&self, id: &LaunchId) -> Result<Option<Handle>, RuntimeError> {
+        Ok(self.handle(id))
+    }
+
+    fn late_exit(&self, handle: &Handle) -> Option<BoxFuture<'static, Exit>> {
+        let mut late = self.state().launches.get(&handle.id)?.late.as_ref()?.subscribe();
+        Some(Box::pin(async move { late.wait_for(Option::is_some).await.ok().and_then(|exit| exit.clone()).unwrap_or_default() }))
     }
 
     async fn wait(&self, handle: &Handle) -> Result<Exit, RuntimeError> {

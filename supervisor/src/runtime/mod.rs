@@ -5,12 +5,13 @@ mod contract;
 pub mod fake;
 mod native;
 
-pub use native::NativeRuntime;
+pub use native::{Machine, NativeRuntime};
 
 mod fault;
 
 use crate::model::{Exit, LaunchId, Resources, Timestamp, Usage};
 use async_trait::async_trait;
+use futures::future::BoxFuture;
 use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, os::fd::OwnedFd, path::PathBuf, time::Duration};
@@ -133,6 +134,11 @@ pub trait Runtime: Send + Sync + 'static {
     async fn start(&self, spec: &LaunchSpec, grants: Grants) -> Result<Handle, RuntimeError>;
     /// What became of a launch. Idempotent, and answers `Exited` again and again until `destroy`.
     async fn adopt(&self, handle: &Handle) -> Result<Adopted, RuntimeError>;
+    /// The handle of a launch whose fork was never recorded, by the id that its processes carry. None: it was not forked, or left no trace.
+    async fn find(&self, id: &LaunchId) -> Result<Option<Handle>, RuntimeError>;
+    /// For an exit that has come without its status: the whole exit, when its status comes or is given up. None: nothing more will be
+    /// known. Ask before `destroy`; the answer holds after it.
+    fn late_exit(&self, handle: &Handle) -> Option<BoxFuture<'static, Exit>>;
     /// Resolves when the main process has ended. Any number of waiters.
     async fn wait(&self, handle: &Handle) -> Result<Exit, RuntimeError>;
     /// Signal, grace, kill; returns when no process of the launch is left. Harmless when it is gone already.

@@ -1,13 +1,15 @@
-//! The machine, where the rest of the daemon may not touch it itself: clock and fresh ids, commands, processes, signal names, boot id.
+//! The machine, where the rest of the daemon may not touch it itself: clock and fresh ids, commands, processes, signal names, boot id, what the kernel may be asked.
 
 mod clock;
 mod command;
+mod kernel;
 mod process;
 mod signals;
 mod spawn;
 
 pub use clock::{Clock, ManualClock, SystemClock};
-pub use command::{boot_id, command};
-pub use process::{Pidfd, ProcessStat, all_pids, has_environment, process_env, process_stat};
+pub use command::{boot_id, command, own_program};
+pub use kernel::Kernel;
+pub use process::{Pidfd, ProcessStat, age, all_pids, executable, has_environment, process_env, process_stat};
 pub use signals::{signal_from_name, signal_name};
 pub use spawn::{Spawn, SpawnFailure, SpawnStep, Spawned, spawn};

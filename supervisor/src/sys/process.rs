@@ -7,7 +7,11 @@ use rustix::{
 };
 use std::{
     fs, io,
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    os::{
+        fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+        unix::fs::MetadataExt,
+    },
+    time::Duration,
 };
 
 /// The fields of /proc/PID/stat that identify a process and its kin.
@@ -50,6 +54,18 @@ pub fn has_environment(pid: u32) -> bool {
     fs::read(format!("/proc/{pid}/environ")).is_ok_and(|environ| !environ.is_empty())
 }
 
+/// Device and inode of the program that `pid` executes; None also when we may not look.
+pub fn executable(pid: u32) -> Option<(u64, u64)> {
+    fs::metadata(format!("/proc/{pid}/exe")).ok().map(|program| (program.dev(), program.ino()))
+}
+
+/// How long ago a process with this start time was forked.
+pub fn age(start_time: u64) -> Option<Duration> {
+    let uptime: f64 = fs::read_to_string("/proc/uptime").ok()?.split(' ').next()?.parse().ok()?;
+    let started = start_time as f64 / procfs::ticks_per_second() as f64;
+    Duration::try_from_secs_f64(uptime - started).ok()
+}
+
 /// A process held by descriptor: signals go to it or to nobody, whatever becomes of its pid.
 #[derive(Debug)]
 pub struct Pidfd(OwnedFd);
@@ -68,6 +84,13 @@ impl Pidfd {
             Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Whom it holds; None when that process has ended and was reaped.
+    pub fn pid(&self) -> io::Result<Option<u32>> {
+        let about = fs::read_to_string(format!("/proc/self/fdinfo/{}", self.0.as_raw_fd()))?;
+        let pid = about.lines().find_map(|line| line.strip_prefix("Pid:")).ok_or(io::ErrorKind::InvalidData)?;
+        Ok(pid.trim().parse().ok())
     }
 
     /// What poll says now: (ended, and reaped as well). Kernels before 6.9 never say reaped.
@@ -91,7 +114,7 @@ impl AsFd for Pidfd {
     }
 }
 
-impl std::os::fd::AsRawFd for Pidfd {
+impl AsRawFd for Pidfd {
     fn as_raw_fd(&self) -> std::os::fd::RawFd {
         self.0.as_raw_fd()
     }
@@ -131,6 +154,9 @@ mod tests {
         assert!(all_pids().unwrap().contains(&me));
         assert!(process_env(me, "PATH").is_some());
         assert_eq!(process_env(me, "NO_SUCH_NAME"), None);
-        assert_eq!(Pidfd::open(me).unwrap().poll().unwrap(), (false, false));
+        let held = Pidfd::open(me).unwrap();
+        assert_eq!((held.poll().unwrap(), held.pid().unwrap()), ((false, false), Some(me)));
+        assert!(executable(me).is_some());
+        assert!(age(process_stat(me).unwrap().start_time).unwrap() < Duration::from_secs(3_600));
     }
 }

@@ -473,8 +473,12 @@ impl ds::DaemonService for Fake {
         let end = stream::once(async move { this.shutdown.notify_one() }).filter_map(|()| std::future::ready(None));
         Ok(Response::new(Box::pin(steps.chain(end))))
     }
+    type ReloadStream = Self::ShutdownStream;
+    async fn reload(&self, _: Request<v1::Empty>) -> Reply<Self::ReloadStream> {
+        Ok(Response::new(Box::pin(stream::iter([Ok(v1::ShutdownProgress { message: "but cannot".into(), done: true })]))))
+    }
     async fn list_binaries(&self, _: Request<v1::Empty>) -> Reply<v1::ListBinariesResponse> {
-        let binary = |digest: &str| v1::BinaryInfo { digest: digest.into(), source: "path /x".into(), size: 1 << 20, ..v1::BinaryInfo::default() };
+        let binary = |digest: &str| v1::BinaryInfo { digest: digest.into(), source: "path /x".into(), size: 1 << 20, ..Default::default() };
         Ok(Response::new(v1::ListBinariesResponse { items: vec![binary("aa11"), binary("aa22"), binary("bb33")] }))
     }
     type AddBinaryStream = Items<v1::BinaryProgress>;

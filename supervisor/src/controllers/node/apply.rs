@@ -4,10 +4,11 @@ use super::super::{Context, ReconcileError, Story};
 use super::{
     certificate, handle_of, launching,
     plan::{Step, StopReason, class_reason},
+    recovery,
 };
 use crate::{
-    model::{Condition, ConditionStatus, Event, Exit, Key, LastExit, Launch, LaunchPhase, Node, NodePhase},
-    runtime::{Handle, StopPolicy},
+    model::{Condition, ConditionStatus, Event, Exit, Key, LastExit, Launch, LaunchPhase, Node, NodePhase, RestartPolicy},
+    runtime::StopPolicy,
     store::{Expect, Write},
     sys::signal_from_name,
 };
@@ -25,7 +26,7 @@ pub(super) async fn apply(node: &Node, launch: Option<&Launch>, step: &Step, cx:
         }
         Step::Stop { why } => stop(node, launch, *why, cx).await,
         Step::RecordExit(exit) => record_exit(node, launch, exit.as_ref(), cx).await,
-        Step::Recover => recover(node, launch, cx).await,
+        Step::Recover => recovery::recover(node, launch, cx).await,
         Step::Backoff { until } => {
             let message = format!("restarts at {until}, restart {} since the last stable run", node.status.recent_restarts + 1);
             let story = Story::new("node", "BackOff", message).observed(exit_text(node)).desired("running").action("wait");
@@ -70,15 +71,6 @@ pub(super) async fn apply(node: &Node, launch: Option<&Launch>, step: &Step, cx:
     }
 }
 
-/// The fork of the intended launch was never recorded: whatever lives of it is killed, so that it is never doubled.
-async fn recover(node: &Node, launch: Option<&Launch>, cx: &Context) -> Result<(), ReconcileError> {
-    let Some(launch) = launch else { return Ok(()) };
-    cx.runtime.destroy(&Handle::unrecorded(launch.spec.launch_id.clone())).await?;
-    let message = "devnetd ended while it started the process; what was left of it was killed";
-    let last = LastExit { message: message.into(), at: cx.clock.now(), ..LastExit::default() };
-    finish(node.clone(), Some(launch.clone()), last, true, cx).await
-}
-
 /// Says that it stops, then stops; the end itself is put on record by the reconcile that follows.
 async fn stop(node: &Node, launch: Option<&Launch>, why: StopReason, cx: &Context) -> Result<(), ReconcileError> {
     let Some((launch, handle)) = launch.and_then(|launch| Some((launch, handle_of(launch)?))) else { return Ok(()) };
@@ -100,10 +92,21 @@ async fn stop(node: &Node, launch: Option<&Launch>, why: StopReason, cx: &Contex
 
 async fn record_exit(node: &Node, launch: Option<&Launch>, exit: Option<&Exit>, cx: &Context) -> Result<(), ReconcileError> {
     let Some(launch) = launch else { return Ok(()) };
-    let requested = exit.is_some_and(|exit| exit.requested);
-    let last = certificate::certificate(node, launch, exit, cx).await;
-    finish(node.clone(), Some(launch.clone()), last, requested, cx).await?;
-    if let Some(handle) = handle_of(launch) {
+    let handle = handle_of(launch);
+    let mut exit = exit.cloned();
+    let mut late = handle.as_ref().and_then(|handle| cx.runtime.late_exit(handle));
+    if node.spec.restart.policy != RestartPolicy::Always
+        && let Some(whole) = late.take()
+    {
+        exit = Some(whole.await); // code 0 or not: that decides whether it is started again
+    }
+    let requested = exit.as_ref().is_some_and(|exit| exit.requested);
+    let last = certificate::certificate(node, launch, exit.as_ref(), cx).await;
+    finish(node.clone(), Some(launch.clone()), last.clone(), requested, cx).await?;
+    if let Some(late) = late {
+        recovery::amend_later(node, launch, last, late, cx);
+    }
+    if let Some(handle) = handle {
         cx.runtime.destroy(&handle).await?;
     }
     Ok(())

@@ -21,7 +21,7 @@ const CLASSIFY_WITHIN: Duration = Duration::from_millis(300);
 pub(super) async fn certificate(node: &Node, launch: &Launch, exit: Option<&Exit>, cx: &Context) -> LastExit {
     let tail = logs::tail(Path::new(&launch.spec.log_path), TAIL_LINES).unwrap_or_default();
     let text: Vec<String> = tail.iter().map(|line| String::from_utf8_lossy(line).into_owned()).collect();
-    let exit = exit.cloned().unwrap_or(Exit { at: cx.clock.now(), ..Exit::default() });
+    let exit = exit.cloned().unwrap_or(Exit { at: cx.clock.now(), unseen: true, ..Exit::default() });
     let how = how_it_ended(&exit);
     let mut last = LastExit {
         code: exit.code,
@@ -70,9 +70,11 @@ async fn classify(node: &Node, exit: &Exit, tail: &[Vec<u8>], cx: &Context) -> O
 }
 
 fn how_it_ended(exit: &Exit) -> String {
-    match (exit.code, exit.signal) {
+    let how = match (exit.code, exit.signal) {
         (Some(code), _) => format!("exit code {code}"),
         (None, Some(signal)) => format!("killed with {}", signal_name(signal)),
+        (None, None) if exit.unseen => return "ended while devnetd was down; its exit status is not known".into(),
         (None, None) => "ended; its exit status is not known, as it was no child of this devnetd".into(),
-    }
+    };
+    if exit.unseen { format!("{how} while devnetd was down") } else { how }
 }

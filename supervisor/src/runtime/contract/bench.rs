@@ -4,7 +4,7 @@ use crate::{
     cgroup::DriverChoice,
     config::Home,
     model::{Exit, LaunchId},
-    runtime::{Grants, Handle, JobSpec, LaunchSpec, NativeRuntime, Runtime, RuntimeError},
+    runtime::{Grants, Handle, JobSpec, LaunchSpec, Machine, NativeRuntime, Runtime, RuntimeError},
     sys::{Clock, Pidfd, SystemClock, all_pids, process_env, process_stat},
 };
 use nix::sys::signal::Signal;
@@ -41,6 +41,15 @@ impl Bench {
     /// As after a restart of the daemon: it knows nothing but the home.
     pub(super) fn another_runtime(&self) -> NativeRuntime {
         native(&self.dir, self.driver).unwrap()
+    }
+
+    /// Of the same home, with the driver of the bench.
+    pub(super) fn runtime_on(&self, machine: Machine) -> NativeRuntime {
+        NativeRuntime::new(&Home::new(self.dir.path().to_owned()), Arc::new(SystemClock), Machine { driver: self.driver, ..machine }).unwrap()
+    }
+
+    pub(super) fn home_hash(&self) -> String {
+        dvb_proto::endpoint::home_hash(self.dir.path())
     }
 
     pub(super) fn path(&self, name: &str) -> PathBuf {
@@ -113,7 +122,7 @@ impl Drop for Bench {
 }
 
 fn native(dir: &TempDir, driver: DriverChoice) -> Result<NativeRuntime, RuntimeError> {
-    NativeRuntime::with_driver(&Home::new(dir.path().to_owned()), Arc::new(SystemClock), driver)
+    NativeRuntime::new(&Home::new(dir.path().to_owned()), Arc::new(SystemClock), Machine { driver, ..Machine::default() })
 }
 
 /// Looks again and again: for what the outside world does without telling us.

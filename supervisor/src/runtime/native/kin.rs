@@ -1,6 +1,9 @@
 //! Who belongs to a launch: by cgroup, by session, by the launch id in the environment. Every find is held by descriptor.
 
-use super::{HOME_ID_VAR, Inner};
+use super::{
+    HOME_ID_VAR, Inner,
+    orphans::{has_open, orphans},
+};
 use crate::{
     cgroup::Leaf,
     model::LaunchId,
@@ -36,15 +39,39 @@ pub(super) fn of_leaf(leaf: &Leaf) -> Vec<Kin> {
 }
 
 /// Live processes with this launch id, and those of its session as long as that session is known to be its own: while the main
-/// process holds the pid, or a survivor the session.
-pub(super) fn of_launch(identity: &Identity, survivors: &[Kin]) -> Vec<Kin> {
+/// process holds the pid, or a survivor the session. Where orphans come to us, `log` tells whose one is; there also all that descends
+/// from any of them.
+pub(super) fn of_launch(identity: &Identity, survivors: &[Kin], log: Option<(u64, u64)>) -> Vec<Kin> {
     let session_is_ours = || {
         process_stat(identity.pid).is_some_and(|stat| stat.start_time == identity.start_time)
             || survivors.iter().any(|kin| kin.is_alive() && process_stat(kin.pid).is_some_and(|stat| stat.session == identity.pid))
     };
     let in_session = |pid| process_stat(pid).is_some_and(|stat| !stat.is_zombie() && (stat.session == identity.pid || stat.group == identity.pid));
-    let belongs = |pid| carries(pid, &identity.launch_id) || (in_session(pid) && session_is_ours());
-    others().into_iter().filter_map(|pid| Kin::checked(pid, || belongs(pid))).collect()
+    let survives = |pid| survivors.iter().any(|kin| kin.pid == pid && kin.is_alive());
+    let belongs = |pid| carries(pid, &identity.launch_id) || (in_session(pid) && session_is_ours()) || survives(pid);
+    let mut kin: Vec<Kin> = others().into_iter().filter_map(|pid| Kin::checked(pid, || belongs(pid))).collect();
+    if let Some(log) = log {
+        let left = orphans().into_iter().filter(|stat| !kin.iter().any(|kin| kin.pid == stat.pid)).collect::<Vec<_>>();
+        kin.extend(left.into_iter().filter_map(|stat| {
+            Kin::checked(stat.pid, || process_stat(stat.pid).is_some_and(|now| now.start_time == stat.start_time) && has_open(stat.pid, log))
+        }));
+        add_descendants(&mut kin);
+    }
+    kin
+}
+
+/// Whose parent is kin is kin: as long as we hold the parent and it lives, its pid is its own.
+fn add_descendants(kin: &mut Vec<Kin>) {
+    let stats: Vec<_> = others().into_iter().filter_map(process_stat).collect();
+    let mut looked_at = 0;
+    while looked_at < kin.len() {
+        let parent = &kin[looked_at];
+        let is_child = |pid| process_stat(pid).is_some_and(|stat| stat.parent == parent.pid) && parent.is_alive();
+        let children = stats.iter().filter(|stat| stat.parent == parent.pid && !kin.iter().any(|kin| kin.pid == stat.pid));
+        let children: Vec<Kin> = children.filter_map(|stat| Kin::checked(stat.pid, || is_child(stat.pid))).collect();
+        kin.extend(children);
+        looked_at += 1;
+    }
 }
 
 /// Live processes with this launch id of this home: all that is known of a launch without a handle.

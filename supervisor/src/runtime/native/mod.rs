@@ -10,10 +10,14 @@
 //!
 //! A handle whose state is null stands for "whatever carries this launch id": `stop` and `destroy` take it, to end strays that
 //! `owned` names.
+//!
+//! The keeper, where there is one, holds the pidfd of each launch too: then also the exit of one that died while no daemon ran can be told.
 
 mod adopt;
 mod job;
+mod kept;
 mod kin;
+mod orphans;
 mod running;
 mod spawn;
 mod stop;
@@ -23,12 +27,15 @@ use super::{Adopted, Capabilities, Grants, Handle, JobResult, JobSpec, LaunchSpe
 use crate::{
     cgroup::{CgroupError, Cgroups, DriverChoice, Leaf},
     config,
+    keeper::Keeper,
     model::{Exit, LaunchId, Usage},
     reaper::Identity,
-    sys::{Clock, boot_id},
+    sys::{Clock, Kernel, boot_id},
 };
 use async_trait::async_trait;
 use dvb_proto::endpoint::home_hash;
+use futures::future::BoxFuture;
+use kept::Kept;
 use nix::sys::signal::Signal;
 use running::Running;
 use serde::{Deserialize, Serialize};
@@ -52,6 +59,10 @@ struct Inner {
     /// PATH, HOME, LANG and TZ as the daemon has them.
     base_env: BTreeMap<String, String>,
     launches: Mutex<HashMap<LaunchId, Arc<Running>>>,
+    /// Orphans come to us.
+    subreaper: bool,
+    kept: Kept,
+    kernel: Kernel,
     /// Ids of jobs under way, from before they are forked: no strays.
     jobs: Mutex<HashSet<LaunchId>>,
 }
@@ -63,6 +74,9 @@ struct NativeState {
     identity: Identity,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     cgroup: Option<PathBuf>,
+    /// Device and inode of what its stdout was at the start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    log: Option<(u64, u64)>,
 }
 
 const HANDLE_VERSION: u32 = 1;
@@ -70,18 +84,35 @@ const HANDLE_VERSION: u32 = 1;
 const HOME_ID_VAR: &str = "DVB_HOME_ID";
 const INHERITED_ENV: [&str; 4] = ["PATH", "HOME", "LANG", "TZ"];
 
-impl NativeRuntime {
-    pub fn new(home: &config::Home, clock: Arc<dyn Clock>) -> Result<Self, RuntimeError> {
-        Self::with_driver(home, clock, DriverChoice::Auto)
-    }
+/// What a native runtime works with besides its home. The default keeps nothing over a crash.
+#[derive(Default)]
+pub struct Machine {
+    pub driver: DriverChoice,
+    pub kernel: Kernel,
+    pub keeper: Option<Keeper>,
+    /// The whole process may become the subreaper of its descendants; it does where there are no cgroups.
+    pub subreaper: bool,
+    /// Launches whose end is not on record: of others the keeper need not hold anything.
+    pub open: HashSet<LaunchId>,
+}
 
-    /// Fails when `choice` is a driver that cannot work here.
-    pub fn with_driver(home: &config::Home, clock: Arc<dyn Clock>, choice: DriverChoice) -> Result<Self, RuntimeError> {
+impl NativeRuntime {
+    /// Fails when the driver that `machine` asks for cannot work here.
+    pub fn new(home: &config::Home, clock: Arc<dyn Clock>, machine: Machine) -> Result<Self, RuntimeError> {
+        let Machine { driver, kernel, keeper, subreaper, open } = machine;
         let home_id = home_hash(home.root());
-        let cgroups = Cgroups::detect(choice, &home_id)?;
+        let cgroups = Cgroups::detect(driver, &home_id)?;
+        let cgroups = if kernel.cgroup_kill { cgroups } else { cgroups.without_kill_file() };
+        let kept = keeper.map(|keeper| Kept::with(keeper, |id| open.contains(id))).unwrap_or_default();
         let boot_id = boot_id().map_err(|source| RuntimeError::Io { path: "/proc/sys/kernel/random/boot_id".into(), source })?;
         let base_env = INHERITED_ENV.iter().filter_map(|name| Some(((*name).to_owned(), std::env::var(name).ok()?))).collect();
-        Ok(Self { inner: Arc::new(Inner { clock, cgroups, home_id, boot_id, base_env, launches: Mutex::default(), jobs: Mutex::default() }) })
+        let (launches, jobs) = Default::default();
+        let subreaper = subreaper && cgroups.driver() == "none";
+        let inner = Arc::new(Inner { clock, cgroups, home_id, boot_id, base_env, launches, subreaper, kept, kernel, jobs });
+        if subreaper && let Err(error) = orphans::take_in(&inner) {
+            tracing::warn!(%error, "a daemonised grandchild may outlive its node");
+        }
+        Ok(Self { inner })
     }
 }
 
@@ -156,14 +187,24 @@ impl Runtime for NativeRuntime {
     }
 
     async fn adopt(&self, handle: &Handle) -> Result<Adopted, RuntimeError> {
-        let Some(running) = self.inner.find(handle).await? else { return Ok(Adopted::Gone) };
+        let Some(running) = self.inner.find(handle).await? else {
+            return Ok(self.inner.traces(handle)?.map_or(Adopted::Gone, Adopted::Exited));
+        };
         Ok(running.exit().map_or(Adopted::Running, Adopted::Exited))
+    }
+
+    async fn find(&self, id: &LaunchId) -> Result<Option<Handle>, RuntimeError> {
+        self.inner.find_unrecorded(id).await
+    }
+
+    fn late_exit(&self, handle: &Handle) -> Option<BoxFuture<'static, Exit>> {
+        self.inner.known(&handle.id)?.late_exit()
     }
 
     async fn wait(&self, handle: &Handle) -> Result<Exit, RuntimeError> {
         match self.inner.find(handle).await? {
             Some(running) => Ok(running.exited().await),
-            None => Ok(Exit { at: self.inner.clock.now(), ..Exit::default() }),
+            None => Ok(self.inner.traces(handle)?.unwrap_or(Exit { at: self.inner.clock.now(), ..Exit::default() })),
         }
     }
 

@@ -8,8 +8,10 @@ use crate::{
     runtime::RuntimeError,
     sys::Clock,
 };
+use futures::future::BoxFuture;
 use nix::sys::signal::Signal;
 use std::{
+    os::fd::{AsFd, BorrowedFd},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -17,6 +19,22 @@ use std::{
     time::Duration,
 };
 use tokio::{sync::watch, time::timeout};
+
+/// What is known of its end.
+#[derive(Clone, Debug)]
+struct End {
+    exit: Exit,
+    /// Nothing more will be known.
+    settled: bool,
+}
+
+/// When we came to watch it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Seen {
+    Live,
+    /// It had ended already.
+    Afterwards,
+}
 
 pub(super) struct Running {
     pub(super) id: LaunchId,
@@ -26,9 +44,11 @@ pub(super) struct Running {
     pub(super) sampled: Mutex<Option<super::usage::Sample>>,
     pub(super) started_at: Timestamp,
     process: Process,
-    exit: watch::Sender<Option<Exit>>,
+    end: watch::Sender<Option<End>>,
     requested: AtomicBool,
-    /// Without a cgroup: who of its session outlived the main process.
+    /// Device and inode of its log, where that tells whose orphan a process is.
+    log: Option<(u64, u64)>,
+    /// Without a cgroup: who was found to belong to it, when that could still be seen.
     survivors: Mutex<Vec<Kin>>,
 }
 
@@ -38,7 +58,7 @@ const STATUS_GRACE: Duration = Duration::from_millis(50);
 const STATUS_PATIENCE: Duration = Duration::from_secs(10);
 
 impl Running {
-    pub(super) fn new(identity: Identity, process: Process, leaf: Option<Leaf>, started_at: Timestamp) -> Arc<Self> {
+    pub(super) fn new(identity: Identity, process: Process, leaf: Option<Leaf>, log: Option<(u64, u64)>, started_at: Timestamp) -> Arc<Self> {
         Arc::new(Self {
             id: LaunchId(identity.launch_id.clone()),
             identity,
@@ -46,35 +66,58 @@ impl Running {
             sampled: Mutex::default(),
             started_at,
             process,
-            exit: watch::channel(None).0,
+            end: watch::channel(None).0,
             requested: AtomicBool::new(false),
+            log,
             survivors: Mutex::default(),
         })
     }
 
     /// Waits for its end on a task of its own.
-    pub(super) fn watch(self: &Arc<Self>, clock: Arc<dyn Clock>) {
+    pub(super) fn watch(self: &Arc<Self>, clock: Arc<dyn Clock>, seen: Seen) {
         let running = Arc::clone(self);
         tokio::spawn(async move {
             if let Err(error) = running.process.ended().await {
                 tracing::error!(launch = %running.id, %error, "cannot watch a process; taken for dead");
             }
-            running.conclude(clock.now()).await;
+            running.conclude(clock.now(), seen).await;
         });
     }
 
     pub(super) fn exit(&self) -> Option<Exit> {
-        self.exit.borrow().clone()
+        self.end.borrow().as_ref().map(|end| end.exit.clone())
     }
 
     pub(super) async fn exited(&self) -> Exit {
-        let mut exits = self.exit.subscribe();
+        let mut ends = self.end.subscribe();
         // The sender is ours, so it outlives the wait.
-        exits.wait_for(Option::is_some).await.ok().and_then(|exit| exit.clone()).unwrap_or_default()
+        let end = ends.wait_for(Option::is_some).await.ok().and_then(|end| end.clone());
+        end.map(|end| end.exit).unwrap_or_default()
+    }
+
+    /// See the trait.
+    pub(super) fn late_exit(self: &Arc<Self>) -> Option<BoxFuture<'static, Exit>> {
+        let mut ends = self.end.subscribe();
+        if ends.borrow_and_update().as_ref().is_none_or(|end| end.settled) {
+            return None;
+        }
+        let running = Arc::clone(self);
+        Some(Box::pin(async move {
+            let _ = ends.wait_for(|end| end.as_ref().is_some_and(|end| end.settled)).await;
+            running.exit().unwrap_or_default()
+        }))
     }
 
     pub(super) fn has_ended(&self) -> bool {
-        self.exit.borrow().is_some()
+        self.end.borrow().is_some()
+    }
+
+    pub(super) fn log(&self) -> Option<(u64, u64)> {
+        self.log
+    }
+
+    pub(super) fn pidfd(&self) -> BorrowedFd<'_> {
+        self.process.as_fd()
     }
 
     /// Asks the kernel, not our memory.
@@ -95,11 +138,11 @@ impl Running {
     pub(super) fn members(&self) -> Vec<Kin> {
         match &self.leaf {
             Some(leaf) => kin::of_leaf(leaf),
-            None => kin::of_launch(&self.identity, &self.survivors.lock().unwrap_or_else(PoisonError::into_inner)),
+            None => self.kin(&self.survivors.lock().unwrap_or_else(PoisonError::into_inner)),
         }
     }
 
-    async fn conclude(self: &Arc<Self>, at: Timestamp) {
+    async fn conclude(self: &Arc<Self>, at: Timestamp, seen: Seen) {
         let mut status = self.process.status();
         if status == Status::default() && timeout(STATUS_GRACE, self.process.reaped()).await.is_ok() {
             status = self.process.status();
@@ -109,30 +152,42 @@ impl Running {
             self.remember_survivors().await;
         }
         self.process.reap();
-        self.exit.send_replace(Some(Exit {
+        let exit = Exit {
             code: status.code,
             signal: status.signal,
             at,
             oom_killed: counters.oom_killed,
             memory_peak: counters.memory_peak,
             requested: self.requested.load(Ordering::SeqCst),
-        }));
-        if status == Status::default() && matches!(timeout(STATUS_PATIENCE, self.process.reaped()).await, Ok(Ok(()))) {
-            self.fill_in(self.process.status());
+            unseen: seen == Seen::Afterwards,
+        };
+        let settled = status != Status::default() || !self.process.tells_late();
+        self.end.send_replace(Some(End { exit, settled }));
+        if !settled {
+            let _ = timeout(STATUS_PATIENCE, self.process.reaped()).await;
+            self.settle(self.process.status());
         }
     }
 
     /// While the zombie holds its pid, its session cannot be anybody else's: the last moment to see who belongs to it.
-    async fn remember_survivors(self: &Arc<Self>) {
+    pub(super) async fn remember_survivors(self: &Arc<Self>) {
         let running = Arc::clone(self);
-        let found = tokio::task::spawn_blocking(move || kin::of_launch(&running.identity, &[])).await.unwrap_or_default();
-        *self.survivors.lock().unwrap_or_else(PoisonError::into_inner) = found;
+        let look = move || {
+            let mut survivors = running.survivors.lock().unwrap_or_else(PoisonError::into_inner);
+            let found = running.kin(&survivors);
+            *survivors = found;
+        };
+        let _ = tokio::task::spawn_blocking(look).await;
     }
 
-    fn fill_in(&self, status: Status) {
-        self.exit.send_modify(|exit| {
-            if let Some(exit) = exit {
-                (exit.code, exit.signal) = (status.code, status.signal);
+    fn kin(&self, survivors: &[Kin]) -> Vec<Kin> {
+        kin::of_launch(&self.identity, survivors, self.log)
+    }
+
+    fn settle(&self, status: Status) {
+        self.end.send_modify(|end| {
+            if let Some(End { exit, settled }) = end {
+                (exit.code, exit.signal, *settled) = (status.code, status.signal, true);
             }
         });
     }

@@ -1,12 +1,15 @@
 //! From a launch spec to a process in its cgroup: files, environment, descriptors, and what an exec that failed means.
 
-use super::{HANDLE_VERSION, HOME_ID_VAR, Inner, NativeState, blocking, running::Running};
+use super::{
+    HANDLE_VERSION, HOME_ID_VAR, Inner, NativeState, blocking,
+    running::{Running, Seen},
+};
 use crate::{
     cgroup::Leaf,
     model::{LaunchId, Resources, Timestamp},
     reaper::{Identity, LAUNCH_ID_VAR, Process},
     runtime::{Grants, Handle, LaunchSpec, RuntimeError},
-    sys::{Spawn, SpawnFailure, SpawnStep, Spawned, process_stat, spawn},
+    sys::{Spawn, SpawnFailure, SpawnStep, Spawned, executable, process_stat, spawn},
 };
 use std::{
     collections::BTreeMap,
@@ -15,7 +18,10 @@ use std::{
     io::{self, Read},
     os::{
         fd::{AsFd, AsRawFd, OwnedFd},
-        unix::{ffi::OsStrExt, fs::OpenOptionsExt},
+        unix::{
+            ffi::OsStrExt,
+            fs::{MetadataExt, OpenOptionsExt},
+        },
     },
     path::Path,
     sync::Arc,
@@ -61,6 +67,7 @@ impl Inner {
                 limits: spec.limits,
             };
             let running = inner.launch(order, grants)?;
+            inner.kept.put(&running.id, running.pidfd());
             inner.handle_of(&running)
         })
         .await
@@ -117,8 +124,8 @@ impl Inner {
         let lost = |source| RuntimeError::Spawn { program: order.argv[0].clone(), source };
         // Our child and not waited for yet: its stat is there even if it has ended.
         let start_time = process_stat(pid).map(|stat| stat.start_time).unwrap_or_default();
-        let identity = Identity { pid, start_time, boot_id: self.boot_id.clone(), launch_id: order.id.0.clone() };
-        let process = Process::new(pid, spawned.pidfd).map_err(|source| {
+        let identity = Identity { pid, start_time, boot_id: self.boot_id.clone(), launch_id: order.id.0.clone(), executable: executable(pid) };
+        let process = Process::new(pid, spawned.pidfd, self.kernel).map_err(|source| {
             // Out of descriptors, most likely: it may not live unwatched.
             if let Some(leaf) = &leaf {
                 let _ = leaf.kill();
@@ -126,16 +133,22 @@ impl Inner {
             let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid.cast_signed()), nix::sys::signal::Signal::SIGKILL);
             lost(source)
         })?;
-        let running = Running::new(identity, process, leaf, started_at);
+        let log = order.stdout.metadata().ok().map(|about| (about.dev(), about.ino())).filter(|_| self.subreaper);
+        let running = Running::new(identity, process, leaf, log, started_at);
         self.launches().insert(order.id.clone(), Arc::clone(&running));
-        running.watch(Arc::clone(&self.clock));
+        running.watch(Arc::clone(&self.clock), Seen::Live);
         Ok(running)
     }
 
-    fn handle_of(&self, running: &Running) -> Result<Handle, RuntimeError> {
-        let state = NativeState { identity: running.identity.clone(), cgroup: running.leaf.as_ref().map(|leaf| leaf.path().to_owned()) };
+    pub(super) fn handle_of(&self, running: &Running) -> Result<Handle, RuntimeError> {
+        let cgroup = running.leaf.as_ref().map(|leaf| leaf.path().to_owned());
+        let state = NativeState { identity: running.identity.clone(), cgroup, log: running.log() };
+        self.handle(running.id.clone(), Some(running.identity.pid), running.started_at, &state)
+    }
+
+    pub(super) fn handle(&self, id: LaunchId, pid: Option<u32>, started_at: Timestamp, state: &NativeState) -> Result<Handle, RuntimeError> {
         let state = serde_json::to_value(state).map_err(|error| RuntimeError::Unsupported(format!("a path that is no text: {error}")))?;
-        Ok(Handle { id: running.id.clone(), version: HANDLE_VERSION, pid: Some(running.identity.pid), started_at: running.started_at, state })
+        Ok(Handle { id, version: HANDLE_VERSION, pid, started_at, state })
     }
 
     /// The spec's own words win over what the daemon passes on; nobody's over the identity.

@@ -10,6 +10,7 @@ use crate::{
     model::{Exit, LaunchId},
     reaper::Process,
     runtime::{Handle, RuntimeError, StopPolicy},
+    sys::Kernel,
 };
 use futures::future::join_all;
 use nix::sys::signal::Signal;
@@ -32,6 +33,10 @@ impl Inner {
         let deadline = Instant::now() + policy.grace;
         if !running.has_ended() {
             running.request_end();
+            if running.leaf.is_none() {
+                // While its tree can still be seen: with their parents gone, nothing leads to its grandchildren.
+                running.remember_survivors().await;
+            }
             running.signal(policy.signal)?;
             // A process that stands still takes a signal only when it goes on.
             running.signal(Signal::SIGCONT)?;
@@ -48,7 +53,9 @@ impl Inner {
 
     pub(super) async fn destroy(self: &Arc<Self>, handle: &Handle) -> Result<(), RuntimeError> {
         let Some(running) = self.find(handle).await? else {
-            return self.end_leftovers(handle).await;
+            self.end_leftovers(handle).await?;
+            self.kept.release(&handle.id);
+            return Ok(());
         };
         self.kill(&running).await?;
         self.forget(&running)
@@ -77,6 +84,7 @@ impl Inner {
             leaf.remove().map_err(|source| RuntimeError::Io { path: leaf.path().to_owned(), source })?;
         }
         self.launches().remove(&running.id);
+        self.kept.release(&running.id);
         self.jobs().remove(&running.id);
         Ok(())
     }
@@ -135,6 +143,6 @@ async fn gone(running: &Running, rest: Vec<Kin>) {
 }
 
 async fn all_ended(kin: Vec<Kin>) {
-    let processes = kin.into_iter().filter_map(|kin| Process::new(kin.pid, kin.pidfd).ok());
+    let processes = kin.into_iter().filter_map(|kin| Process::new(kin.pid, kin.pidfd, Kernel::as_it_is()).ok());
     join_all(processes.map(|process| async move { process.ended().await })).await;
 }

@@ -1,0 +1,211 @@
+//! What a killed devnetd leaves behind, the next one finds: each process once, each exit as it was.
+
+use dvb_proto::endpoint::home_hash;
+use e2e::{TestHome, is_alive, parent};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use std::{collections::BTreeSet, fs, time::Duration};
+
+/// `coder` exits with 7 when it is told USR1.
+const DEVNET: &str = "
+apiVersion: devnet.builder/v1
+kind: Devnet
+metadata: {name: net}
+spec:
+  plugin: exec
+  restart: {backoff: 200ms}
+  services:
+    - {name: coder, command: [sh, -c, 'trap \"exit 7\" USR1; echo up; while :; do sleep 0.05; done'], readiness: {log: up}, restart: {policy: always}}
+    - {name: victim, command: [sleep, '1000'], restart: {policy: always}}
+    - {name: bystander, command: [sleep, '1000'], restart: {policy: always}}
+";
+
+const SOON: Duration = Duration::from_secs(10);
+
+fn up() -> TestHome {
+    let home = TestHome::new();
+    up_in(&home);
+    home
+}
+
+fn up_in(home: &TestHome) {
+    let file = home.file("devnet.yaml", DEVNET);
+    home.ctl(&["up", &file]).ok();
+}
+
+fn kill_daemon(home: &TestHome) -> Pid {
+    let daemon = home.daemon_pid().expect("it runs");
+    kill(daemon, Signal::SIGKILL).unwrap();
+    home.eventually("the daemon has gone", SOON, |_| !is_alive(daemon));
+    daemon
+}
+
+/// The keeper of this home, by what it is called.
+fn keeper(home: &TestHome) -> Option<Pid> {
+    let found: Vec<_> = home.processes().into_iter().filter(|(_, command)| command.contains("devnetd keeper ")).collect();
+    assert!(found.len() <= 1, "one keeper for a home: {found:?}");
+    found.first().map(|(pid, _)| *pid)
+}
+
+/// The main processes of this home's launches are those on record, and no others.
+fn assert_each_once(home: &TestHome) {
+    let recorded: BTreeSet<i32> = home.pids("net").into_values().map(Pid::as_raw).collect();
+    let ours = format!("DVB_HOME_ID={}", home_hash(&home.home().canonicalize().unwrap()));
+    let carries =
+        |pid: Pid| fs::read(format!("/proc/{pid}/environ")).is_ok_and(|env| env.split(|byte| *byte == 0).any(|pair| pair == ours.as_bytes()));
+    // Each launch is the leader of a session of its own.
+    let main = |pid: Pid| nix::unistd::getsid(Some(pid)).is_ok_and(|session| session == pid);
+    let running: BTreeSet<i32> = all_pids().into_iter().filter(|pid| carries(*pid) && main(*pid) && is_alive(*pid)).map(Pid::as_raw).collect();
+    assert_eq!(running, recorded, "each node runs once");
+}
+
+fn all_pids() -> Vec<Pid> {
+    let entries = fs::read_dir("/proc").unwrap().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok().map(Pid::from_raw)).collect()
+}
+
+fn settled(home: &TestHome, name: &str, restarts: u64) {
+    home.eventually(&format!("{name} runs with {restarts} restarts"), SOON, |home| {
+        let node = home.node(name);
+        node["status"]["phase"] == "Running" && node["status"]["restartCount"] == restarts
+    });
+}
+
+#[test]
+fn exits_while_no_daemon_ran_are_told_truly_and_each_node_is_restarted_once() {
+    let home = up();
+    let before = home.pids("net");
+    kill_daemon(&home);
+    assert!(keeper(&home).is_some(), "the keeper outlives the daemon");
+    kill(before["coder"], Signal::SIGUSR1).unwrap();
+    kill(before["victim"], Signal::SIGABRT).unwrap();
+    home.eventually("both are dead", SOON, |_| !is_alive(before["coder"]) && !is_alive(before["victim"]));
+    home.ctl(&["daemon", "start"]).ok();
+    settled(&home, "net/coder", 1);
+    settled(&home, "net/victim", 1);
+    // The status is there when PID 1 has reaped the process, at once or a second later.
+    if !status_comes(&home, "net/coder") {
+        println!("SKIP of the statuses: this kernel does not tell the exit of a process that is not our child (Linux 6.15 does)");
+        return;
+    }
+    assert_eq!(home.node("net/coder")["status"]["lastExit"]["code"], 7);
+    assert!(status_comes(&home, "net/victim"));
+    assert_eq!(home.node("net/victim")["status"]["lastExit"]["signal"], "SIGABRT");
+    home.ctl(&["why", "net/coder"]).ok().prints("exit code 7 while devnetd was down");
+    let after = home.pids("net");
+    assert_eq!(after["bystander"], before["bystander"]);
+    assert_eq!(home.node("net/bystander")["status"]["restartCount"], 0);
+    assert_each_once(&home);
+}
+
+fn status_comes(home: &TestHome, name: &str) -> bool {
+    for _ in 0..100 {
+        let exit = home.node(name)["status"]["lastExit"].clone();
+        if exit["code"].is_number() || exit["signal"].is_string() {
+            return true;
+        }
+        std::thread::sleep(Duration::from_millis(50)); // PID 1 reaps when it likes
+    }
+    false
+}
+
+#[test]
+fn on_an_old_kernel_the_exit_is_unknown_and_says_so() {
+    let home = TestHome::new().with_env("DVB_OLD_KERNEL", "1");
+    up_in(&home);
+    let before = home.pids("net");
+    kill_daemon(&home);
+    kill(before["victim"], Signal::SIGKILL).unwrap();
+    home.eventually("it is dead", SOON, |_| !is_alive(before["victim"]));
+    home.ctl(&["daemon", "start"]).ok();
+    settled(&home, "net/victim", 1);
+    let exit = home.node("net/victim")["status"]["lastExit"].clone();
+    assert!(exit["code"].is_null() && exit["signal"].is_null(), "{exit}");
+    assert!(exit["message"].as_str().unwrap().contains("while devnetd was down"), "{exit}");
+    assert_each_once(&home);
+    // Without cgroup.kill a stop still leaves nobody.
+    let pids = home.pids("net");
+    home.ctl(&["stop", "net"]).ok();
+    assert!(pids.values().all(|pid| !is_alive(*pid)));
+}
+
+#[test]
+fn a_launch_that_was_forked_and_not_recorded_is_taken_up_as_it_runs() {
+    let home = up();
+    let before = home.pids("net");
+    kill_daemon(&home);
+    // As if devnetd had been killed between fork and record.
+    let store = rusqlite::Connection::open(home.home().join("devnetd.db")).unwrap();
+    let changed = store.execute("UPDATE launches SET status = '{\"phase\":\"Intended\"}'", []).unwrap();
+    assert_eq!(changed, 3);
+    drop(store);
+    home.ctl(&["daemon", "start"]).ok();
+    home.ctl(&["wait", "net", "--for=Running", "--timeout", "10s"]).ok();
+    home.eventually("all are recorded", SOON, |home| home.pids("net").len() == 3);
+    assert_eq!(home.pids("net"), before);
+    assert_each_once(&home);
+    home.ctl(&["why", "net/coder"]).ok().prints("did not come to record");
+    home.ctl(&["stop", "net"]).ok();
+    assert!(before.values().all(|pid| !is_alive(*pid)), "and stopped like any other");
+}
+
+#[test]
+fn a_keeper_that_is_killed_is_replaced_and_ends_with_the_last_launch() {
+    let home = up();
+    let first = keeper(&home).expect("there is one from the first launch on");
+    assert_eq!(parent(first), home.daemon_pid());
+    kill(first, Signal::SIGKILL).unwrap();
+    home.eventually("another keeper runs", SOON, |home| keeper(home).is_some_and(|pid| pid != first));
+    assert!(!std::path::Path::new(&format!("/proc/{first}")).exists(), "the first is no zombie");
+    let before = home.pids("net");
+    kill_daemon(&home);
+    kill(before["coder"], Signal::SIGUSR1).unwrap();
+    home.eventually("it is dead", SOON, |_| !is_alive(before["coder"]));
+    home.ctl(&["daemon", "start"]).ok();
+    settled(&home, "net/coder", 1);
+    if status_comes(&home, "net/coder") {
+        assert_eq!(home.node("net/coder")["status"]["lastExit"]["code"], 7, "the second keeper held what the first did");
+    }
+    home.ctl(&["delete", "net", "--yes"]).ok();
+    let second = keeper(&home).expect("it stays as long as the daemon does");
+    home.ctl(&["daemon", "stop"]).ok();
+    home.eventually("the keeper has gone", SOON, |_| !is_alive(second));
+}
+
+#[test]
+fn a_reload_keeps_pids_and_children_and_nobody_is_refused_meanwhile() {
+    let home = up();
+    let (daemon, before) = (home.daemon_pid().unwrap(), home.pids("net"));
+    let keeper_before = keeper(&home);
+    let reload = std::thread::scope(|scope| {
+        let asking: Vec<_> = (0..4).map(|_| scope.spawn(|| home.ctl(&["get", "devnets", "-o", "name"]))).collect();
+        let reload = home.ctl(&["daemon", "reload"]);
+        for answer in asking {
+            let answer = answer.join().unwrap();
+            // One that was under way may be told that this daemon ends; nobody finds the door shut.
+            assert!(!answer.stderr.contains("does not run") && !answer.stderr.contains("refuse"), "{}", answer.stderr);
+        }
+        reload
+    });
+    reload.ok().prints("reloaded").prints(&daemon.to_string());
+    assert_eq!(home.daemon_pid(), Some(daemon), "the same process");
+    assert_eq!(home.pids("net"), before);
+    assert_eq!(keeper(&home), keeper_before);
+    for pid in before.values() {
+        assert_eq!(parent(*pid), Some(daemon), "still a child");
+    }
+    kill(before["coder"], Signal::SIGUSR1).unwrap();
+    settled(&home, "net/coder", 1);
+    assert_eq!(home.node("net/coder")["status"]["lastExit"]["code"], 7);
+    assert_each_once(&home);
+    let started = |home: &TestHome| home.json(&["daemon", "status"])["startedAt"].clone();
+    let first = started(&home);
+    kill(daemon, Signal::SIGHUP).unwrap();
+    home.eventually("it is executed once more", SOON, |home| started(home) != first);
+    assert_eq!(home.daemon_pid(), Some(daemon));
+    assert_eq!(home.node("net/victim")["status"]["restartCount"], 0);
+    let zombies: Vec<_> = all_pids().into_iter().filter(|pid| parent(*pid) == Some(daemon) && !is_alive(*pid)).collect();
+    assert_eq!(zombies, [], "no zombies");
+}
