@@ -44,6 +44,8 @@ struct Fake {
     exit: watch::Sender<Option<Exit>>,
     stopping: bool,
     usage: Usage,
+    /// Open as long as the process lives.
+    grants: Grants,
 }
 
 impl FakeRuntime {
@@ -90,7 +92,7 @@ impl FakeRuntime {
     /// Ends a launch as `exit` says (its `at`, when zero, becomes now). False when there is no such live launch.
     pub fn exit(&self, id: &LaunchId, exit: Exit) -> bool {
         let now = self.clock.now();
-        self.state().launches.get(id).is_some_and(|fake| fake.end(exit, now))
+        self.state().launches.get_mut(id).is_some_and(|fake| fake.end(exit, now))
     }
     /// The next start that is not spoken for answers with this error; several queue up.
     pub fn fail_next_start(&self, error: RuntimeError) {
@@ -130,11 +132,12 @@ impl FakeRuntime {
 }
 
 impl Fake {
-    fn end(&self, mut exit: Exit, now: crate::model::Timestamp) -> bool {
+    fn end(&mut self, mut exit: Exit, now: crate::model::Timestamp) -> bool {
         if exit.at == crate::model::Timestamp::default() {
             exit.at = now;
         }
         exit.requested |= self.stopping;
+        self.grants = Grants::default();
         self.exit.send_if_modified(|slot| {
             let live = slot.is_none();
             if live {
@@ -160,8 +163,8 @@ impl Runtime for FakeRuntime {
         state.next_pid += 1;
         let handle = Handle { id: spec.id.clone(), version: 1, pid: Some(state.next_pid), started_at: now, state: serde_json::json!({"fake": true}) };
         state.started.push(spec.clone());
-        state.granted.insert(spec.id.clone(), grants.fds.into_iter().map(|(name, _)| name).collect());
-        let fake = Fake { handle: handle.clone(), exit: watch::channel(None).0, stopping: false, usage: Usage::default() };
+        state.granted.insert(spec.id.clone(), grants.fds.iter().map(|(name, _)| name.clone()).collect());
+        let fake = Fake { handle: handle.clone(), exit: watch::channel(None).0, stopping: false, usage: Usage::default(), grants };
         state.launches.insert(spec.id.clone(), fake);
         Ok(handle)
     }

@@ -4,6 +4,7 @@ use super::super::{Context, ReconcileError, Story};
 use super::{
     certificate, handle_of, launching,
     plan::{Step, StopReason, class_reason},
+    signing,
 };
 use crate::{
     model::{Condition, ConditionStatus, Event, Exit, Key, LastExit, Launch, LaunchPhase, Node, NodePhase},
@@ -54,7 +55,9 @@ pub(super) async fn apply(node: &Node, launch: Option<&Launch>, step: &Step, cx:
         }
         Step::MarkStopped => {
             let condition = Condition::new("Ready", ConditionStatus::False, "Stopped", "is stopped");
-            turn(node, NodePhase::Stopped, Some(condition), Story::new("node", "Stopped", "is stopped").desired("stopped"), cx).await
+            let mut node = node.clone();
+            node.status.conditions.remove("KeyLease");
+            turn(&node, NodePhase::Stopped, Some(condition), Story::new("node", "Stopped", "is stopped").desired("stopped"), cx).await
         }
         Step::Observe => {
             let mut next = node.clone();
@@ -74,6 +77,7 @@ pub(super) async fn apply(node: &Node, launch: Option<&Launch>, step: &Step, cx:
 async fn recover(node: &Node, launch: Option<&Launch>, cx: &Context) -> Result<(), ReconcileError> {
     let Some(launch) = launch else { return Ok(()) };
     cx.runtime.destroy(&Handle::unrecorded(launch.spec.launch_id.clone())).await?;
+    signing::record(node, cx).await?;
     let message = "devnetd ended while it started the process; what was left of it was killed";
     let last = LastExit { message: message.into(), at: cx.clock.now(), ..LastExit::default() };
     finish(node.clone(), Some(launch.clone()), last, true, cx).await
@@ -102,6 +106,7 @@ async fn record_exit(node: &Node, launch: Option<&Launch>, exit: Option<&Exit>, 
     let Some(launch) = launch else { return Ok(()) };
     let requested = exit.is_some_and(|exit| exit.requested);
     let last = certificate::certificate(node, launch, exit, cx).await;
+    signing::record(node, cx).await?;
     finish(node.clone(), Some(launch.clone()), last, requested, cx).await?;
     if let Some(handle) = handle_of(launch) {
         cx.runtime.destroy(&handle).await?;
@@ -127,6 +132,7 @@ pub(super) async fn finish(mut node: Node, launch: Option<Launch>, last: LastExi
     let reason = if requested { "Stopped" } else { class_reason(last.class) };
     node.status.conditions.set(Condition::new("Ready", ConditionStatus::False, reason, last.message.clone()), now);
     node.status.conditions.remove("Progressing");
+    node.status.conditions.remove("KeyLease");
     let phase = match (requested, wanted) {
         (true, true) => NodePhase::Pending, // a restart: it is launched next
         (true, false) => NodePhase::Stopped,

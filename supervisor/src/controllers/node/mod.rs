@@ -8,6 +8,7 @@ mod history;
 mod launch;
 mod launching;
 mod plan;
+mod signing;
 
 pub(super) use launch::run_job;
 pub(super) use plan::class_reason;
