@@ -17,9 +17,7 @@ fn patient(spec: &mut DevnetSpec) {
 }
 
 fn sign(rig: &Rig, height: u64) {
-    let file = rig.home.node_home(NS, NET, "validator-0").join("data/sign_state.json");
-    std::fs::create_dir_all(file.parent().unwrap()).unwrap();
-    std::fs::write(file, format!("{{\"height\":{height}}}")).unwrap();
+    std::fs::write(rig.home.node_home(NS, NET, "validator-0").join("data/sign_state.json"), format!("{{\"height\":{height}}}")).unwrap();
 }
 
 async fn stop(rig: &Rig) {
@@ -141,12 +139,11 @@ async fn a_sign_state_that_went_back_fails_the_node_until_a_user_allows_that_one
     stop(&rig).await;
     sign(&rig, 3);
     start(&rig).await;
-    let node = refused(&rig, "SignState", "SignStateWentBack").await;
+    let node = rig.node_phase("validator-0", NodePhase::Failed).await;
     let condition = node.status.conditions.get("SignState").unwrap();
     assert!(condition.message.contains("height 10 when its process ended, now height 3"), "{}", condition.message);
     assert!(condition.remedy.as_ref().unwrap().contains("dvbctl start net/validator-0 --allow-double-sign"));
-    rig.node_phase("validator-0", NodePhase::Failed).await;
-    assert_eq!(rig.runtime.started().len(), 1);
+    assert_eq!((condition.reason.as_str(), rig.runtime.started().len()), ("SignStateWentBack", 1));
 
     rig.change_node("validator-0", |node| node.spec.restart_request += 1).await;
     rig.node_until("validator-0", "it is refused again", |node| node.status.observed_restart == 1 && node.status.phase == NodePhase::Failed).await;
@@ -156,7 +153,7 @@ async fn a_sign_state_that_went_back_fails_the_node_until_a_user_allows_that_one
     stop(&rig).await;
     sign(&rig, 2);
     start(&rig).await;
-    refused(&rig, "SignState", "SignStateWentBack").await;
+    rig.node_phase("validator-0", NodePhase::Failed).await;
 }
 
 #[tokio::test]
@@ -167,6 +164,7 @@ async fn a_death_records_how_far_it_had_signed_too() {
     rig.node_phase("validator-0", NodePhase::Backoff).await;
     sign(&rig, 9);
     rig.change_node("validator-0", |node| node.spec.restart_request += 1).await;
+    rig.node_phase("validator-0", NodePhase::Failed).await;
     refused(&rig, "SignState", "SignStateWentBack").await;
 }
 
@@ -180,9 +178,22 @@ async fn who_signed_while_a_node_was_down_is_warned_of_and_the_node_starts() {
     rig.node_phase("validator-0", NodePhase::Running).await;
     refused(&rig, "SignState", "SignedElsewhere").await;
     let events = rig.events().await;
-    let warned = events.iter().find(|event| event.reason == "SignedElsewhere").unwrap();
+    let warned = events.iter().rfind(|event| event.reason == "SignedElsewhere").unwrap();
     assert_eq!(warned.event_type, EventType::Warning);
     assert!(warned.message.contains("height 10 when it ended, now height 20"), "{}", warned.message);
+}
+
+#[tokio::test]
+async fn a_sign_state_that_moves_while_its_node_is_down_is_told_at_once_with_who_is_at_work_there() {
+    let rig = Rig::running(patient).await;
+    sign(&rig, 10);
+    stop(&rig).await;
+    let stranger = stranger_in_the_home(&rig);
+    sign(&rig, 11);
+    let node = refused(&rig, "SignState", "SignedElsewhere").await;
+    let message = &node.status.conditions.get("SignState").unwrap().message;
+    assert!(message.contains("height 10, then height 11") && message.contains(&format!("pid {} (sleep)", stranger.0.id())), "{message}");
+    assert_eq!(node.status.phase, NodePhase::Stopped);
 }
 
 #[tokio::test]

@@ -37,7 +37,7 @@ impl KeyError {
             Self::WentBack { node, .. } => {
                 let devnet = node.split('/').next().unwrap_or(node);
                 fault.about(node).remedy(format!(
-                    "put the newer sign-state back; or dvbctl reset {devnet}; or, where a double signature hurts nobody, dvbctl start {node} --allow-double-sign"
+                    "put the newer sign-state back, then dvbctl restart {node}; or dvbctl reset {devnet}; or, where a double signature hurts nobody, dvbctl start {node} --allow-double-sign"
                 ))
             }
             Self::Io { .. } | Self::Store(_) => Fault::new(FaultCode::Internal, self.to_string()).retriable(),

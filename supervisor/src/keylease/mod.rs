@@ -67,6 +67,17 @@ impl KeyLease {
     }
 }
 
+/// What a look at a sign-state found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Look {
+    /// There is none.
+    Nothing,
+    /// As it should be.
+    Seen(SignMark),
+    /// Another process wrote it.
+    Moved { reason: &'static str, message: String },
+}
+
 /// The leases of one home.
 pub struct Keys<'a> {
     pub store: &'a dyn Store,
@@ -81,8 +92,7 @@ impl Keys<'_> {
         let mut row = self.row(node, genesis, key).await?;
         let (state, present) = sign_state(node).await?;
         let signed_elsewhere = judge(node, state.as_deref(), row.spec.sign_mark.as_ref(), present.as_ref())?;
-        let (home, binary, home_id) = (PathBuf::from(&node.spec.home_dir), PathBuf::from(&node.spec.binary_path), self.home_id.clone());
-        let by = blocking("look into /proc", move || Ok(intruder::find(&home, state.as_deref(), &binary, &home_id))).await?;
+        let by = self.strangers(node).await?;
         if !by.is_empty() {
             return Err(KeyError::HomeInUse { node: node.metadata.name.clone(), by });
         }
@@ -122,6 +132,33 @@ impl Keys<'_> {
         row.spec.sign_mark = Some(present);
         self.store.commit(vec![Write::update(row)]).await?;
         Ok(())
+    }
+
+    /// What the sign-state says: of a node that runs against `seen`, the furthest that it was before; else against its mark.
+    pub async fn look(&self, node: &Node, runs: bool, seen: Option<&SignMark>) -> Result<Look, KeyError> {
+        let (_, Some(present)) = sign_state(node).await? else { return Ok(Look::Nothing) };
+        let rows = self.rows(node).await?;
+        let was = if runs { seen } else { rows.first().and_then(|row| row.spec.sign_mark.as_ref()) };
+        let Some(was) = was.filter(|was| !was.position.is_empty()) else { return Ok(Look::Seen(present)) };
+        let (before, now) = (mark::words(Some(was)), mark::words(Some(&present)));
+        let name = &node.metadata.name;
+        let (reason, what) = match mark::drift(was, Some(&present)) {
+            Drift::Back => ("SignStateWentBack", format!("the sign-state of {name} went back from {before} to {now}")),
+            Drift::Ahead if !runs => ("SignedElsewhere", format!("somebody signed with the key of {name} while it was down: {before}, then {now}")),
+            Drift::None | Drift::Ahead => return Ok(Look::Seen(present)),
+        };
+        let by = self.strangers(node).await?;
+        let by = if by.is_empty() { "no process is at work in its home now".into() } else { format!("at work in its home: {}", named(&by)) };
+        Ok(Look::Moved { reason, message: format!("{what}; {by}") })
+    }
+
+    /// Processes at work in the node's home that are not its own launch.
+    async fn strangers(&self, node: &Node) -> Result<Vec<FolderUser>, KeyError> {
+        let (home, binary) = (PathBuf::from(&node.spec.home_dir), PathBuf::from(&node.spec.binary_path));
+        let state = node.spec.sign_state.as_ref().map(|below| home.join(below));
+        let (home_id, launch) = (self.home_id.clone(), node.status.launch_id.clone());
+        let find = move || Ok(intruder::find(&home, state.as_deref(), &binary, &home_id, launch.as_ref()));
+        blocking("look into /proc", find).await
     }
 
     /// What gives a node's key back: it is reset with its whole devnet, or goes away.

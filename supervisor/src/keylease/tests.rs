@@ -119,3 +119,22 @@ async fn a_key_that_is_forgotten_begins_anew() {
     sign(&node, 0);
     home.take(&node).await.unwrap();
 }
+
+#[tokio::test]
+async fn a_look_tells_a_sign_state_that_goes_back_under_a_live_node_from_one_that_goes_on() {
+    let home = Homestead::new();
+    let node = home.validator("net").await;
+    drop(home.take(&node).await.unwrap());
+    let look = async |height: u64, runs: bool, seen: Option<&SignMark>| {
+        sign(&node, height);
+        home.keys().look(&node, runs, seen).await.unwrap()
+    };
+    let Look::Seen(ten) = look(10, true, None).await else { panic!("nothing to compare with yet") };
+    assert!(matches!(look(11, true, Some(&ten)).await, Look::Seen(mark) if mark.position == [11]));
+    assert!(matches!(look(9, true, Some(&ten)).await, Look::Moved { reason: "SignStateWentBack", .. }));
+    home.signed(&node, 10).await;
+    assert!(matches!(look(10, false, None).await, Look::Seen(_)));
+    assert!(matches!(look(11, false, None).await, Look::Moved { reason: "SignedElsewhere", .. }));
+    std::fs::remove_file(Path::new(&node.spec.home_dir).join("data/state.json")).unwrap();
+    assert_eq!(home.keys().look(&node, false, None).await.unwrap(), Look::Nothing);
+}
