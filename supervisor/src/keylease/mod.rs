@@ -55,6 +55,8 @@ pub struct KeyLease {
     socket: Option<OwnedFd>,
     /// Somebody signed while this node did not run; in words.
     pub signed_elsewhere: Option<String>,
+    /// The mark from which on this launch signs: for the commit of the launch, so that a launch that is not made forgets no warning.
+    pub writes: Vec<Write>,
 }
 
 impl KeyLease {
@@ -99,26 +101,28 @@ impl Keys<'_> {
         let name = socket::name(genesis, key);
         let bound = blocking("bind the socket of a key", move || socket::bind(&name)).await?;
         let socket = bound.map_err(|by| KeyError::InUse { node: node.metadata.name.clone(), by: self.described(by) })?;
+        let mut writes = Vec::new();
         if signed_elsewhere.is_some() {
             row.spec.sign_mark = present; // it is told once
-            self.store.commit(vec![Write::update(row)]).await?;
+            writes.push(Write::update(row));
         }
-        Ok(KeyLease { socket: Some(socket), signed_elsewhere })
+        Ok(KeyLease { socket: Some(socket), signed_elsewhere, writes })
     }
 
     /// For one launch that a user allowed to sign twice: takes what can be had, and what the sign-state says now counts from now on.
     pub async fn take_anyhow(&self, node: &Node, genesis: &str, key: &str) -> Result<KeyLease, KeyError> {
+        let mut writes = Vec::new();
         match self.row(node, genesis, key).await {
             Ok(mut row) => {
                 row.spec.sign_mark = sign_state(node).await?.1;
-                self.store.commit(vec![Write::update(row)]).await?;
+                writes.push(Write::update(row));
             }
             Err(KeyError::Leased { .. }) => {}
             Err(error) => return Err(error),
         }
         let name = socket::name(genesis, key);
         let bound = blocking("bind the socket of a key", move || socket::bind(&name)).await?;
-        Ok(KeyLease { socket: bound.ok(), signed_elsewhere: None })
+        Ok(KeyLease { socket: bound.ok(), signed_elsewhere: None, writes })
     }
 
     /// Puts on record how far a node had signed when its process ended. A mark never goes back.

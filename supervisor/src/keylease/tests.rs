@@ -89,7 +89,10 @@ async fn a_sign_state_that_went_back_or_is_gone_is_refused_and_one_that_went_on_
     std::fs::remove_file(Path::new(&node.spec.home_dir).join("data/state.json")).unwrap();
     assert!(matches!(home.take(&node).await, Err(KeyError::WentBack { is, .. }) if is == "gone"));
     sign(&node, 12);
-    let told = home.take(&node).await.unwrap().signed_elsewhere.unwrap();
+    assert!(home.take(&node).await.unwrap().signed_elsewhere.is_some(), "a launch that was not made has told nobody");
+    let KeyLease { signed_elsewhere, writes, .. } = home.take(&node).await.unwrap();
+    home.store.commit(writes).await.unwrap();
+    let told = signed_elsewhere.unwrap();
     assert!(told.contains("height 10 when it ended, now height 12"), "{told}");
     assert_eq!(home.take(&node).await.unwrap().signed_elsewhere, None);
 }
@@ -103,6 +106,7 @@ async fn what_a_user_allows_once_is_refused_again_the_next_time() {
     sign(&node, 5);
     let anyhow = home.keys().take_anyhow(&node, &home.genesis, KEY).await.unwrap();
     assert!(!anyhow.is_held(), "the other process keeps the key");
+    home.store.commit(anyhow.writes).await.unwrap();
     drop(held);
     home.take(&node).await.expect("what the sign-state said then counts from then on");
     sign(&node, 4);

@@ -28,6 +28,7 @@ pub(super) fn note(next: &mut Node, lease: Option<&KeyLease>, writes: &mut Vec<W
         false => Condition::new("KeyLease", ConditionStatus::False, "DoubleSignAllowed", "another process signs with its key, as a user allowed"),
     };
     next.status.conditions.set(condition, now);
+    writes.extend(lease.writes.iter().cloned());
     match &lease.signed_elsewhere {
         None => drop(next.status.conditions.remove("SignState")),
         Some(what) => {
