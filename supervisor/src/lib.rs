@@ -5,8 +5,8 @@
 //! | layer | modules |
 //! | --- | --- |
 //! | L0 | `model`, `sys` |
-//! | L1 | `store`, `queue`, `observe`, `reaper`, `keeper`, `cgroup`, `logs`, `config` |
-//! | L2 | `runtime`, `plugin`, `events`, `ports`, `binaries` |
+//! | L1 | `store`, `queue`, `observe`, `reaper`, `keeper`, `cgroup`, `logs`, `config`, `holders` |
+//! | L2 | `runtime`, `plugin`, `events`, `ports`, `keylease`, `binaries` |
 //! | L3 | `controllers` |
 //! | L4 | `api` |
 //! | L5 | `daemon` |
@@ -16,6 +16,7 @@ pub mod sys;
 
 pub mod cgroup;
 pub mod config;
+pub mod holders;
 pub mod keeper;
 pub mod logs;
 pub mod observe;
@@ -25,6 +26,7 @@ pub mod store;
 
 pub mod binaries;
 pub mod events;
+pub mod keylease;
 pub mod plugin;
 pub mod ports;
 pub mod runtime;

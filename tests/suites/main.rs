@@ -7,5 +7,6 @@ mod binary;
 mod daemon;
 mod devchain;
 mod exec;
+mod keys;
 mod leaks;
 mod wasmd;

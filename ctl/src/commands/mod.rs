@@ -100,6 +100,15 @@ async fn settle(ctx: &Context, client: &Client, target: &Target, changed: Change
     }
 }
 
+/// A double signature is allowed to one validator at a time, never to a whole devnet.
+fn one_node_each(targets: &[Target], allow_double_sign: bool, verb: &str) -> Result<(), Error> {
+    match targets.iter().find(|target| allow_double_sign && target.node.is_none()) {
+        None => Ok(()),
+        Some(target) => Err(Error::usage(format!("--allow-double-sign is for one validator, and {} is a whole devnet", target.devnet))
+            .with_remedy(format!("dvbctl {verb} {}/validator-0 --allow-double-sign", target.devnet))),
+    }
+}
+
 fn generation(metadata: &Option<Metadata>) -> u64 {
     metadata.as_ref().map_or(0, |metadata| metadata.generation)
 }

@@ -345,3 +345,18 @@ fn a_daemon_that_does_not_answer_is_told_apart_from_one_that_does_not_run() {
     assert_eq!(answer.code, 5);
     assert!(answer.err.contains("takes connections but does not answer"), "{}", answer.err);
 }
+
+#[test]
+fn a_double_signature_is_allowed_to_one_validator_and_never_to_a_devnet() {
+    let daemon = Daemon::start(two_devnets());
+    for verb in ["start", "restart"] {
+        let answer = daemon.run(&[verb, "mynet", "--allow-double-sign"]);
+        assert_eq!(answer.code, 2, "{}", answer.err);
+        assert!(answer.err.contains(&format!("dvbctl {verb} mynet/validator-0 --allow-double-sign")), "{}", answer.err);
+        let answer = daemon.run(&[verb, "mynet/validator-0", "--allow-double-sign", "--no-wait"]);
+        assert_eq!(answer.code, 0, "{}", answer.err);
+        daemon.run(&[verb, "mynet/validator-1", "--no-wait"]);
+    }
+    let asked = ["start anyhow mynet/validator-0", "start mynet/validator-1", "restart anyhow mynet/validator-0", "restart mynet/validator-1"];
+    assert_eq!(daemon.fake.requests(), asked);
+}

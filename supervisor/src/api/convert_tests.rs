@@ -168,6 +168,7 @@ fn node() -> Node {
         consensus_key: some(),
         sign_state: some(),
         after: vec![text()],
+        double_sign_request: 2,
     };
     let status = NodeStatus {
         phase: NodePhase::Backoff,
@@ -190,6 +191,7 @@ fn node() -> Node {
         cause: Some(EventId(text())),
         recent_restarts: 2,
         observed_restart: 3,
+        observed_double_sign: 1,
         log_path: some(),
     };
     Node { metadata: meta(), spec, status }

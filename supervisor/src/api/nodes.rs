@@ -10,7 +10,7 @@ use super::{
     watch::{self, Item},
 };
 use crate::{
-    model::{Desired, Fault, FaultCode, Kind, Node, Object},
+    model::{Desired, Fault, FaultCode, Kind, Node, NodePhase, Object},
     ports::{PortLease, Ports},
 };
 use dvb_proto::devnet::v1::{self, node_service_server::NodeService};
@@ -34,6 +34,8 @@ impl PortStates for Ports {
 pub(super) struct Nodes(pub(super) Context);
 
 type Reply<T> = Result<Response<T>, Status>;
+/// The node as it shall be, with the event that tells; None: it is so already.
+type Verdict = Result<Option<(Node, Draft)>, Fault>;
 
 #[tonic::async_trait]
 impl NodeService for Nodes {
@@ -51,16 +53,22 @@ impl NodeService for Nodes {
         }))
     }
 
-    async fn start(&self, request: Request<v1::ObjectRef>) -> Reply<v1::Node> {
-        self.verb(request, |node| set_desired(node, Desired::Running)).await
+    async fn start(&self, request: Request<v1::StartRequest>) -> Reply<v1::Node> {
+        match request.get_ref().allow_double_sign {
+            false => self.verb(request.map(object_ref), |node| Ok(set_desired(node, Desired::Running))).await,
+            true => self.verb(request.map(object_ref), |node| allow_double_sign(node, false)).await,
+        }
     }
 
     async fn stop(&self, request: Request<v1::ObjectRef>) -> Reply<v1::Node> {
-        self.verb(request, |node| set_desired(node, Desired::Stopped)).await
+        self.verb(request, |node| Ok(set_desired(node, Desired::Stopped))).await
     }
 
-    async fn restart(&self, request: Request<v1::ObjectRef>) -> Reply<v1::Node> {
-        self.verb(request, |node| Some(restart(node))).await
+    async fn restart(&self, request: Request<v1::StartRequest>) -> Reply<v1::Node> {
+        match request.get_ref().allow_double_sign {
+            false => self.verb(request.map(object_ref), |node| Ok(Some(restart(node)))).await,
+            true => self.verb(request.map(object_ref), |node| allow_double_sign(node, true)).await,
+        }
     }
 
     type WatchStream = BoxStream<'static, Result<v1::NodeEvent, Status>>;
@@ -81,12 +89,12 @@ impl NodeService for Nodes {
 }
 
 impl Nodes {
-    async fn verb(&self, request: Request<v1::ObjectRef>, decide: impl Fn(&Node) -> Option<(Node, Draft)> + Send + Sync) -> Reply<v1::Node> {
+    async fn verb(&self, request: Request<v1::ObjectRef>, decide: impl Fn(&Node) -> Verdict + Send + Sync) -> Reply<v1::Node> {
         let caller = Caller::of(&request)?;
         let wanted = request.into_inner();
         let decide = |object: &Object| -> Decision {
             let Object::Node(node) = object else { return Ok(None) };
-            Ok(decide(node).map(|(node, draft)| (node.into(), draft)))
+            Ok(decide(node)?.map(|(node, draft)| (node.into(), draft)))
         };
         let changed = self.0.change(caller, &key_of(Kind::Node, &wanted.namespace, &wanted.name), decide).await;
         reply(changed.and_then(|object| self.message(&object)))
@@ -141,6 +149,36 @@ fn set_desired(node: &Node, desired: Desired) -> Option<(Node, Draft)> {
     let message = format!("{action} of {} requested", node.metadata.name);
     let draft = Draft { reason, message, observed: Some(word(before).into()), desired: Some(word(desired).into()), action: Some(action.into()) };
     Some((node, draft))
+}
+
+fn object_ref(request: v1::StartRequest) -> v1::ObjectRef {
+    v1::ObjectRef { namespace: request.namespace, name: request.name }
+}
+
+/// The one way around a refused key. What runs already is not touched by a start, so the permission would lie in wait: there is none.
+fn allow_double_sign(node: &Node, again: bool) -> Verdict {
+    let name = &node.metadata.name;
+    if node.spec.consensus_key.is_none() {
+        let fault = Fault::new(FaultCode::InvalidSpec, format!("{name} signs nothing, so there is no double signature to allow"));
+        return Err(fault.about(name).remedy(format!("dvbctl {} {name}", if again { "restart" } else { "start" })));
+    }
+    if !again && matches!(node.status.phase, NodePhase::Starting | NodePhase::Running) {
+        return Ok(None);
+    }
+    let (mut node, draft) = if again { restart(node) } else { start_anyhow(node) };
+    node.spec.double_sign_request += 1;
+    let message = format!("{}; this one launch may sign although its key is in use or its sign-state went back", draft.message);
+    Ok(Some((node, Draft { reason: "DoubleSignAllowed", message, ..draft })))
+}
+
+/// Also of what is to run already, but does not.
+fn start_anyhow(node: &Node) -> (Node, Draft) {
+    let observed = Some(format!("{:?}", node.status.phase));
+    let mut node = node.clone();
+    node.spec.desired = Desired::Running;
+    node.metadata.generation += 1;
+    let message = format!("start of {} requested", node.metadata.name);
+    (node, Draft { reason: "StartRequested", message, observed, desired: Some("running".into()), action: Some("start".into()) })
 }
 
 /// A restart of what is stopped starts it.

@@ -1,7 +1,7 @@
 //! Each RPC over a real socket: what it does, and what it refuses.
 
-use super::testing::{connect, fault, next, object_ref, serve, wanted};
-use crate::model::{FaultCode, Key, Launch, LaunchRecord, LaunchStatus, Meta};
+use super::testing::{connect, fault, next, object_ref, serve, start_request, wanted};
+use crate::model::{FaultCode, Key, Launch, LaunchRecord, LaunchStatus, Meta, NodePhase};
 use crate::store::Write;
 use dvb_proto::devnet::v1;
 use futures::StreamExt;
@@ -98,7 +98,7 @@ async fn what_does_not_exist_is_not_found_and_the_nearest_is_named() {
         served.devnets().start(object_ref("nope")).await.unwrap_err(),
         served.devnets().reset(object_ref("nope")).await.unwrap_err(),
         served.nodes().get(object_ref("mynet/validator-0")).await.unwrap_err(),
-        served.nodes().restart(object_ref("mynet/validator-0")).await.unwrap_err(),
+        served.nodes().restart(start_request("mynet/validator-0")).await.unwrap_err(),
         served.devnets().delete(v1::DeleteRequest { name: "nope".into(), ..Default::default() }).await.unwrap_err(),
         served.devnets().explain(v1::ExplainRequest { name: "nope".into(), ..Default::default() }).await.unwrap_err(),
         served.devnets().update(v1::UpdateDevnetRequest { devnet: Some(wanted("nope")) }).await.unwrap_err(),
@@ -182,11 +182,41 @@ async fn nodes_are_read_with_their_observations_and_set_by_verbs() {
     let name = "mynet/validator-0";
     assert_eq!(of(served.nodes().stop(object_ref(name)).await.unwrap().into_inner()), ("stopped".into(), 0, 2));
     assert_eq!(of(served.nodes().stop(object_ref(name)).await.unwrap().into_inner()), ("stopped".into(), 0, 2));
-    assert_eq!(of(served.nodes().restart(object_ref(name)).await.unwrap().into_inner()), ("running".into(), 1, 3));
-    assert_eq!(of(served.nodes().start(object_ref(name)).await.unwrap().into_inner()), ("running".into(), 1, 3));
+    assert_eq!(of(served.nodes().restart(start_request(name)).await.unwrap().into_inner()), ("running".into(), 1, 3));
+    assert_eq!(of(served.nodes().start(start_request(name)).await.unwrap().into_inner()), ("running".into(), 1, 3));
     let story = v1::ExplainRequest { name: name.into(), ..Default::default() };
     let story = served.devnets().explain(story).await.unwrap().into_inner();
     assert_eq!((story.headline.as_str(), story.chain[0].reason.as_str()), ("Node mynet/validator-0 is Running, pid 1000", "RestartRequested"));
+}
+
+#[tokio::test]
+async fn a_double_signature_is_allowed_to_a_validator_that_is_down_and_is_put_on_record_with_who_asked() {
+    let served = serve().await;
+    served.apply(wanted("mynet")).await.unwrap();
+    served.add_nodes("mynet", 2).await;
+    let anyhow = |name: &str| v1::StartRequest { allow_double_sign: true, ..start_request(name) };
+    let refused = served.nodes().start(anyhow("mynet/validator-0")).await.unwrap_err();
+    assert!(refused.message().contains("signs nothing"), "{refused}");
+
+    let edit = async |name: &str, phase: NodePhase| {
+        let object = served.cx.store.get(&Key::node("default", name)).await.unwrap().unwrap();
+        let mut node = crate::model::Node::clone(&std::sync::Arc::try_from(object).unwrap());
+        node.spec.consensus_key = Some("ab".into());
+        node.status.phase = phase;
+        served.cx.store.commit(vec![Write::update(node)]).await.unwrap();
+    };
+    edit("mynet/validator-0", NodePhase::Failed).await;
+    edit("mynet/validator-1", NodePhase::Running).await;
+    let asked = |node: v1::Node| (node.spec.as_ref().unwrap().double_sign_request, node.spec.unwrap().restart_request);
+    assert_eq!(asked(served.nodes().start(anyhow("mynet/validator-0")).await.unwrap().into_inner()), (1, 0));
+    assert_eq!(asked(served.nodes().start(anyhow("mynet/validator-1")).await.unwrap().into_inner()), (0, 0));
+    assert_eq!(asked(served.nodes().restart(anyhow("mynet/validator-1")).await.unwrap().into_inner()), (1, 1));
+
+    let events = v1::ListEventsRequest { name: "mynet/validator-0".into(), ..Default::default() };
+    let events: Vec<_> = served.devnets().list_events(events).await.unwrap().into_inner().map(|event| event.unwrap()).collect().await;
+    let last = events.last().unwrap();
+    assert_eq!((last.reason.as_str(), last.observed.as_deref()), ("DoubleSignAllowed", Some("Failed")));
+    assert!(last.actor.starts_with("user:"), "{last:?}");
 }
 
 #[tokio::test]

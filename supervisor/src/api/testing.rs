@@ -148,6 +148,10 @@ pub(super) fn object_ref(name: &str) -> v1::ObjectRef {
     v1::ObjectRef { namespace: String::new(), name: name.into() }
 }
 
+pub(super) fn start_request(name: &str) -> v1::StartRequest {
+    v1::StartRequest { name: name.into(), ..v1::StartRequest::default() }
+}
+
 /// The structured error of a refused call.
 pub(super) fn fault(status: &Status) -> Fault {
     let message = v1::Fault::decode(status.details()).expect("details hold a fault");

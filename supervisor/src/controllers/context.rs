@@ -4,6 +4,7 @@ use crate::{
     binaries::Binaries,
     config::Home,
     events::Recorder,
+    keylease::Keys,
     model::{Devnet, Event, EventId, EventType, Key, Kind, LaunchId, Node, Plan},
     observe::Observations,
     plugin::Plugins,
@@ -12,6 +13,7 @@ use crate::{
     store::{Selector, Store, StoreError, Write},
     sys::Clock,
 };
+use dvb_proto::endpoint::home_hash;
 use std::sync::Arc;
 
 use super::manager::Wake;
@@ -41,6 +43,10 @@ impl Context {
 
     pub async fn plan(&self, namespace: &str, devnet: &str) -> Result<Option<Arc<Plan>>, StoreError> {
         Ok(self.store.get(&Key::new(Kind::Plan, namespace, devnet)).await?.and_then(|object| object.try_into().ok()))
+    }
+
+    pub fn keys(&self) -> Keys<'_> {
+        Keys { store: self.store.as_ref(), clock: self.clock.as_ref(), home_id: home_hash(self.home.root()) }
     }
 
     /// In the store's order: validators by index, full nodes, the rest.

@@ -7,6 +7,8 @@ mod context;
 pub mod devnet;
 mod fault;
 pub mod health;
+#[cfg(test)]
+mod key_tests;
 mod manager;
 pub mod node;
 mod placing;
@@ -20,6 +22,7 @@ pub use manager::{ControllerKind, Manager, Task, Wake};
 
 use crate::{
     binaries::BinaryError,
+    keylease::KeyError,
     model::{Key, Violation},
     plugin::PluginError,
     ports::PortError,
@@ -50,6 +53,8 @@ pub enum ReconcileError {
     Port(#[from] PortError),
     #[error(transparent)]
     Binary(#[from] BinaryError),
+    #[error(transparent)]
+    Key(#[from] KeyError),
     #[error("{path}: {source}")]
     Io { path: PathBuf, source: std::io::Error },
     #[error("job {name} failed: {reason}")]

@@ -122,7 +122,7 @@ impl Rig {
             plugin: "fake".into(),
             chain_id: Some("net-1".into()),
             validators: Some(2),
-            seed: Some("seed".into()),
+            seed: Some(self.clock.fresh_id().to_string()), // keys are leased machine-wide, and tests run side by side
             localhost: Some(false),
             ..DevnetSpec::default()
         };

@@ -97,7 +97,7 @@ async fn reset_wipes_homes_and_heights_and_starts_again_with_the_same_addresses(
     let rig = Rig::running(|_| {}).await;
     let before = rig.node("validator-0").await.unwrap();
     rig.observations.update(&node_key("validator-0"), |seen| seen.height = 1_000);
-    let old = rig.home.node_home(NS, NET, "validator-0").join("data");
+    let old = rig.home.node_home(NS, NET, "validator-0").join("old");
     std::fs::write(&old, "x").unwrap();
     rig.change(|devnet| devnet.spec.operations.reset += 1).await;
     let devnet = rig

@@ -1,4 +1,4 @@
-//! Tells followers that a file changed: one inotify watcher for the whole process, since the kernel gives a user few of them.
+//! Tells followers that a file, or one in a folder, changed: one inotify watcher for the whole process, since the kernel gives a user few of them.
 
 use super::LogError;
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
@@ -9,8 +9,8 @@ use std::{
 };
 use tokio::sync::Notify;
 
-/// One follower's interest in a file; ends when it is dropped.
-pub(super) struct Growth {
+/// One follower's interest in a file, or in the files of a folder; ends when it is dropped.
+pub struct Growth {
     path: PathBuf,
     changed: Arc<Notify>,
 }
@@ -26,7 +26,7 @@ struct Hub {
 
 impl Growth {
     /// From now on each change of the file is told, also one between two calls of `changed`.
-    pub(super) fn watch(path: &Path) -> Result<Self, LogError> {
+    pub fn watch(path: &Path) -> Result<Self, LogError> {
         let fail = |source| LogError::Watch { path: path.to_owned(), source };
         let changed = Arc::new(Notify::new());
         let mut watcher = hub().watcher();
@@ -50,7 +50,7 @@ impl Growth {
         Ok(growth)
     }
 
-    pub(super) async fn changed(&self) {
+    pub async fn changed(&self) {
         self.changed.notified().await;
     }
 }
@@ -86,7 +86,8 @@ impl Hub {
                 // Our own opening and closing of the file is no news.
                 Ok(event) if event.kind.is_access() => {}
                 Ok(event) if !event.need_rescan() && !event.paths.is_empty() => {
-                    event.paths.iter().filter_map(|path| followers.get(path)).flatten().for_each(|changed| changed.notify_one());
+                    let touched = event.paths.iter().flat_map(|path| [Some(path.as_path()), path.parent()]).flatten();
+                    touched.filter_map(|path| followers.get(path)).flatten().for_each(|changed| changed.notify_one());
                 }
                 // Events were lost: all look.
                 _ => followers.values().flatten().for_each(|changed| changed.notify_one()),

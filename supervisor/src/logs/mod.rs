@@ -11,6 +11,7 @@ mod since;
 mod tail;
 
 pub use follow::follow;
+pub use growth::Growth;
 pub use reader::{Item, LogReader};
 pub use since::since_offset;
 pub use tail::{tail, tail_offset};

@@ -24,7 +24,7 @@ pub use event::{Event, EventType};
 pub use fault::{Fault, FaultCode, Violation};
 pub use ids::{EventId, LaunchId, NodeName, Uid};
 pub use launch::{Exit, ExitClass, Launch, LaunchPhase, LaunchRecord, LaunchStatus, Readiness};
-pub use lease::{Lease, LeaseSpec};
+pub use lease::{Lease, LeaseSpec, SignMark};
 pub use meta::{DEFAULT_NAMESPACE, Meta, Revision};
 pub use node::{Desired, HealthCheck, LastExit, Node, NodePhase, NodeSpec, NodeStatus, Resources, RestartPolicy, RestartRules, Usage};
 pub use object::{Key, Kind, Object};

@@ -96,6 +96,8 @@ pub struct NodeSpec {
     /// Short names of nodes that must be ready before it starts.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub after: Vec<String>,
+    /// Each request to start once in spite of key and sign-state adds one; `status.observedDoubleSign` catches up.
+    pub double_sign_request: u64,
 }
 
 /// Limits in numbers. None anywhere means no limit.
@@ -164,6 +166,7 @@ pub struct NodeStatus {
     /// Restarts since the last stable run: drives the back-off.
     pub recent_restarts: u32,
     pub observed_restart: u64,
+    pub observed_double_sign: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub log_path: Option<String>,
 }

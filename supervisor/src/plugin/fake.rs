@@ -198,6 +198,8 @@ impl ChainPlugin for FakePlugin {
     }
 }
 
+const SIGN_STATE: &str = "data/sign_state.json";
+
 fn planned(role: &str, index: u32, consensus_key: &str) -> PlannedNode {
     let port = |name: &str, port, scheme: &str| PlannedPort { name: name.into(), port, park: true, scheme: scheme.into(), ..PlannedPort::default() };
     PlannedNode {
@@ -206,7 +208,7 @@ fn planned(role: &str, index: u32, consensus_key: &str) -> PlannedNode {
         index,
         ports: vec![port("rpc", 26_657, "http"), port("p2p", 26_656, "tcp")],
         consensus_key: consensus_key.into(),
-        sign_state: if consensus_key.is_empty() { String::new() } else { "data/sign_state.json".into() },
+        sign_state: if consensus_key.is_empty() { String::new() } else { SIGN_STATE.into() },
         after: Vec::new(),
     }
 }
@@ -221,6 +223,9 @@ fn write_genesis(request: &GenesisRequest) -> io::Result<Genesis> {
     let (genesis_path, genesis_sha256) = write("shared/genesis.json".into(), format!("{{\"chain_id\":\"{}\"}}\n", request.devnet.chain_id))?;
     let mut files = vec![(genesis_path.clone(), genesis_sha256.clone())];
     for node in &request.nodes {
+        if node.role == "validator" {
+            files.push(write(format!("nodes/{}/{SIGN_STATE}", node.name), "{\"height\":0}".into())?);
+        }
         files.push(write(format!("nodes/{}/key", node.name), digest(format!("{}/{}", request.devnet.seed, node.name).as_bytes()))?);
     }
     let accounts = (0..request.devnet.spec.accounts()).map(|index| Account {

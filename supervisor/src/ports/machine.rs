@@ -1,13 +1,11 @@
-//! What the machine says about sockets at one moment, as a value, and who holds them.
+//! What the machine says about sockets at one moment, as a value.
 
 use super::{PortError, Subnet};
-use procfs::{
-    net::{TcpState, UnixNetEntry},
-    process::{FDTarget, all_processes},
-};
+use crate::holders::{Holder, abstract_sockets, holder_of};
+use procfs::net::{TcpState, UnixNetEntry};
 use std::{
     collections::BTreeSet,
-    fmt, fs,
+    fs,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     ops::RangeInclusive,
 };
@@ -87,27 +85,6 @@ fn bound_sockets() -> Result<Vec<Bound>, PortError> {
     Ok(tcp.chain(udp).collect())
 }
 
-/// Who holds a port or a claim.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Holder {
-    Process {
-        pid: u32,
-        /// The program's short name.
-        program: String,
-    },
-    /// Another user's process, or a socket that is bound without listening: /proc does not tell.
-    Hidden,
-}
-
-impl fmt::Display for Holder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Process { pid, program } => write!(f, "pid {pid} ({program})"),
-            Self::Hidden => f.write_str("a process that cannot be seen from here (another user's, or it does not listen)"),
-        }
-    }
-}
-
 /// Who keeps `address:port` from being bound. Blocking: walks /proc.
 pub(super) fn port_holder(address: Ipv4Addr, port: u16, udp: bool) -> Holder {
     let Ok(bound) = bound_sockets() else { return Holder::Hidden };
@@ -117,38 +94,7 @@ pub(super) fn port_holder(address: Ipv4Addr, port: u16, udp: bool) -> Holder {
 
 /// Who holds the claim of this name. Blocking: walks /proc.
 pub(super) fn claim_holder(name: &str) -> Holder {
-    let Ok(sockets) = procfs::net::unix() else { return Holder::Hidden };
-    holder_of(&sockets.iter().filter(|entry| claim_name(entry).as_deref() == Some(name)).map(|entry| entry.inode).collect())
-}
-
-/// The process with a descriptor of one of these sockets; where a parent and its child share one, the parent.
-fn holder_of(inodes: &BTreeSet<u64>) -> Holder {
-    socket_owners(inodes).into_iter().map(|(_, owner)| owner).next().unwrap_or(Holder::Hidden)
-}
-
-/// Each process that has one of these sockets open, by rising pid. Blocking; processes of other users are passed over.
-pub(super) fn socket_owners(inodes: &BTreeSet<u64>) -> Vec<(u64, Holder)> {
-    let Ok(processes) = all_processes() else { return Vec::new() };
-    let mut owners = Vec::new();
-    for process in processes.flatten() {
-        let Ok(fds) = process.fd() else { continue };
-        for fd in fds.flatten() {
-            if let FDTarget::Socket(inode) = fd.target
-                && inodes.contains(&inode)
-            {
-                let program = process.stat().map(|stat| stat.comm).unwrap_or_else(|_| "?".to_owned());
-                owners.push((process.pid(), inode, program));
-            }
-        }
-    }
-    owners.sort();
-    owners.into_iter().map(|(pid, inode, program)| (inode, Holder::Process { pid: pid.unsigned_abs(), program })).collect()
-}
-
-/// True when the process carries this launch id in its environment.
-pub(super) fn carries_launch(pid: u32, launch: &str) -> bool {
-    let wanted = format!("DVB_LAUNCH_ID={launch}");
-    fs::read(format!("/proc/{pid}/environ")).is_ok_and(|environ| environ.split(|b| *b == 0).any(|entry| entry == wanted.as_bytes()))
+    holder_of(&abstract_sockets(name))
 }
 
 #[cfg(test)]

@@ -17,12 +17,12 @@ mod probe;
 mod states;
 mod subnet;
 
-pub use machine::Holder;
 pub use states::PortLease;
 pub use subnet::Subnet;
 
 use crate::{
     config::Home,
+    holders::Holder,
     model::{Devnet, Fault, FaultCode, Kind, Lease, LeaseSpec, Meta, Node, Object, PlacedNode, PlannedNode, PlannedPort, Uid},
     store::{Selector, Store, StoreError, Write},
     sys::Clock,

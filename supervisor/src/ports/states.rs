@@ -1,10 +1,12 @@
 //! What is at each leased port now: nothing, the node that it belongs to, or a stranger.
 
-use super::{
-    Holder, PortError,
-    machine::{Machine, carries_launch, socket_owners},
+use super::{PortError, machine::Machine};
+use crate::{
+    holders::{Holder, socket_owners},
+    model::{Lease, Node},
+    reaper::LAUNCH_ID_VAR,
+    sys::process_env,
 };
-use crate::model::{Lease, Node};
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::Ipv4Addr,
@@ -73,5 +75,6 @@ fn row(lease: &Lease) -> Option<PortLease> {
 /// The node's main process, or one that was started in its launch.
 fn belongs(holder: &Holder, node: Option<&Node>) -> bool {
     let (Holder::Process { pid, .. }, Some(node)) = (holder, node) else { return false };
-    node.status.pid == Some(*pid) || node.status.launch_id.as_ref().is_some_and(|launch| carries_launch(*pid, launch.as_str()))
+    node.status.pid == Some(*pid)
+        || node.status.launch_id.as_ref().is_some_and(|launch| process_env(*pid, LAUNCH_ID_VAR).as_deref() == Some(launch.as_str()))
 }

@@ -47,6 +47,8 @@ struct Fake {
     late: Option<watch::Sender<Option<Exit>>>,
     stopping: bool,
     usage: Usage,
+    /// Open as long as the process lives.
+    grants: Grants,
 }
 
 impl FakeRuntime {
@@ -93,7 +95,7 @@ impl FakeRuntime {
     /// Ends a launch as `exit` says (its `at`, when zero, becomes now). False when there is no such live launch.
     pub fn exit(&self, id: &LaunchId, exit: Exit) -> bool {
         let now = self.clock.now();
-        self.state().launches.get(id).is_some_and(|fake| fake.end(exit, now))
+        self.state().launches.get_mut(id).is_some_and(|fake| fake.end(exit, now))
     }
     /// Ends a launch without a status; returns what tells the whole exit later.
     pub fn exit_before_its_status(&self, id: &LaunchId) -> Option<watch::Sender<Option<Exit>>> {
@@ -142,11 +144,12 @@ impl FakeRuntime {
 }
 
 impl Fake {
-    fn end(&self, mut exit: Exit, now: crate::model::Timestamp) -> bool {
+    fn end(&mut self, mut exit: Exit, now: crate::model::Timestamp) -> bool {
         if exit.at == crate::model::Timestamp::default() {
             exit.at = now;
         }
         exit.requested |= self.stopping;
+        self.grants = Grants::default();
         self.exit.send_if_modified(|slot| {
             let live = slot.is_none();
             if live {
@@ -172,8 +175,8 @@ impl Runtime for FakeRuntime {
         state.next_pid += 1;
         let handle = Handle { id: spec.id.clone(), version: 1, pid: Some(state.next_pid), started_at: now, state: serde_json::json!({"fake": true}) };
         state.started.push(spec.clone());
-        state.granted.insert(spec.id.clone(), grants.fds.into_iter().map(|(name, _)| name).collect());
-        let fake = Fake { handle: handle.clone(), exit: watch::channel(None).0, late: None, stopping: false, usage: Usage::default() };
+        state.granted.insert(spec.id.clone(), grants.fds.iter().map(|(name, _)| name.clone()).collect());
+        let fake = Fake { handle: handle.clone(), exit: watch::channel(None).0, late: None, stopping: false, usage: Usage::default(), grants };
         state.launches.insert(spec.id.clone(), fake);
         Ok(handle)
     }

@@ -350,14 +350,24 @@ impl ns::NodeService for Fake {
         let items = self.world.lock().unwrap().nodes.values().filter(|node| takes(&selector, &node.metadata)).cloned().collect();
         Ok(Response::new(v1::ListNodesResponse { items, resource_version: 100 }))
     }
-    async fn start(&self, request: Request<v1::ObjectRef>) -> Reply<v1::Node> {
-        self.node_verb(request.get_ref(), "start", |node| node.spec.get_or_insert_default().desired = "running".into(), "Running")
+    async fn start(&self, request: Request<v1::StartRequest>) -> Reply<v1::Node> {
+        self.node_verb(
+            &node_ref(request.get_ref()),
+            &verb("start", &request),
+            |node| node.spec.get_or_insert_default().desired = "running".into(),
+            "Running",
+        )
     }
     async fn stop(&self, request: Request<v1::ObjectRef>) -> Reply<v1::Node> {
         self.node_verb(request.get_ref(), "stop", |node| node.spec.get_or_insert_default().desired = "stopped".into(), "Stopped")
     }
-    async fn restart(&self, request: Request<v1::ObjectRef>) -> Reply<v1::Node> {
-        self.node_verb(request.get_ref(), "restart", |node| node.spec.get_or_insert_default().restart_request += 1, "Running")
+    async fn restart(&self, request: Request<v1::StartRequest>) -> Reply<v1::Node> {
+        self.node_verb(
+            &node_ref(request.get_ref()),
+            &verb("restart", &request),
+            |node| node.spec.get_or_insert_default().restart_request += 1,
+            "Running",
+        )
     }
     type WatchStream = Items<v1::NodeEvent>;
     async fn watch(&self, request: Request<v1::WatchRequest>) -> Reply<Self::WatchStream> {
@@ -497,4 +507,13 @@ impl ds::DaemonService for Fake {
         self.log(format!("evict {:?}", request.into_inner().digests));
         Ok(Response::new(v1::ListBinariesResponse::default()))
     }
+}
+
+/// As it is logged.
+fn verb(name: &str, request: &Request<v1::StartRequest>) -> String {
+    format!("{name}{}", if request.get_ref().allow_double_sign { " anyhow" } else { "" })
+}
+
+fn node_ref(request: &v1::StartRequest) -> v1::ObjectRef {
+    v1::ObjectRef { namespace: request.namespace.clone(), name: request.name.clone() }
 }

@@ -180,6 +180,7 @@ async fn wipe(devnet: &Devnet, nodes: &[Arc<Node>], cx: &Context) -> Result<(), 
         next.status.cause =
             Some(cx.tell_into(&mut writes, &key, devnet.status.cause.clone(), Story::new("devnet", "Reset", "its data is wiped").action("wipe")));
         cx.observations.forget(&key);
+        writes.extend(cx.keys().forget(node).await?); // all validators begin anew together
         writes.push(Write::update(next));
     }
     let reset = devnet.spec.operations.reset;
@@ -199,6 +200,7 @@ async fn remove_nodes(devnet: &Devnet, nodes: &[Arc<Node>], names: &[String], cx
         remove_tree(&cx.home.node(&node.metadata.namespace, &devnet.metadata.name, &node.node_name().short))?;
         let key = Key::node(&node.metadata.namespace, &node.metadata.name);
         let mut writes = vec![Write::Delete { key: key.clone(), expect: Expect::Any }];
+        writes.extend(cx.keys().forget(node).await?);
         cx.tell_into(&mut writes, &key, node.status.cause.clone(), Story::new("devnet", "Gone", "was removed with its files"));
         cx.store.commit(writes).await?;
     }

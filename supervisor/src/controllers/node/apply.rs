@@ -4,7 +4,7 @@ use super::super::{Context, ReconcileError, Story};
 use super::{
     certificate, handle_of, launching,
     plan::{Step, StopReason, class_reason},
-    recovery,
+    recovery, signing,
 };
 use crate::{
     model::{Condition, ConditionStatus, Event, Exit, Key, LastExit, Launch, LaunchPhase, Node, NodePhase, RestartPolicy},
@@ -55,7 +55,9 @@ pub(super) async fn apply(node: &Node, launch: Option<&Launch>, step: &Step, cx:
         }
         Step::MarkStopped => {
             let condition = Condition::new("Ready", ConditionStatus::False, "Stopped", "is stopped");
-            turn(node, NodePhase::Stopped, Some(condition), Story::new("node", "Stopped", "is stopped").desired("stopped"), cx).await
+            let mut node = node.clone();
+            node.status.conditions.remove("KeyLease");
+            turn(&node, NodePhase::Stopped, Some(condition), Story::new("node", "Stopped", "is stopped").desired("stopped"), cx).await
         }
         Step::Observe => {
             let mut next = node.clone();
@@ -102,6 +104,7 @@ async fn record_exit(node: &Node, launch: Option<&Launch>, exit: Option<&Exit>, 
     }
     let requested = exit.as_ref().is_some_and(|exit| exit.requested);
     let last = certificate::certificate(node, launch, exit.as_ref(), cx).await;
+    signing::record(node, cx).await?;
     finish(node.clone(), Some(launch.clone()), last.clone(), requested, cx).await?;
     if let Some(late) = late {
         recovery::amend_later(node, launch, last, late, cx);
@@ -130,6 +133,7 @@ pub(super) async fn finish(mut node: Node, launch: Option<Launch>, last: LastExi
     let reason = if requested { "Stopped" } else { class_reason(last.class) };
     node.status.conditions.set(Condition::new("Ready", ConditionStatus::False, reason, last.message.clone()), now);
     node.status.conditions.remove("Progressing");
+    node.status.conditions.remove("KeyLease");
     let phase = match (requested, wanted) {
         (true, true) => NodePhase::Pending, // a restart: it is launched next
         (true, false) => NodePhase::Stopped,

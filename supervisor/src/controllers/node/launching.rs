@@ -9,9 +9,10 @@ use super::{
     apply::{commit_and_read, finish},
     history,
     launch::{launch_plan, launch_spec, make_dir, prepare},
-    launch_name,
+    launch_name, signing,
 };
 use crate::{
+    keylease::KeyLease,
     model::{
         Condition, ConditionStatus, Devnet, Exit, ExitClass, Key, Kind, LastExit, Launch, LaunchId, LaunchPhase, LaunchRecord, LaunchStatus, Meta,
         Node, NodePhase, Timestamp, Uid,
@@ -34,9 +35,10 @@ pub(super) async fn start(node: &Node, counted: bool, cx: &Context) -> Result<()
         prepared = ready_to_start(&devnet, node, cx) => prepared,
         () = unwanted(node, cx) => return Ok(()), // that change wakes this controller
     };
-    let plan = match prepared {
-        Ok(plan) => plan,
+    let (plan, lease) = match prepared {
+        Ok(prepared) => prepared,
         Err(error @ ReconcileError::Store(_)) => return Err(error), // says nothing of the node
+        Err(ReconcileError::Key(error)) if let Some(condition) = error.condition() => return signing::refuse(node, &error, condition, cx).await,
         Err(error) => return refuse(node, counted, &error, cx).await,
     };
     let now = cx.clock.now();
@@ -44,7 +46,7 @@ pub(super) async fn start(node: &Node, counted: bool, cx: &Context) -> Result<()
     let logs_dir = cx.home.node_logs(namespace, &name.devnet, &name.short);
     make_dir(&logs_dir)?;
     let log = logs_dir.join(format!("{id}.log"));
-    let (spec, grants) = launch_spec(&plan, node, id.clone(), log.clone())?;
+    let (spec, mut grants) = launch_spec(&plan, node, id.clone(), log.clone())?;
 
     let launch = intent(node, &plan, &id, &log, now);
     let mut next = node.clone();
@@ -55,6 +57,7 @@ pub(super) async fn start(node: &Node, counted: bool, cx: &Context) -> Result<()
     next.status.next_restart = None;
     next.status.observed_restart = node.spec.restart_request;
     next.status.observed_generation = node.metadata.generation;
+    next.status.observed_double_sign = node.spec.double_sign_request;
     // The spec may have moved on since nodes were last made to match it: what counts is what this launch was made of.
     next.metadata.annotations.insert(TEMPLATE.into(), template(&devnet, node));
     if counted {
@@ -74,7 +77,9 @@ pub(super) async fn start(node: &Node, counted: bool, cx: &Context) -> Result<()
         .action("start")
         .launch(id.clone());
     let old = history::outdated(node, cx).await?;
-    let writes = old.iter().map(history::removal).chain([Write::create(launch.clone())]).collect();
+    let mut writes: Vec<Write> = old.iter().map(history::removal).chain([Write::create(launch.clone())]).collect();
+    signing::note(&mut next, lease.as_ref(), &mut writes, cx);
+    grants.fds.extend(lease.and_then(KeyLease::into_grant));
     let next = commit_and_read(next, NodePhase::Starting, story, writes, cx).await?;
     history::remove_logs(&old);
 
@@ -89,13 +94,14 @@ pub(super) async fn start(node: &Node, counted: bool, cx: &Context) -> Result<()
     }
 }
 
-/// Everything before the launch row that can be refused: plugin, files, jobs, ports.
-async fn ready_to_start(devnet: &Devnet, node: &Node, cx: &Context) -> Result<LaunchPlan, ReconcileError> {
+/// Everything before the launch row that can be refused: the key, plugin, files, jobs, ports.
+async fn ready_to_start(devnet: &Devnet, node: &Node, cx: &Context) -> Result<(LaunchPlan, Option<KeyLease>), ReconcileError> {
+    let lease = signing::lease(devnet, node, cx).await?; // first: nothing is written under a process that should not be there
     let plan = launch_plan(devnet, node, cx).await?;
     prepare(&plan, node, cx).await?;
     let ports = planned_ports(devnet, node, cx).await?;
     cx.ports.probe(node, &ports).await?;
-    Ok(plan)
+    Ok((plan, lease))
 }
 
 /// Resolves when the node shall not run any more: nobody waits for a plugin that hangs, then.
@@ -122,6 +128,7 @@ async fn refuse(node: &Node, counted: bool, error: &ReconcileError, cx: &Context
     let mut next = node.clone();
     next.status.observed_restart = node.spec.restart_request;
     next.status.observed_generation = node.metadata.generation;
+    next.status.observed_double_sign = node.spec.double_sign_request;
     if counted {
         next.status.restart_count += 1;
         next.status.recent_restarts += 1;

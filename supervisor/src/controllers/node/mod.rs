@@ -9,6 +9,8 @@ mod launch;
 mod launching;
 mod plan;
 mod recovery;
+mod sign_watch;
+mod signing;
 
 pub(super) use launch::run_job;
 pub(super) use plan::class_reason;
@@ -20,21 +22,25 @@ use crate::{
 };
 use async_trait::async_trait;
 use plan::{Process, Seen};
+use sign_watch::SignWatches;
 use std::{
     collections::HashSet,
     sync::{Arc, Mutex, PoisonError},
 };
 
-/// Remembers only which launches have a waiter; everything else is in the store.
+/// Remembers only which launches have a waiter, and watches sign-states; everything else is in the store.
 #[derive(Default)]
 pub struct NodeController {
     watched: Arc<Mutex<HashSet<LaunchId>>>,
+    sign_states: SignWatches,
 }
 
 #[async_trait]
 impl Reconciler for NodeController {
     async fn reconcile(&self, key: &Key, cx: &Context) -> Result<Action, ReconcileError> {
-        let Some(node) = cx.node(key).await? else { return Ok(Action::AwaitChange) };
+        let node = cx.node(key).await?;
+        self.sign_states.keep(key, node.as_ref(), cx);
+        let Some(node) = node else { return Ok(Action::AwaitChange) };
         let launch = self.launch(&node, cx).await?;
         let process = self.process(&node, launch.as_deref(), cx).await?;
         let seen = Seen { process, now: cx.clock.now(), waits_for: self.first_unready(&node, cx).await? };

@@ -127,7 +127,7 @@ fn idle(node: &Node, seen: &Seen) -> Decision {
         NodePhase::Backoff if !asked_again => {
             let due = node.status.next_restart.unwrap_or(seen.now);
             match due.since(seen.now) {
-                left if left.is_zero() => start(seen, true),
+                left if left.is_zero() => start(seen, !refused(node)),
                 left => Decision { step: Step::Nothing, requeue: Some(left) },
             }
         }
@@ -174,6 +174,11 @@ fn backoff(first_ms: u64, max_ms: u64, restarts: u32) -> Duration {
 
 fn restart_requested(node: &Node) -> bool {
     node.spec.restart_request > node.status.observed_restart
+}
+
+/// Its last launch was refused for its key before there was a process: that is no death to count.
+fn refused(node: &Node) -> bool {
+    node.status.last_exit.as_ref().is_some_and(|exit| exit.class == ExitClass::KeyRefused)
 }
 
 /// Stopped by itself, not by us: the condition Completed says so.

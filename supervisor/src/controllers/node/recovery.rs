@@ -1,7 +1,7 @@
 //! What an earlier daemon left unfinished: launches forked and not recorded, and exits whose status comes late.
 
 use super::super::{Context, Edit, ReconcileError, Story};
-use super::{apply::finish, certificate, launch_name};
+use super::{apply::finish, certificate, launch_name, signing};
 use crate::{
     model::{Condition, Exit, Key, Kind, LastExit, Launch, LaunchPhase, LaunchStatus, Node},
     runtime::Handle,
@@ -19,6 +19,7 @@ pub(super) async fn recover(node: &Node, launch: Option<&Launch>, cx: &Context) 
         return take_up(node, launch, &handle, cx).await;
     }
     cx.runtime.destroy(&Handle::unrecorded(id.clone())).await?;
+    signing::record(node, cx).await?;
     let message = "devnetd ended before it had started the process";
     let last = LastExit { message: message.into(), at: cx.clock.now(), ..LastExit::default() };
     finish(node.clone(), Some(launch.clone()), last, true, cx).await

@@ -1,0 +1,161 @@
+//! One validator key signs in at most one process: two homes with one chain, a node started by hand, a sign-state that was put back.
+
+use e2e::{TestHome, is_alive, quickstart};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use serde_json::Value;
+use std::{
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+const QUICK: &str = "{backoff: 300ms, maxBackoff: 1s}";
+const VALIDATORS: [&str; 4] = ["validator-0", "validator-1", "validator-2", "validator-3"];
+
+/// Everything that keys and genesis are made of is given, so each home that applies it makes the same chain.
+fn twins() -> (TestHome, TestHome) {
+    let (one, other) = (TestHome::new(), TestHome::new());
+    let given = format!("fullNodes: 1\n  chainId: twin-1\n  seed: {}\n  genesis: {{time: \"2026-01-01T00:00:00Z\"}}", one.path().display());
+    for home in [&one, &other] {
+        home.file("twin.yaml", &quickstart("twin", QUICK).replace("fullNodes: 1", &given));
+    }
+    (one, other)
+}
+
+fn condition(node: &Value, kind: &str) -> Value {
+    let conditions = node["status"]["conditions"].as_array().cloned().unwrap_or_default();
+    conditions.into_iter().find(|condition| condition["type"] == kind).unwrap_or_default()
+}
+
+/// Waits for a condition's reason and returns its message.
+#[track_caller]
+fn says(home: &TestHome, node: &str, kind: &str, reason: &str) -> String {
+    let (devnet, short) = node.split_once('/').unwrap();
+    home.eventually(&format!("{node} says {reason}"), Duration::from_secs(15), |home| {
+        home.nodes(devnet).get(short).is_some_and(|node| condition(node, kind)["reason"] == reason)
+    });
+    condition(&home.node(node), kind)["message"].as_str().unwrap_or_default().to_owned()
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
+}
+
+/// A program beside the daemon; killed when the test ends, however it ends.
+struct ByHand(Child);
+
+impl ByHand {
+    #[expect(clippy::disallowed_methods, reason = "the test starts it as a user would, past the daemon")]
+    fn start(program: &str, args: &[&str], log: PathBuf) -> Self {
+        let log = std::fs::File::create(log).unwrap();
+        let mut command = Command::new(program);
+        Self(command.args(args).stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap())
+    }
+    fn pid(&self) -> Pid {
+        Pid::from_raw(i32::try_from(self.0.id()).unwrap())
+    }
+}
+
+impl Drop for ByHand {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// With owners and times, as a backup has them.
+#[expect(clippy::disallowed_methods, reason = "a backup is made with cp")]
+fn copy(from: &Path, to: &Path) {
+    let _ = std::fs::remove_dir_all(to);
+    assert!(Command::new("cp").arg("-a").args([from, to]).status().unwrap().success());
+}
+
+#[test]
+fn a_second_home_with_the_same_chain_is_refused_by_the_pids_of_the_first_until_that_is_deleted() {
+    let (one, other) = twins();
+    one.ctl(&["up", "twin.yaml"]).ok();
+    let holders = one.pids("twin");
+    other.ctl(&["apply", "-f", "twin.yaml"]).ok();
+    for name in VALIDATORS {
+        let message = says(&other, &format!("twin/{name}"), "KeyLease", "KeyInUse");
+        assert!(message.contains(&format!("pid {} ", holders[name])) && message.contains("another devnetd home"), "{name}: {message}");
+        assert!(message.contains(one.home().to_str().unwrap()), "{name}: {message}");
+    }
+    other.eventually("the full node runs", Duration::from_secs(10), |other| other.pids("twin").keys().eq(["fullnode-0"]));
+    other.ctl(&["why", "twin/validator-0"]).ok().prints("KeyInUse");
+    one.all_rise("twin", 2);
+    assert_eq!(one.pids("twin"), holders, "the first has not noticed");
+
+    one.ctl(&["delete", "twin", "--yes"]).ok();
+    other.ctl(&["wait", "twin", "--for=Running", "--timeout", "20s"]).ok();
+    other.all_rise("twin", 1);
+    assert!(other.nodes("twin").values().all(|node| node["status"]["restartCount"] == 0), "a refusal is no restart");
+}
+
+#[test]
+fn a_double_signature_is_allowed_for_one_launch_and_put_on_record() {
+    let (one, other) = twins();
+    one.ctl(&["up", "twin.yaml"]).ok();
+    other.ctl(&["apply", "-f", "twin.yaml"]).ok();
+    let node = "twin/validator-3";
+    says(&other, node, "KeyLease", "KeyInUse");
+    other.ctl(&["start", "twin", "--allow-double-sign"]).exits(2).says("one validator");
+    other.ctl(&["start", "twin/fullnode-0", "--allow-double-sign"]).says("signs nothing");
+    other.ctl(&["start", node, "--allow-double-sign", "--no-wait"]).ok();
+    says(&other, node, "KeyLease", "DoubleSignAllowed");
+    let events = other.json(&["events", node]);
+    let events = events["items"].as_array().cloned().unwrap_or_default();
+    let allowed = events.iter().find(|event| event["reason"] == "DoubleSignAllowed").unwrap();
+    assert!(text(&allowed["actor"]).starts_with("user:"), "{allowed}");
+
+    other.eventually("it has a process", Duration::from_secs(10), |other| other.pids("twin").contains_key("validator-3"));
+    kill(other.pid(node), Signal::SIGKILL).unwrap();
+    says(&other, node, "KeyLease", "KeyInUse");
+}
+
+#[test]
+fn a_validator_started_by_hand_from_its_home_is_named_and_its_end_lets_the_node_start() {
+    let home = TestHome::new();
+    home.up_quickstart("quick", QUICK);
+    home.ctl(&["stop", "quick/validator-0"]).ok();
+    let spec = home.node("quick/validator-0")["spec"].clone();
+    let by_hand = ByHand::start(&text(&spec["binaryPath"]), &["run", "--home", &text(&spec["homeDir"])], home.path().join("by-hand.log"));
+    home.eventually("it makes blocks with the others", Duration::from_secs(15), |home| {
+        std::fs::read_to_string(home.path().join("by-hand.log")).is_ok_and(|log| log.contains("finalized block applied"))
+    });
+    home.ctl(&["start", "quick/validator-0", "--no-wait"]).ok();
+    let message = says(&home, "quick/validator-0", "KeyLease", "HomeInUse");
+    assert!(message.contains(&format!("pid {} (devchain)", by_hand.pid())), "{message}");
+    assert!(is_alive(by_hand.pid()), "nobody kills what he did not start");
+    drop(by_hand);
+    home.ctl(&["wait", "quick", "--for=Running", "--timeout", "15s"]).ok();
+    let message = says(&home, "quick/validator-0", "SignState", "SignedElsewhere");
+    assert!(message.contains("quick/validator-0"), "{message}");
+    home.all_rise("quick", 1);
+}
+
+#[test]
+fn a_sign_state_from_yesterdays_backup_is_refused_and_the_newer_one_is_taken_again() {
+    let home = TestHome::new();
+    home.up_quickstart("quick", QUICK);
+    let node = "quick/validator-1";
+    let spec = home.node(node)["spec"].clone();
+    let state = Path::new(&text(&spec["homeDir"])).join(text(&spec["signState"]));
+    let (backup, newer) = (home.path().join("backup"), home.path().join("newer"));
+    home.ctl(&["stop", node]).ok();
+    copy(&state, &backup);
+    home.ctl(&["start", node]).ok();
+    home.all_rise("quick", 2);
+    home.ctl(&["stop", node]).ok();
+    copy(&state, &newer);
+    copy(&backup, &state);
+    home.ctl(&["start", node]).exits(1).says("went back").says("--allow-double-sign");
+    assert_eq!(home.node(node)["status"]["phase"], "Failed");
+    assert!(!home.pids("quick").contains_key("validator-1"));
+    copy(&newer, &state);
+    home.ctl(&["restart", node]).ok();
+    home.all_rise("quick", 1);
+}
