@@ -7,7 +7,7 @@
 
 use super::super::{
     Context, Edit, ReconcileError, Story,
-    node::run_job,
+    node::{program, run_job},
     placing::{BINARY_SOURCE, NodeBinary, SERVICE, TEMPLATE, desired_node, devnet_context, hex, planned_service},
 };
 use super::genesis;
@@ -147,7 +147,11 @@ async fn node_binaries(
         let service = devnet.spec.services.iter().find(|service| service.name == planned.name && planned.role == SERVICE);
         let own = devnet.spec.node(&planned.name).and_then(|over| over.binary.as_ref());
         let found = match (service, own) {
-            (Some(service), _) => NodeBinary { path: program(&service.command[0], service.cwd.as_deref())?, ..NodeBinary::default() },
+            // One that is missing is its own node's failure, told when it is launched: the others need not suffer.
+            (Some(service), _) => {
+                let name = &service.command[0];
+                NodeBinary { path: program(name, service.cwd.as_deref()).unwrap_or_else(|_| name.clone()), ..NodeBinary::default() }
+            }
             (None, Some(source)) => {
                 let before = nodes.iter().find(|node| node.node_name().short == planned.name);
                 let before = before.map(|node| BinaryStatus {
@@ -164,22 +168,6 @@ async fn node_binaries(
         binaries.insert(planned.name.clone(), found);
     }
     Ok(binaries)
-}
-
-/// A service's program: a path as it is (relative to its cwd), a bare name by PATH.
-fn program(name: &str, cwd: Option<&str>) -> Result<String, ReconcileError> {
-    let path = Path::new(name);
-    if path.is_absolute() {
-        return Ok(name.to_owned());
-    }
-    if name.contains('/') {
-        return Ok(Path::new(cwd.unwrap_or("/")).join(path).display().to_string());
-    }
-    let dirs = std::env::var_os("PATH").unwrap_or_default();
-    let found = std::env::split_paths(&dirs).map(|dir| dir.join(name)).find(|file| file.is_file());
-    found
-        .map(|file| file.display().to_string())
-        .ok_or_else(|| ReconcileError::Unfit(format!("there is no program `{name}` in the daemon's PATH; write its path in spec.services")))
 }
 
 /// Asks the plugin what the binary is, running the jobs that it wants.
@@ -218,6 +206,7 @@ async fn plan_write(
         devnet_ref: meta.name.clone(),
         generation: meta.generation,
         spec_digest: devnet.spec.digest(),
+        devnet_spec: Some(devnet.spec.clone()),
         plugin_digest: cx.plugins.digest(&devnet.spec.plugin).await?,
         binary_sha256: binary.sha256.clone(),
         initialized: hex(&initialized.state),
@@ -325,7 +314,7 @@ impl Done {
         if status.phase == DevnetPhase::Running && self.launches {
             status.phase = DevnetPhase::Degraded; // in the same commit: who waits must not take the old Running for the new
         }
-        status.message = Some("starting nodes".into());
+        status.message = self.launches.then(|| "starting nodes".into());
         status
             .conditions
             .set(Condition::new("Provisioned", ConditionStatus::True, "Provisioned", "plan, genesis and nodes match the spec"), self.now);

@@ -102,10 +102,16 @@ async fn record_exit(node: &Node, launch: Option<&Launch>, exit: Option<&Exit>, 
     let Some(launch) = launch else { return Ok(()) };
     let requested = exit.is_some_and(|exit| exit.requested);
     let last = certificate::certificate(node, launch, exit, cx).await;
-    finish(node.clone(), Some(launch.clone()), last, requested, cx).await?;
-    if let Some(handle) = handle_of(launch) {
-        cx.runtime.destroy(&handle).await?;
-    }
+    finish(node.clone(), Some(launch.clone()), last, requested, cx).await
+}
+
+/// Lets the runtime forget a launch whose end is on record. The handle stays in the row until that has worked.
+pub(super) async fn release(launch: &Launch, cx: &Context) -> Result<(), ReconcileError> {
+    let Some(handle) = handle_of(launch).filter(|_| launch.status.phase == LaunchPhase::Ended) else { return Ok(()) };
+    cx.runtime.destroy(&handle).await?;
+    let mut released = launch.clone();
+    released.status.handle = None;
+    cx.store.commit(vec![Write::update(released)]).await?;
     Ok(())
 }
 

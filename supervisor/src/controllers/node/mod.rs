@@ -5,11 +5,12 @@
 mod apply;
 mod certificate;
 mod history;
+mod kept;
 mod launch;
 mod launching;
 mod plan;
 
-pub(super) use launch::run_job;
+pub(super) use launch::{program, run_job};
 pub(super) use plan::class_reason;
 
 use super::{Action, Context, ReconcileError, Reconciler};
@@ -35,6 +36,9 @@ impl Reconciler for NodeController {
     async fn reconcile(&self, key: &Key, cx: &Context) -> Result<Action, ReconcileError> {
         let Some(node) = cx.node(key).await? else { return Ok(Action::AwaitChange) };
         let launch = self.launch(&node, cx).await?;
+        if let Some(launch) = &launch {
+            apply::release(launch, cx).await?; // before all else: what may be left of it must not meet the next launch
+        }
         let process = self.process(&node, launch.as_deref(), cx).await?;
         let seen = Seen { process, now: cx.clock.now(), waits_for: self.first_unready(&node, cx).await? };
         let decision = plan::plan(&node, &seen);
