@@ -211,11 +211,12 @@ async fn remove_nodes(devnet: &Devnet, nodes: &[Arc<Node>], names: &[String], cx
         destroy_launches(node, cx).await?;
         remove_tree(&cx.home.node(&node.metadata.namespace, &devnet.metadata.name, &node.node_name().short))?;
         let key = Key::node(&node.metadata.namespace, &node.metadata.name);
-        let mut writes = vec![Write::Delete { key: key.clone(), expect: Expect::Any }];
+        let mut writes = cx.ports.leases_back(&node.metadata.namespace, &devnet.metadata.name, &node.metadata.name).await?;
+        writes.push(Write::Delete { key: key.clone(), expect: Expect::Any });
         cx.tell_into(&mut writes, &key, node.status.cause.clone(), Story::new("devnet", "Gone", "was removed with its files"));
         cx.store.commit(writes).await?;
     }
-    Ok(())
+    Ok(cx.ports.settle(&devnet.metadata.namespace, &devnet.metadata.name).await?)
 }
 
 async fn destroy(devnet: &Devnet, nodes: &[Arc<Node>], cx: &Context) -> Result<(), ReconcileError> {

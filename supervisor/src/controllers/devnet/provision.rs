@@ -78,7 +78,8 @@ pub(super) async fn provision(devnet: &Devnet, nodes: &[Arc<Node>], refresh_bina
     for node in nodes.iter().filter(|node| !kept(node) && node.metadata.deleted_at.is_none()) {
         writes.extend(retire(node, devnet, now, cx));
     }
-    let done = Done { subnet: placement.subnet, initialized, binary, made, launches, now };
+    let first = cx.plan(&devnet.metadata.namespace, &devnet.metadata.name).await?.is_none();
+    let done = Done { first, subnet: placement.subnet, initialized, binary, made, launches, now };
     let directory = cx.home.devnet(&devnet.metadata.namespace, &devnet.metadata.name).display().to_string();
     cx.edit_devnet(&devnet_key(devnet), writes, |current| Edit::Tell(done.write_into(current, devnet, &directory))).await?;
     Ok(())
@@ -280,6 +281,8 @@ struct Done {
     initialized: Initialized,
     binary: BinaryStatus,
     made: Option<genesis::Made>,
+    /// No spec was accepted before, or none since a reset: nothing runs yet.
+    first: bool,
     /// Some node is new or is to restart.
     launches: bool,
     now: Timestamp,
@@ -291,7 +294,7 @@ impl Done {
         let status = &mut current.status;
         status.observed_generation = from.metadata.generation;
         status.operations.refresh_binary = from.spec.operations.refresh_binary;
-        if matches!(status.phase, DevnetPhase::Failed | DevnetPhase::Pending) {
+        if self.first {
             status.operations.restart = from.spec.operations.restart; // it was asked to try again, and did
         }
         status.chain_id = from.spec.chain_id.clone();
