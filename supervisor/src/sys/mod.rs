@@ -7,7 +7,7 @@ mod signals;
 mod spawn;
 
 pub use clock::{Clock, ManualClock, SystemClock};
-pub use command::{boot_id, command};
+pub use command::{boot_id, command, die_with_us};
 pub use process::{Pidfd, ProcessStat, all_pids, has_environment, process_env, process_stat};
 pub use signals::{signal_from_name, signal_name};
 pub use spawn::{Spawn, SpawnFailure, SpawnStep, Spawned, spawn};

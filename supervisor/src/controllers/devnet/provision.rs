@@ -29,16 +29,16 @@ pub(super) const MAX_ROUNDS: u32 = 8;
 pub(super) async fn provision(devnet: &Devnet, nodes: &[Arc<Node>], refresh_binary: bool, cx: &Context) -> Result<(), ReconcileError> {
     let plugin = cx.plugins.get(&devnet.spec.plugin).await?;
     let info = plugin.info().await?;
-    let violations = plugin.validate(&devnet_context(devnet, ("", ""), &[])).await?;
+    let violations = plugin.validate(&DevnetContext::of(devnet)).await?;
     if !violations.is_empty() {
         return Err(ReconcileError::Invalid(violations));
+    }
+    if let Some(lack) = info.lacks_binary(&devnet.spec) {
+        return Err(ReconcileError::Unfit(lack));
     }
     let source = match (&devnet.spec.binary, &info.default_binary) {
         (Some(source), _) => Some(source.clone()),
         (None, Some(path)) => Some(BinarySource { path: Some(path.display().to_string()), ..BinarySource::default() }),
-        (None, None) if info.needs_binary => {
-            return Err(ReconcileError::Unfit(format!("plugin {} needs spec.binary: it ships no node binary", info.name)));
-        }
         (None, None) => None,
     };
     let mut binary = match &source {
