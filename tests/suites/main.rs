@@ -6,4 +6,7 @@ mod binary;
 mod daemon;
 mod devchain;
 mod exec;
+mod idle;
+mod plugins;
+mod refused;
 mod wasmd;
