@@ -1,7 +1,7 @@
 //! An idle daemon: it wakes for what happens, not for timers.
 
 use e2e::TestHome;
-use std::{fmt::Write as _, fs, thread, time::Duration};
+use std::{collections::BTreeMap, fmt::Write as _, fs, thread, time::Duration};
 
 const CHILDREN: usize = 200;
 const WATCHED: Duration = Duration::from_secs(5);
@@ -22,17 +22,17 @@ fn a_daemon_with_many_sleeping_children_does_not_wake() {
     thread::sleep(Duration::from_secs(2)); // what `up` and `get` asked for is done by then
     let before = switches(daemon);
     thread::sleep(WATCHED);
-    let woken = switches(daemon) - before;
+    let woken: u64 = switches(daemon).iter().map(|(thread, count)| count - before.get(thread).copied().unwrap_or(0)).sum();
     assert!(woken <= FEW, "{woken} wake-ups within {WATCHED:?}");
 }
 
-/// How often threads of `pid` have given up the processor by themselves, which each must do before it can wake.
-fn switches(pid: i32) -> u64 {
+/// How often each thread of `pid` has given up the processor by itself, which it must do before it can wake.
+fn switches(pid: i32) -> BTreeMap<String, u64> {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten();
     let of = |status: String| {
         let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:")).map(str::trim).map(str::parse::<u64>);
         line.expect("the kernel counts them").unwrap()
     };
-    // A thread that ends in between counts no more; it was one of those for blocking work.
-    tasks.filter_map(|task| fs::read_to_string(task.path().join("status")).ok()).map(of).sum::<u64>()
+    // One that ends in between was for blocking work, and counts no more.
+    tasks.filter_map(|task| Some((task.file_name().to_str()?.to_owned(), of(fs::read_to_string(task.path().join("status")).ok()?)))).collect()
 }

@@ -3,7 +3,8 @@
 use super::testing::{NET, NS, Rig, node_key, service};
 use crate::{
     model::{
-        Desired, Devnet, DevnetPhase, EventType, Exit, Kind, NodeOverride, NodePhase, Object, RestartPolicy, RestartSpec, ServiceSpec, Violation,
+        Addresses, Desired, Devnet, DevnetPhase, EventType, Exit, Kind, NodeOverride, NodePhase, Object, RestartPolicy, RestartSpec, ServiceSpec,
+        Violation,
     },
     plugin::{Health, PluginError},
     runtime::RuntimeError,
@@ -250,6 +251,26 @@ async fn a_service_that_leaves_keeps_its_address_until_its_process_is_gone() {
     rig.runtime.thaw_stops();
     rig.gone(&node_key("old")).await;
     assert_eq!((rig.leases_of("old").await, rig.leases_of("new").await), (0, 1));
+}
+
+#[tokio::test]
+async fn a_service_that_takes_over_the_port_of_one_that_leaves_waits_for_its_end() {
+    let rig = Rig::running(|spec| (spec.addresses, spec.validators, spec.services) = (Addresses::Ports, Some(0), vec![listener("old")])).await;
+    rig.runtime.freeze_stops();
+    rig.change(|devnet| devnet.spec.services = vec![listener("new")]).await;
+    rig.node_phase("old", NodePhase::Stopping).await;
+    let says = |devnet: &Devnet| devnet.status.conditions.get("Provisioned").is_some_and(|provisioned| provisioned.message.contains("net/old"));
+    rig.devnet_until("it names who has the port", says).await;
+    assert!(rig.node("new").await.is_none());
+    rig.runtime.thaw_stops();
+    rig.node_phase("new", NodePhase::Running).await;
+    rig.phase(DevnetPhase::Running).await;
+    assert!(rig.node("old").await.is_none());
+}
+
+/// On a number that nothing else of these tests claims machine-wide.
+fn listener(name: &str) -> ServiceSpec {
+    ServiceSpec { ports: [("web".to_owned(), 18_437)].into(), ..service(name) }
 }
 
 #[tokio::test]

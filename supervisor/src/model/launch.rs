@@ -53,7 +53,7 @@ pub enum Readiness {
     },
     /// A log line holds this text.
     LogText(String),
-    /// It exists.
+    /// It exists, and has for a second.
     #[default]
     Process,
 }

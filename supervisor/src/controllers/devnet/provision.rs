@@ -18,6 +18,7 @@ use crate::{
         Timestamp, Uid,
     },
     plugin::{ChainPlugin, DevnetContext, Initialized, JobOutcome, Reply},
+    ports::PortError,
     store::{Expect, Write},
 };
 use std::{collections::BTreeMap, path::Path, sync::Arc};
@@ -55,7 +56,14 @@ pub(super) async fn provision(devnet: &Devnet, nodes: &[Arc<Node>], refresh_bina
     refuse_latecomers(devnet, nodes, &chain, &info.capabilities)?;
     let services = devnet.spec.services.iter().enumerate().map(|(index, service)| planned_service(index, service));
     let planned: Vec<PlannedNode> = chain.iter().cloned().chain(services).collect();
-    let placement = cx.ports.place(devnet, &cx.home, &planned).await?;
+    let placement = match cx.ports.place(devnet, &cx.home, &planned).await {
+        // What is in the way must go first; it holds on to its port until then.
+        Err(error @ PortError::Staying { .. }) => {
+            cx.store.commit(retire_others(devnet, nodes, &planned, cx)).await?;
+            return Err(error.into());
+        }
+        placed => placed?,
+    };
     let mut made = None;
     if devnet.status.genesis_hash.is_none() && !chain.is_empty() {
         say(devnet, "making keys, genesis and configuration", cx).await?;
@@ -74,10 +82,7 @@ pub(super) async fn provision(devnet: &Devnet, nodes: &[Arc<Node>], refresh_bina
         launches |= nodes.iter().find(|node| node.metadata.name == wanted.metadata.name).is_none_or(|present| is_rebuilt(present, &wanted));
         writes.extend(node_writes(devnet, nodes, wanted, cx));
     }
-    let kept = |node: &Node| planned.iter().any(|planned| planned.name == node.node_name().short);
-    for node in nodes.iter().filter(|node| !kept(node) && node.metadata.deleted_at.is_none()) {
-        writes.extend(retire(node, devnet, now, cx));
-    }
+    writes.extend(retire_others(devnet, nodes, &planned, cx));
     let first = cx.plan(&devnet.metadata.namespace, &devnet.metadata.name).await?.is_none();
     let done = Done { first, subnet: placement.subnet, initialized, binary, made, launches, now };
     let directory = cx.home.devnet(&devnet.metadata.namespace, &devnet.metadata.name).display().to_string();
@@ -264,7 +269,13 @@ fn is_rebuilt(present: &Node, wanted: &Node) -> bool {
     present.metadata.annotations.get(TEMPLATE) != wanted.metadata.annotations.get(TEMPLATE)
 }
 
-/// A node that left the spec: it is stopped, then removed.
+/// Nodes that left the spec: they are stopped, then removed.
+fn retire_others(devnet: &Devnet, nodes: &[Arc<Node>], planned: &[PlannedNode], cx: &Context) -> Vec<Write> {
+    let kept = |node: &Node| planned.iter().any(|planned| planned.name == node.node_name().short);
+    let leaving = nodes.iter().filter(|node| !kept(node) && node.metadata.deleted_at.is_none());
+    leaving.flat_map(|node| retire(node, devnet, cx.clock.now(), cx)).collect()
+}
+
 fn retire(node: &Node, devnet: &Devnet, now: Timestamp, cx: &Context) -> Vec<Write> {
     let mut next = node.clone();
     next.metadata.deleted_at = Some(now);
