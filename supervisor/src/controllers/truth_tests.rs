@@ -124,6 +124,10 @@ async fn a_node_that_died_is_started_again_without_its_plugin() {
     let same = |launch: &crate::model::Launch| (launch.spec.argv.clone(), launch.spec.stop_signal.clone(), launch.spec.grace_ms);
     assert_eq!(same(&first), same(&second));
     assert_eq!(first.spec.readiness, second.spec.readiness);
+    rig.plugin.release("launch");
+    rig.change_node("validator-0", |node| node.spec.restart_request += 1).await;
+    rig.node_until("validator-0", "it was restarted", |node| node.status.observed_restart == 1 && node.status.phase == NodePhase::Running).await;
+    assert_eq!(rig.launch_calls("validator-0"), 2, "who asks for a restart has its files made anew");
 }
 
 #[tokio::test]

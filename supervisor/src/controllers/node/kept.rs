@@ -35,8 +35,10 @@ struct Kept {
 }
 
 /// Digest of all that a launch plan follows from: the devnet's plan (and so its generation and its plugin) and the node's template.
+/// A restart that somebody asks for is in it too: it is the way to have a node's files made anew.
 pub(super) fn origin(plan: &PlanBody, devnet: &Devnet, node: &Node) -> String {
-    let parts = serde_json::json!([plan.generation, plan.spec_digest, plan.plugin_digest, plan.binary_sha256, template(devnet, node)]);
+    let asked = node.spec.restart_request;
+    let parts = serde_json::json!([plan.generation, plan.spec_digest, plan.plugin_digest, plan.binary_sha256, template(devnet, node), asked]);
     hex(&Sha256::digest(parts.to_string().as_bytes()))
 }
 
