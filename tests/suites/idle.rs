@@ -16,7 +16,7 @@ fn a_daemon_with_many_sleeping_children_does_not_wake() {
         let _ = writeln!(text, "  - {{name: s{number}, command: [sleep, '10000']}}");
     }
     let file = home.file("many.yaml", &text);
-    home.ctl(&["up", &file, "--timeout", "120s"]).ok();
+    home.ctl(&["up", &file, "--timeout", "300s"]).ok(); // on a busy machine
     assert_eq!(home.devnet("many")["status"]["readyNodes"], CHILDREN);
     let daemon = home.daemon_pid().unwrap().as_raw();
     thread::sleep(Duration::from_secs(2)); // what `up` and `get` asked for is done by then
