@@ -8,7 +8,7 @@ use crate::{
     render::objects::name,
     watch::{Change, watch},
 };
-use dvb_proto::devnet::v1::{Devnet, ListRequest, LogRequest, Node};
+use dvb_proto::devnet::v1::{Condition, Devnet, ListRequest, LogRequest, Node};
 use futures::{StreamExt, stream};
 use std::time::Duration;
 use tokio::time::{Instant, sleep_until, timeout};
@@ -132,8 +132,9 @@ fn timed_out(ctx: &Context, target: &Target, missing: &str) -> Error {
 /// The failure, the nodes to blame, and what they said last.
 async fn failed(client: &Client, target: &Target, view: &View, message: String, remedy: Option<String>) -> Error {
     let remedy = remedy.unwrap_or_else(|| format!("dvbctl why {}", target.name()));
-    let mut error =
-        Error::failed("Failed", format!("{} {} is Failed: {message}", target.kind(), target.name())).about(target.name()).with_remedy(remedy);
+    let mut error = Error::failed("Failed", format!("{} {}{}: {message}", target.kind(), target.name(), state(target, view)))
+        .about(target.name())
+        .with_remedy(remedy);
     let sick = |node: &&Node| node.status.as_ref().is_some_and(|status| matches!(status.phase.as_str(), "Failed" | "Crashed" | "Backoff"));
     let meant = |node: &&Node| target.node.as_deref().is_none_or(|meant| name(&node.metadata) == meant);
     for node in view.nodes.values().filter(sick).filter(meant).take(3) {
@@ -144,6 +145,18 @@ async fn failed(client: &Client, target: &Target, view: &View, message: String, 
         }
     }
     error
+}
+
+/// A devnet whose new spec was refused may well run as before.
+fn state(target: &Target, view: &View) -> &'static str {
+    let devnet = view.devnet.as_ref().filter(|_| target.node.is_none());
+    let stays = |devnet: &Devnet| devnet.metadata.as_ref().is_some_and(|metadata| metadata.deleted_at.is_none());
+    let status = devnet.filter(|devnet| stays(devnet)).and_then(|devnet| devnet.status.as_ref());
+    let refused = |condition: &Condition| condition.r#type == "Provisioned" && condition.status == "False";
+    match status {
+        Some(status) if status.phase != "Failed" && status.conditions.iter().any(refused) => ": its new spec was refused",
+        _ => " is Failed",
+    }
 }
 
 /// The death certificate's lines, else the end of the present log.

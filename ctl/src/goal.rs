@@ -66,6 +66,9 @@ impl Goal {
             Self::Deleted { node } => deleted(view, node.as_deref()),
             Self::NodeSettled { node } => with_node(view, node, node_settled),
             Self::Settled { generation } => with_devnet(view, |devnet| settled(devnet, *generation, view)),
+            // A devnet may run, and be ready, as an older spec wanted it.
+            Self::Phase { node: None, phase } if phase.eq_ignore_ascii_case("Running") && !is_of_this_generation(view) => of_older(view),
+            Self::Ready { node: None } if !is_of_this_generation(view) => of_older(view),
             Self::Phase { node, phase } => with_state(view, node.as_deref(), |state| {
                 let missing = format!("phase is {}, not {phase}", state.phase);
                 done_or(state.phase.eq_ignore_ascii_case(phase), missing)
@@ -150,17 +153,48 @@ fn settled(devnet: &Devnet, generation: u64, view: &View) -> Verdict {
     }
     // A phase that belongs to an older generation says nothing about this one.
     let current = status.observed_generation >= generation;
+    let wanted = if spec.desired.as_deref() == Some("stopped") { "Stopped" } else { "Running" };
+    if current
+        && wanted == "Running"
+        && let Some(refusal) = refusal(devnet)
+    {
+        return refusal; // to stop, no spec is needed
+    }
     if current && status.phase == "Failed" {
         let complaint = complaint(&status.conditions);
         let message = complaint.map(|condition| condition.message.clone()).or(status.message).unwrap_or_else(|| "it failed".into());
         return Verdict::Failed { message, remedy: complaint.and_then(|condition| condition.remedy.clone()) };
     }
-    let wanted = if spec.desired.as_deref() == Some("stopped") { "Stopped" } else { "Running" };
     let verbs = done.restart >= asked.restart && done.reset >= asked.reset && done.refresh_binary >= asked.refresh_binary;
     if current && verbs && status.phase == wanted {
         return Verdict::Done;
     }
     Verdict::Waiting(missing(&status.phase, status.ready_nodes, status.nodes, status.message.as_deref(), view))
+}
+
+/// False: its newest spec is not taken up yet, or was refused.
+fn is_of_this_generation(view: &View) -> bool {
+    view.devnet.as_ref().is_none_or(|devnet| is_taken_up(devnet) && refusal(devnet).is_none())
+}
+
+fn is_taken_up(devnet: &Devnet) -> bool {
+    let wanted = devnet.metadata.as_ref().map_or(0, |metadata| metadata.generation);
+    devnet.status.as_ref().is_some_and(|status| status.observed_generation >= wanted)
+}
+
+fn of_older(view: &View) -> Verdict {
+    with_devnet(view, |devnet| {
+        let status = devnet.status.clone().unwrap_or_default();
+        let waiting = || Verdict::Waiting(missing(&status.phase, status.ready_nodes, status.nodes, status.message.as_deref(), view));
+        Some(devnet).filter(|devnet| is_taken_up(devnet)).and_then(refusal).unwrap_or_else(waiting)
+    })
+}
+
+/// The newest spec that was looked at was refused; what runs is as the one before wanted it.
+fn refusal(devnet: &Devnet) -> Option<Verdict> {
+    let conditions = &devnet.status.as_ref()?.conditions;
+    let refused = conditions.iter().find(|condition| condition.r#type == "Provisioned" && condition.status == "False")?;
+    Some(Verdict::Failed { message: refused.message.clone(), remedy: refused.remedy.clone() })
 }
 
 fn missing(phase: &str, ready: u32, nodes: u32, message: Option<&str>, view: &View) -> String {
@@ -228,6 +262,31 @@ mod tests {
     fn an_old_failure_does_not_end_the_wait_for_a_new_generation() {
         assert!(is_waiting(&Goal::Settled { generation: 3 }.judge(&devnet("Failed", |_| {}))));
         assert!(matches!(Goal::Settled { generation: 2 }.judge(&devnet("Failed", |_| {})), Verdict::Failed { .. }));
+    }
+
+    #[test]
+    fn a_refused_spec_ends_the_wait_for_it_at_once_though_the_devnet_runs() {
+        let refused = |devnet: &mut Devnet| {
+            let message = "spec.fullNodes: cannot be".to_owned();
+            let condition = Condition { r#type: "Provisioned".into(), status: "False".into(), message, ..Condition::default() };
+            devnet.status.as_mut().unwrap().conditions = vec![condition];
+            devnet.metadata.as_mut().unwrap().generation = 2;
+        };
+        let (settled, later) = (Goal::Settled { generation: 2 }, Goal::Settled { generation: 3 });
+        let (running, ready) = (Goal::Phase { node: None, phase: "running".into() }, Goal::Ready { node: None });
+        let failed = Verdict::Failed { message: "spec.fullNodes: cannot be".into(), remedy: None };
+        for goal in [&settled, &running, &ready] {
+            assert_eq!(goal.judge(&devnet("Running", refused)), failed, "{goal:?}");
+        }
+        let degraded = Goal::Phase { node: None, phase: "Running".into() };
+        assert_eq!(degraded.judge(&devnet("Running", |_| {})), Verdict::Done);
+        let newer = |devnet: &mut Devnet| {
+            refused(devnet);
+            devnet.metadata.as_mut().unwrap().generation = 3;
+        };
+        for goal in [&later, &running, &ready] {
+            assert!(is_waiting(&goal.judge(&devnet("Running", newer))), "{goal:?}: the old refusal says nothing of the new spec");
+        }
     }
 
     #[test]

@@ -66,3 +66,43 @@ fn stop_and_start_keep_addresses() {
         assert_eq!(node["spec"]["address"], after[&name]["spec"]["address"]);
     }
 }
+
+fn exec(services: &str) -> String {
+    format!("apiVersion: devnet.builder/v1\nkind: Devnet\nmetadata: {{name: net}}\nspec:\n  plugin: exec\n  services:\n{services}")
+}
+
+#[test]
+fn a_command_that_exits_at_once_is_not_told_to_be_running() {
+    let home = TestHome::new();
+    let file = home.file("x.yaml", &exec("  - {name: dies, command: [sh, -c, 'exit 3'], restart: {policy: never}}\n"));
+    home.ctl(&["up", &file, "--timeout", "30s"]).exits(1).says("exit code 3");
+    assert_eq!(home.devnet("net")["status"]["phase"], "Failed");
+}
+
+#[test]
+fn a_command_that_completes_is_all_that_was_asked_for() {
+    for policy in ["never", "onFailure"] {
+        let home = TestHome::new();
+        let file = home.file("x.yaml", &exec(&format!("  - {{name: setup, command: ['true'], restart: {{policy: {policy}}}}}\n")));
+        home.ctl(&["up", &file, "--timeout", "30s"]).ok();
+        let node = home.node("net/setup");
+        assert_eq!(node["status"]["phase"], "Stopped");
+        assert!(node["status"]["conditions"].to_string().contains("Completed"), "{node}");
+    }
+}
+
+#[test]
+fn a_program_that_is_missing_fails_its_own_command_and_the_others_run() {
+    let home = TestHome::new();
+    let services =
+        "  - {name: a, command: [sleep, '1000']}\n  - {name: lost, command: [no-such-program]}\n  - {name: gone, command: [/no/such/file]}\n";
+    let file = home.file("x.yaml", &exec(services));
+    home.ctl(&["up", &file, "--timeout", "30s"]).exits(1).says("lost").says("there is no program `no-such-program`");
+    home.ctl(&["wait", "net/a", "--for=Running", "--timeout", "10s"]).ok();
+    assert!(is_alive(home.pid("net/a")));
+    for (name, message) in [("net/lost", "no-such-program"), ("net/gone", "/no/such/file does not exist")] {
+        let node = home.node(name);
+        assert_eq!(node["status"]["phase"], "Failed");
+        assert!(node["status"]["lastExit"]["message"].as_str().unwrap().contains(message), "{node}");
+    }
+}

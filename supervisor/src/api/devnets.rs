@@ -5,7 +5,7 @@ use super::{
     admission::{self, Action, Admitted, Fresh, KEEP_DATA, Verb},
     auth::Caller,
     change::{Decision, Draft, key_of},
-    convert, explain, logs, merge, status,
+    convert, explain, foresight, logs, merge, status,
     watch::{self, Item},
 };
 use crate::{
@@ -125,7 +125,8 @@ pub(super) fn reply<T>(result: Result<T, Fault>) -> Reply<T> {
 }
 
 impl Devnets {
-    /// Create, Apply and Update: admit beside what is there, and commit unless nothing changed or it is a dry run.
+    /// Create, Apply and Update: admit beside what is there, ask the plugin, and commit unless nothing changed or it is a dry run,
+    /// which asks for more.
     async fn put(&self, caller: Caller, verb: Verb, sent: Option<v1::Devnet>, dry_run: bool) -> Result<(Devnet, Admitted), Fault> {
         let wanted = convert::devnet_from_message(&sent.unwrap_or_default())?;
         let key = key_of(Kind::Devnet, &wanted.metadata.namespace, &wanted.metadata.name);
@@ -139,6 +140,11 @@ impl Devnets {
             let admitted = admission::admit(verb, present.as_deref(), wanted.clone(), &fresh)?;
             if present.as_ref().is_none_or(|present| present.spec.plugin != admitted.devnet.spec.plugin) {
                 self.check_plugin(&admitted.devnet.spec.plugin).await?;
+            }
+            if dry_run {
+                foresight::foresee(&admitted.devnet, present.as_deref(), self.0.plugins.as_ref()).await?;
+            } else if admitted.spec_changed {
+                foresight::refuse_violations(&admitted.devnet, self.0.plugins.as_ref()).await?;
             }
             if dry_run || admitted.action == Action::Unchanged {
                 return Ok((admitted.devnet.clone(), admitted));

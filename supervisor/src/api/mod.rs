@@ -14,6 +14,7 @@ pub mod daemon;
 mod devnets;
 pub mod diff;
 mod explain;
+mod foresight;
 mod logs;
 mod merge;
 mod names;

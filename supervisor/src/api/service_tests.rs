@@ -1,7 +1,8 @@
 //! Each RPC over a real socket: what it does, and what it refuses.
 
 use super::testing::{connect, fault, next, object_ref, serve, start_request, wanted};
-use crate::model::{FaultCode, Key, Launch, LaunchRecord, LaunchStatus, Meta, NodePhase};
+use crate::model::{FaultCode, Key, Launch, LaunchRecord, LaunchStatus, Meta, NodePhase, Violation};
+use crate::plugin::PluginError;
 use crate::store::Write;
 use dvb_proto::devnet::v1;
 use futures::StreamExt;
@@ -61,6 +62,53 @@ async fn apply_says_what_it_did_and_a_dry_run_does_nothing() {
     let change = v1::FieldChange { field: "spec.fullNodes".into(), before: Some("0".into()), after: Some("1".into()) };
     assert_eq!((dry.action.as_str(), dry.changes), ("configured", vec![change]));
     assert_eq!(served.apply(more).await.unwrap().action, "configured");
+}
+
+#[tokio::test]
+async fn what_the_plugin_refuses_at_once_is_refused_by_apply_and_by_a_dry_run_alike() {
+    let served = serve().await;
+    served.plugin.set_violations(vec![Violation::new("spec.network", "there is no such network")]);
+    let refused = served.apply(wanted("mynet")).await.unwrap_err();
+    assert_eq!((refused.code, refused.violations[0].field.as_str()), (FaultCode::InvalidSpec, "spec.network"));
+    assert_eq!(served.dry_run(wanted("mynet")).await.unwrap_err(), refused);
+    assert_eq!(fault(&served.devnets().get(object_ref("mynet")).await.unwrap_err()).code, FaultCode::NotFound);
+    served.plugin.set_violations(vec![]);
+    served.apply(wanted("mynet")).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_plugin_that_hangs_or_is_ill_keeps_nobody_from_applying_but_a_dry_run_tells() {
+    let served = serve().await;
+    let ill = || PluginError::Spawn { name: "cosmos".into(), reason: "no memory".into() };
+    served.plugin.fail_next("validate", ill());
+    assert_eq!(served.apply(wanted("ill")).await.unwrap().action, "created");
+    served.plugin.fail_next("validate", ill());
+    assert_eq!(served.dry_run(wanted("other")).await.unwrap_err(), ill().fault());
+    served.plugin.hold("validate");
+    let began = std::time::Instant::now();
+    assert_eq!(served.apply(wanted("hangs")).await.unwrap().action, "created");
+    assert!(began.elapsed() < std::time::Duration::from_secs(5), "{:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn a_dry_run_looks_at_binaries_by_path_and_not_at_those_in_the_cache_already() {
+    let served = serve().await;
+    let with = |path: &str| {
+        let mut devnet = wanted("mynet");
+        devnet.spec.as_mut().unwrap().binary = Some(v1::BinarySource { path: Some(path.into()), ..v1::BinarySource::default() });
+        devnet
+    };
+    assert_eq!(served.dry_run(with("/nowhere/wasmd")).await.unwrap_err().code, FaultCode::BinaryMissing);
+    assert_eq!(served.dry_run(with("/etc/passwd")).await.unwrap_err().code, FaultCode::BinaryUnusable);
+    served.dry_run(with("/bin/sh")).await.unwrap();
+    served.apply(with("/nowhere/wasmd")).await.unwrap();
+    let cached = crate::model::BinaryStatus { source: "path /nowhere/wasmd".into(), ..Default::default() };
+    served.edit_devnet("mynet", |devnet| devnet.status.binary = Some(cached)).await;
+    served.dry_run(with("/nowhere/wasmd")).await.unwrap();
+    let mut own = with("/nowhere/wasmd");
+    let binary = Some(v1::BinarySource { path: Some("/nowhere/own".into()), ..v1::BinarySource::default() });
+    own.spec.as_mut().unwrap().nodes = vec![v1::NodeOverride { name: "validator-0".into(), binary, ..v1::NodeOverride::default() }];
+    assert!(served.dry_run(own).await.unwrap_err().message.contains("/nowhere/own"));
 }
 
 #[tokio::test]
@@ -265,7 +313,7 @@ async fn binaries_and_plugins_are_passed_on() {
     let evict = v1::EvictBinariesRequest { digests: vec!["ab".into()], older_than: Some("24h".into()) };
     assert_eq!(served.daemon().evict_binaries(evict).await.unwrap().into_inner().items[0].digest, "ab");
 
-    assert_eq!(served.plugins().list(v1::Empty {}).await.unwrap().into_inner().items.len(), 2);
+    assert_eq!(served.plugins().list(v1::Empty {}).await.unwrap().into_inner().items.len(), 3);
     assert_eq!(served.plugins().get(v1::PluginRef { name: "cosmos".into() }).await.unwrap().into_inner().state, "Idle");
     assert_eq!(fault(&served.plugins().get(v1::PluginRef { name: "cosmso".into() }).await.unwrap_err()).code, FaultCode::NotFound);
 }

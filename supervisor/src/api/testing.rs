@@ -10,7 +10,7 @@ use crate::{
     config::Home,
     model::{BinarySource, Fault, FaultCode, Key, Meta, Node, NodePhase, NodeSpec, NodeStatus, Object},
     observe::Observations,
-    plugin::{ChainPlugin, PluginError, PluginState, Plugins},
+    plugin::{ChainPlugin, PluginError, PluginState, Plugins, fake::FakePlugin},
     ports::PortLease,
     store::{Limits, MemoryStore, Write},
     sys::SystemClock,
@@ -43,6 +43,8 @@ pub(super) struct Served {
     pub(super) channel: Channel,
     pub(super) socket: PathBuf,
     pub(super) stopped_nodes: Arc<AtomicBool>,
+    /// Behind every name that is known.
+    pub(super) plugin: Arc<FakePlugin>,
     pub(super) server: JoinHandle<Result<(), server::ServerError>>,
     _dir: tempfile::TempDir,
 }
@@ -62,10 +64,11 @@ pub(super) async fn serve_with(limits: Limits) -> Served {
     let socket = dir.path().join("s");
     let stopped_nodes = Arc::new(AtomicBool::new(false));
     let clock = Arc::new(SystemClock);
+    let plugin = FakePlugin::new("fake");
     let cx = Context {
         store: Arc::new(MemoryStore::with_limits(clock.clone(), limits)),
         observations: Arc::new(Observations::default()),
-        plugins: Arc::new(Named(&["cosmos", "commonware"])),
+        plugins: Arc::new(Named { names: &["cosmos", "commonware", "exec"], plugin: plugin.clone() }),
         clock,
         home: Home::new(dir.path().canonicalize().expect("it is there")),
         ports: Arc::new(Scripted),
@@ -77,7 +80,7 @@ pub(super) async fn serve_with(limits: Limits) -> Served {
     let listener = server::bind(&socket).await.expect("the socket is bound");
     let server = tokio::spawn(server::serve(cx.clone(), listener));
     let channel = connect(socket.clone()).await;
-    Served { cx, channel, socket, stopped_nodes, server, _dir: dir }
+    Served { cx, channel, socket, stopped_nodes, plugin, server, _dir: dir }
 }
 
 pub(super) async fn connect(socket: PathBuf) -> Channel {
@@ -104,6 +107,11 @@ impl Served {
 
     pub(super) async fn apply(&self, devnet: v1::Devnet) -> Result<v1::ApplyResponse, Fault> {
         let request = v1::ApplyRequest { devnet: Some(devnet), dry_run: false };
+        self.devnets().apply(request).await.map(tonic::Response::into_inner).map_err(|status| fault(&status))
+    }
+
+    pub(super) async fn dry_run(&self, devnet: v1::Devnet) -> Result<v1::ApplyResponse, Fault> {
+        let request = v1::ApplyRequest { devnet: Some(devnet), dry_run: true };
         self.devnets().apply(request).await.map(tonic::Response::into_inner).map_err(|status| fault(&status))
     }
 
@@ -164,23 +172,33 @@ pub(super) async fn next<T>(stream: &mut tonic::Streaming<T>) -> Option<Result<T
     tokio::time::timeout(Duration::from_secs(10), stream.next()).await.expect("an item within ten seconds")
 }
 
-/// Plugins that can be found and nothing else.
-struct Named(&'static [&'static str]);
+/// One plugin under several names.
+struct Named {
+    names: &'static [&'static str],
+    plugin: Arc<FakePlugin>,
+}
+
+impl Named {
+    fn check(&self, name: &str) -> Result<(), PluginError> {
+        if self.names.contains(&name) {
+            return Ok(());
+        }
+        let nearest = super::nearest(name, self.names.iter().copied());
+        Err(PluginError::Missing { name: name.into(), looked_in: vec!["/plugins".into()], nearest })
+    }
+}
 
 #[async_trait]
 impl Plugins for Named {
     async fn get(&self, name: &str) -> Result<Arc<dyn ChainPlugin>, PluginError> {
-        Err(PluginError::Spawn { name: name.into(), reason: "it only has a name".into() })
+        self.check(name)?;
+        Ok(self.plugin.clone())
     }
     async fn digest(&self, name: &str) -> Result<String, PluginError> {
-        if self.0.contains(&name) {
-            return Ok("00".into());
-        }
-        let nearest = super::nearest(name, self.0.iter().copied());
-        Err(PluginError::Missing { name: name.into(), looked_in: vec!["/plugins".into()], nearest })
+        self.check(name).map(|()| "00".into())
     }
     async fn list(&self) -> Vec<PluginState> {
-        self.0.iter().map(|name| PluginState { name: (*name).into(), state: "Idle".into(), ..PluginState::default() }).collect()
+        self.names.iter().map(|name| PluginState { name: (*name).into(), state: "Idle".into(), ..PluginState::default() }).collect()
     }
 }
 

@@ -308,6 +308,12 @@ fn source_key(source: &impl serde::Serialize) -> Result<String, BinaryError> {
     Ok(digest::hex(&digest)[..32].to_owned())
 }
 
+/// Whether a source by path is there and can be run here; of what is built or fetched nothing is known beforehand.
+pub async fn inspect(source: &BinarySource) -> Result<(), BinaryError> {
+    let Some(path) = source.path.clone().map(PathBuf::from) else { return Ok(()) };
+    blocking(move || program::check(&path)).await
+}
+
 pub fn describe(source: &BinarySource) -> String {
     match source {
         BinarySource { path: Some(path), .. } => format!("path {path}"),

@@ -37,6 +37,13 @@ impl Context {
         Ok(self.store.get(&Key::devnet(namespace, name)).await?.and_then(|object| object.try_into().ok()))
     }
 
+    /// The devnet with the spec that its nodes were last made to match: a newer one may have been refused, or is not taken up yet.
+    pub async fn accepted_devnet(&self, namespace: &str, name: &str) -> Result<Option<Arc<Devnet>>, StoreError> {
+        let Some(devnet) = self.devnet(namespace, name).await? else { return Ok(None) };
+        let accepted = self.plan(namespace, name).await?.and_then(|plan| plan.spec.devnet_spec.clone());
+        Ok(Some(accepted.map_or_else(|| devnet.clone(), |spec| Arc::new(Devnet { spec, ..Devnet::clone(&devnet) }))))
+    }
+
     pub async fn node(&self, key: &Key) -> Result<Option<Arc<Node>>, StoreError> {
         Ok(self.store.get(key).await?.and_then(|object| object.try_into().ok()))
     }

@@ -16,6 +16,8 @@ mod placing;
 mod testing;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod truth_tests;
 
 pub use context::{Context, Edit, Story};
 pub use manager::{ControllerKind, Manager, Task, Wake};

@@ -34,7 +34,7 @@ pub(super) struct Rig {
     pub(super) plugin: Arc<FakePlugin>,
     pub(super) observations: Arc<Observations>,
     pub(super) home: Home,
-    plugins: Arc<FakePlugins>,
+    pub(super) plugins: Arc<FakePlugins>,
     ports: Arc<Ports>,
     clock: Arc<dyn Clock>,
     daemon: Option<(JoinHandle<Result<(), StoreError>>, CancellationToken)>,

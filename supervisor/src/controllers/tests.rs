@@ -284,26 +284,6 @@ async fn a_change_of_one_nodes_environment_restarts_that_node_only() {
 }
 
 #[tokio::test]
-async fn a_node_that_was_launched_from_a_refused_spec_is_launched_anew_when_the_spec_goes_back() {
-    let rig = Rig::running(|_| {}).await;
-    rig.plugin.set_violations(vec![Violation::new("spec.fullNodes", "cannot be")]);
-    rig.change(|devnet| {
-        let env = [("LEVEL".to_owned(), "debug".to_owned())].into();
-        devnet.spec.nodes = vec![NodeOverride { name: "validator-1".into(), env, ..NodeOverride::default() }];
-    })
-    .await;
-    rig.devnet_until("the change is refused", |devnet| devnet.status.conditions.is_false("Provisioned")).await;
-    rig.change_node("validator-1", |node| node.spec.restart_request += 1).await;
-    rig.node_until("validator-1", "it was restarted", |node| node.status.observed_restart == 1 && node.status.phase == NodePhase::Running).await;
-    assert!(rig.runtime.started()[2].env.contains_key("LEVEL"));
-    rig.plugin.set_violations(vec![]);
-    rig.change(|devnet| devnet.spec.nodes.clear()).await;
-    rig.node_until("validator-1", "it was restarted again", |node| node.status.observed_restart == 2 && node.status.phase == NodePhase::Running)
-        .await;
-    assert!(!rig.runtime.started()[3].env.contains_key("LEVEL"));
-}
-
-#[tokio::test]
 async fn a_service_that_leaves_the_spec_goes_with_its_leases_and_files() {
     let rig = Rig::running(|spec| spec.services = vec![service("web")]).await;
     assert!(rig.home.node(NS, NET, "web").exists());

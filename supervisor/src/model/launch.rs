@@ -53,7 +53,7 @@ pub enum Readiness {
     },
     /// A log line holds this text.
     LogText(String),
-    /// It exists.
+    /// It exists, and has for a second.
     #[default]
     Process,
 }
@@ -70,7 +70,7 @@ pub struct LaunchStatus {
     pub ended_at: Option<Timestamp>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub exit: Option<LastExit>,
-    /// The runtime's opaque handle, as JSON; not part of the client API.
+    /// The runtime's opaque handle, as JSON; not part of the client API. It goes when the runtime has let go of the launch.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub handle: Option<serde_json::Value>,
 }

@@ -1,6 +1,6 @@
 //! The plan that a plugin made for a devnet: stored, and reused until the generation or the plugin's digest changes.
 
-use super::Meta;
+use super::{DevnetSpec, Meta};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -20,6 +20,9 @@ pub struct PlanBody {
     pub generation: u64,
     /// Digest of the spec it was made of, without what only holds nodes down or counts requests (`DevnetSpec::digest`).
     pub spec_digest: String,
+    /// The spec itself: what nodes are launched from while a newer one is refused or not yet taken up. None: made by an older devnetd.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub devnet_spec: Option<DevnetSpec>,
     /// SHA-256 of the plugin's executable.
     pub plugin_digest: String,
     pub binary_sha256: String,

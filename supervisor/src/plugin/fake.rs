@@ -40,6 +40,7 @@ struct State {
     health: BTreeMap<String, Health>,
     class: Classified,
     listeners: BTreeMap<String, Vec<HeightSender>>,
+    secrets: Vec<(String, Vec<u8>)>,
 }
 
 impl FakePlugin {
@@ -61,6 +62,10 @@ impl FakePlugin {
     /// What `probe` answers for this node (short name) from now on; before it is set, the node does not answer.
     pub fn set_health(&self, node: &str, health: Health) {
         self.state().health.insert(node.to_owned(), health);
+    }
+    /// What every launch plan from now on hands over.
+    pub fn set_secrets(&self, secrets: Vec<(String, Vec<u8>)>) {
+        self.state().secrets = secrets;
     }
     /// What `classify` answers from now on.
     pub fn set_class(&self, class: Classified) {
@@ -176,6 +181,7 @@ impl ChainPlugin for FakePlugin {
             cwd: home,
             readiness: Readiness::Plugin,
             grace: Duration::from_secs(10),
+            secrets: self.state().secrets.clone(),
             ..LaunchPlan::default()
         })
     }

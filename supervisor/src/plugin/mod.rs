@@ -10,7 +10,7 @@ mod slot;
 mod stdio;
 
 pub use crate::model::Readiness;
-use crate::model::{Account, DevnetSpec, Exit, ExitClass, PlacedNode, PlannedNode, Violation};
+use crate::model::{Account, Devnet, DevnetSpec, Exit, ExitClass, PlacedNode, PlannedNode, Violation};
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
@@ -53,6 +53,14 @@ pub struct PluginInfo {
     pub needs_binary: bool,
 }
 
+impl PluginInfo {
+    /// Why a devnet of this spec has no node binary, if it has none.
+    pub fn lacks_binary(&self, spec: &DevnetSpec) -> Option<String> {
+        let none = self.needs_binary && self.default_binary.is_none() && spec.binary.is_none();
+        none.then(|| format!("plugin {} needs spec.binary: it ships no node binary", self.name))
+    }
+}
+
 /// Where a plugin stands, for `get plugins`.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct PluginState {
@@ -82,6 +90,23 @@ pub struct DevnetContext {
     /// What Initialize returned.
     pub initialized: Vec<u8>,
     pub spec: Arc<DevnetSpec>,
+}
+
+impl DevnetContext {
+    /// What the object itself says: no binary, and nothing from Initialize yet.
+    pub fn of(devnet: &Devnet) -> Self {
+        let spec = &devnet.spec;
+        Self {
+            name: devnet.metadata.name.clone(),
+            namespace: devnet.metadata.namespace.clone(),
+            uid: devnet.metadata.uid.to_string(),
+            chain_id: spec.chain_id.clone().unwrap_or_default(),
+            seed: spec.seed.clone().unwrap_or_default(),
+            genesis_time: spec.genesis.time.map(|time| time.to_string()).unwrap_or_default(),
+            spec: Arc::new(spec.clone()),
+            ..Self::default()
+        }
+    }
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -68,10 +68,12 @@ pub(super) struct Process {
 
 impl Process {
     /// Starts `path` in a process group of its own, so that Ctrl-C at a terminal does not reach it, with no environment but `env`.
+    /// One that hangs cannot see the end of its stdin, so the kernel ends it with us, however we end.
     pub(super) async fn spawn(name: &str, path: &Path, env: &BTreeMap<String, String>) -> Result<Self, PluginError> {
         let failed = |reason: String| PluginError::Spawn { name: name.to_owned(), reason };
         let mut command = sys::command(path);
         command.envs(env).current_dir("/").process_group(0).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        sys::die_with_us(&mut command);
         let mut command = Command::from(command);
         let mut child = spawn(command.kill_on_drop(true)).await.map_err(|error| failed(format!("{}: {error}", path.display())))?;
         let (Some(stdin), Some(stdout), Some(stderr)) = (child.stdin.take(), child.stdout.take(), child.stderr.take()) else {

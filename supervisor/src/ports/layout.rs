@@ -3,8 +3,9 @@
 //! What is leased stays as it is; only what is new is chosen. So the same answer comes after a restart, a reset or with added nodes.
 
 use super::{
-    Subnet,
+    Subnet, claim_of,
     claims::{port_claim, subnet_claim},
+    is_address,
     machine::Machine,
     subnet::{SUBNETS, start},
 };
@@ -33,6 +34,8 @@ pub(super) struct Request<'a> {
     pub(super) machine: &'a Machine,
     /// Claims that other homes hold.
     pub(super) foreign: &'a BTreeSet<String>,
+    /// Full names of nodes that left the plan and are not gone yet: what they lease stays theirs.
+    pub(super) staying: &'a BTreeSet<String>,
 }
 
 /// What was decided. Addresses and ports are in the order of the plan.
@@ -61,6 +64,13 @@ pub(super) enum LayoutError {
         port: u16,
         by: String,
     },
+    /// A node of this devnet that is being removed still has the port.
+    Staying {
+        node: String,
+        name: String,
+        port: u16,
+        by: String,
+    },
     /// Two ports of one devnet are the same.
     Twice {
         node: String,
@@ -82,6 +92,10 @@ pub(super) fn decide(request: &Request<'_>) -> Result<Layout, LayoutError> {
         layout.claim(request, subnet_claim(subnet))?;
         layout.subnet = Some(subnet);
     }
+    for lease in request.leases.iter().filter(|lease| request.is_staying(lease)) {
+        layout.lease(lease.metadata.name.clone(), lease.spec.clone());
+        layout.claims.extend(claim_of(lease));
+    }
     let addresses = assign_addresses(request, &known, layout.subnet)?;
     let mut pool = Pool::of(request);
     for (node, address) in request.nodes.iter().zip(addresses) {
@@ -97,6 +111,10 @@ impl Request<'_> {
     }
     fn owns(&self, lease: &Lease) -> bool {
         lease.metadata.namespace == self.namespace && lease.spec.devnet_ref == self.devnet
+    }
+    /// A lease of a node that left the plan and is not gone yet.
+    fn is_staying(&self, lease: &Lease) -> bool {
+        is_address(lease) && self.owns(lease) && lease.spec.node_ref.as_ref().is_some_and(|node| self.staying.contains(node))
     }
     /// True when the number comes from the pool rather than from the plan.
     fn pooled(&self, node: &PlannedNode, port: &PlannedPort) -> bool {
@@ -168,7 +186,8 @@ fn pick_subnet(request: &Request<'_>) -> Result<Subnet, LayoutError> {
 fn assign_addresses(request: &Request<'_>, known: &Known, subnet: Option<Subnet>) -> Result<Vec<Ipv4Addr>, LayoutError> {
     let Some(subnet) = subnet else { return Ok(vec![LOCALHOST; request.nodes.len()]) };
     let kept: Vec<Option<Ipv4Addr>> = request.nodes.iter().map(|node| kept_address(request, known, subnet, node)).collect();
-    let mut used: BTreeSet<Ipv4Addr> = kept.iter().flatten().copied().collect();
+    let staying = known.addresses.iter().filter(|(node, _)| request.staying.contains(*node)).map(|(_, address)| *address);
+    let mut used: BTreeSet<Ipv4Addr> = kept.iter().flatten().copied().chain(staying).collect();
     let mut addresses = Vec::with_capacity(kept.len());
     for (position, (node, kept)) in request.nodes.iter().zip(kept).enumerate() {
         let address = match kept {
@@ -241,6 +260,9 @@ fn place_node(
             return Err(LayoutError::Leased { node: full, name: port.name.clone(), port: number, by });
         }
         let name = format!("port/{at}/{number}{}", if port.udp { "/udp" } else { "" });
+        if let Some(by) = layout.leases.get(&name).and_then(|lease| lease.node_ref.clone()).filter(|holder| request.staying.contains(holder)) {
+            return Err(LayoutError::Staying { node: full, name: port.name.clone(), port: number, by });
+        }
         if layout.leases.contains_key(&name) {
             return Err(LayoutError::Twice { node: full, name: port.name.clone(), port: number, address: at });
         }

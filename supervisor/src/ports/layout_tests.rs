@@ -22,6 +22,7 @@ struct World {
     leases: Vec<Arc<Lease>>,
     machine: Machine,
     foreign: BTreeSet<String>,
+    staying: BTreeSet<String>,
     addresses: Addresses,
     localhost: bool,
 }
@@ -29,7 +30,7 @@ struct World {
 impl World {
     fn new() -> Self {
         let machine = Machine { bound: Vec::new(), claims: BTreeSet::new(), ephemeral: 32768..=60999 };
-        Self { leases: Vec::new(), machine, foreign: BTreeSet::new(), addresses: Addresses::Loopback, localhost: true }
+        Self { leases: Vec::new(), machine, foreign: BTreeSet::new(), staying: BTreeSet::new(), addresses: Addresses::Loopback, localhost: true }
     }
     fn listen(&mut self, address: &str, port: u16) {
         self.machine.bound.push(Bound { udp: false, address: address.parse().unwrap(), port, inode: 1 });
@@ -45,6 +46,7 @@ impl World {
             leases: &self.leases,
             machine: &self.machine,
             foreign: &self.foreign,
+            staying: &self.staying,
         };
         let layout = decide(&request)?;
         self.leases.retain(|lease| lease.spec.devnet_ref != devnet);
@@ -58,6 +60,35 @@ impl World {
 
 fn hosts(layout: &Layout) -> Vec<u8> {
     layout.nodes.iter().map(|(address, _)| address.octets()[3]).collect()
+}
+
+fn service(name: &str) -> PlannedNode {
+    PlannedNode { name: name.into(), ..node("service", 0, &[port("web", 8000)]) }
+}
+
+#[test]
+fn a_node_that_is_not_gone_yet_keeps_its_address_beside_the_one_that_comes() {
+    let mut world = World::new();
+    let first = world.place("a", &[service("old")]).unwrap();
+    world.staying.insert("a/old".into());
+    let second = world.place("a", &[service("new")]).unwrap();
+    assert_ne!(second.nodes[0].0, first.nodes[0].0);
+    let holders: BTreeSet<_> = second.leases.values().filter_map(|lease| lease.node_ref.clone()).collect();
+    assert_eq!(holders, ["a/new".to_owned(), "a/old".to_owned()].into());
+    world.staying.clear();
+    let third = world.place("a", &[service("new")]).unwrap();
+    assert_eq!((third.nodes[0].0, third.leases.len()), (second.nodes[0].0, 2), "the subnet and one port");
+}
+
+#[test]
+fn a_shared_address_makes_the_newcomer_wait_for_the_port_and_names_who_has_it() {
+    let mut world = World { addresses: Addresses::Ports, ..World::new() };
+    world.place("a", &[service("old")]).unwrap();
+    world.staying.insert("a/old".into());
+    let expect = LayoutError::Staying { node: "a/new".into(), name: "web".into(), port: 8000, by: "a/old".into() };
+    assert_eq!(world.place("a", &[service("new")]), Err(expect));
+    world.staying.clear();
+    assert!(world.place("a", &[service("new")]).is_ok());
 }
 
 #[test]

@@ -23,7 +23,7 @@ pub use subnet::Subnet;
 use crate::{
     config::Home,
     holders::Holder,
-    model::{Devnet, Fault, FaultCode, Kind, Lease, LeaseSpec, Meta, Node, Object, PlacedNode, PlannedNode, PlannedPort, Uid},
+    model::{Devnet, Fault, FaultCode, Kind, Lease, LeaseSpec, Meta, Node, NodeName, Object, PlacedNode, PlannedNode, PlannedPort, Uid},
     store::{Selector, Store, StoreError, Write},
     sys::Clock,
 };
@@ -45,6 +45,8 @@ pub enum PortError {
     Taken { node: String, name: String, address: String, port: u16, holder: Holder },
     #[error("port {port} ({name}) of {node} is leased to devnet {by}")]
     Leased { node: String, name: String, port: u16, by: String },
+    #[error("port {port} ({name}) of {node} is still held for {by}, which is being removed")]
+    Staying { node: String, name: String, port: u16, by: String },
     #[error("{what} of devnet {devnet} is claimed by another daemon: {holder}")]
     Claimed { devnet: String, what: String, holder: Holder },
     #[error("port {port} on {address} is planned twice; the second time as {name} of {node}")]
@@ -91,13 +93,15 @@ impl Ports {
         Self { store, clock, home_id, claims: Claims::default(), placing: tokio::sync::Mutex::default() }
     }
 
-    /// Gives each node its address and ports. Idempotent: what is leased stays; leases of nodes that left the plan go back.
+    /// Gives each node its address and ports. Idempotent: what is leased stays; leases of nodes that left the plan go back as soon as
+    /// the store has no such node any more.
     pub async fn place(&self, devnet: &Devnet, home: &Home, nodes: &[PlannedNode]) -> Result<Placement, PortError> {
         let _one = self.placing.lock().await;
         let owner = (devnet.metadata.namespace.clone(), devnet.metadata.name.clone());
         let mut machine = on_blocking_thread(Machine::read).await??;
         for _ in 0..ATTEMPTS {
             let leases = self.leases(None).await?;
+            let staying = self.staying(&owner, nodes).await?;
             let before = self.claims.of(&owner);
             let foreign: BTreeSet<String> = machine.claims.difference(&before).cloned().collect();
             let request = Request {
@@ -110,6 +114,7 @@ impl Ports {
                 leases: &leases,
                 machine: &machine,
                 foreign: &foreign,
+                staying: &staying,
             };
             let layout = match layout::decide(&request) {
                 Ok(layout) => layout,
@@ -166,6 +171,21 @@ impl Ports {
         self.claims.keep(&(namespace.to_owned(), devnet.to_owned()), &BTreeSet::new());
     }
 
+    /// What gives back the leases of one node, to go into the commit that removes it; `settle` follows.
+    pub async fn leases_back(&self, namespace: &str, devnet: &str, node: &str) -> Result<Vec<Write>, PortError> {
+        let leases = self.leases(Some(Selector::in_devnet(Kind::Lease, namespace, devnet))).await?;
+        let of_node = leases.into_iter().filter(|lease| is_address(lease) && lease.spec.node_ref.as_deref() == Some(node));
+        Ok(of_node.map(|lease| Write::Delete { key: Object::Lease(lease).key(), expect: crate::store::Expect::Any }).collect())
+    }
+
+    /// Drops the claims of a devnet that no lease of it needs any more.
+    pub async fn settle(&self, namespace: &str, devnet: &str) -> Result<(), PortError> {
+        let _one = self.placing.lock().await;
+        let leases = self.leases(Some(Selector::in_devnet(Kind::Lease, namespace, devnet))).await?;
+        self.claims.keep(&(namespace.to_owned(), devnet.to_owned()), &leases.iter().filter_map(|lease| claim_of(lease)).collect());
+        Ok(())
+    }
+
     /// Binds each port for a moment, as the node will. Call it just before the start: a port that is taken names its holder.
     pub async fn probe(&self, node: &Node, ports: &[PlannedPort]) -> Result<(), PortError> {
         probe::probe(node, ports).await
@@ -184,6 +204,13 @@ impl Ports {
     async fn leases(&self, selector: Option<Selector>) -> Result<Vec<Arc<Lease>>, PortError> {
         let (objects, _) = self.store.list(&selector.unwrap_or_else(|| Selector::kind(Kind::Lease))).await?;
         Ok(objects.into_iter().filter_map(|object| object.try_into().ok()).collect())
+    }
+
+    /// Nodes that there are and that the plan does not name.
+    async fn staying(&self, owner: &Owner, nodes: &[PlannedNode]) -> Result<BTreeSet<String>, PortError> {
+        let planned: BTreeSet<String> = nodes.iter().map(|node| NodeName::new(&owner.1, &node.name).to_string()).collect();
+        let (objects, _) = self.store.list(&Selector::in_devnet(Kind::Node, &owner.0, &owner.1)).await?;
+        Ok(objects.into_iter().map(|object| object.meta().name.clone()).filter(|name| !planned.contains(name)).collect())
     }
 
     /// What brings the store from `leases` to `layout`; leases of other sorts are left alone.
@@ -231,6 +258,9 @@ impl PortError {
                 .retriable()
                 .about(devnet)
                 .remedy("stop that daemon, or delete this devnet and create it again: it then gets another subnet"),
+            Self::Staying { node, by, .. } => {
+                Fault::new(FaultCode::PortBusy, message).retriable().about(node).remedy(format!("wait: it goes on when {by} is gone"))
+            }
             Self::NoSubnet { devnet } | Self::Contended { devnet } => {
                 Fault::new(FaultCode::SubnetBusy, message).retriable().about(devnet).remedy("delete devnets that are no longer used")
             }
@@ -285,6 +315,7 @@ async fn explain(error: LayoutError, owner: &Owner) -> PortError {
         LayoutError::NoPort => PortError::NoPort { devnet },
         LayoutError::TooMany(nodes) => PortError::TooMany { devnet, nodes },
         LayoutError::Leased { node, name, port, by } => PortError::Leased { node, name, port, by },
+        LayoutError::Staying { node, name, port, by } => PortError::Staying { node, name, port, by },
         LayoutError::Twice { node, name, port, address } => PortError::Twice { node, name, port, address: address.to_string() },
         LayoutError::Foreign(claim) => {
             // `dvb-subnet-127.64.3` reads as `subnet 127.64.3`.

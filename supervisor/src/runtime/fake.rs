@@ -34,6 +34,8 @@ struct State {
     destroyed: Vec<LaunchId>,
     jobs: Vec<JobSpec>,
     failures: VecDeque<RuntimeError>,
+    destroy_failures: VecDeque<RuntimeError>,
+    pidless: bool,
     answer: Option<JobAnswer>,
     capabilities: Capabilities,
     next_pid: u32,
@@ -110,6 +112,14 @@ impl FakeRuntime {
     pub fn fail_next_start(&self, error: RuntimeError) {
         self.state().failures.push_back(error);
     }
+    /// The next destroy that is not spoken for fails with this error and destroys nothing.
+    pub fn fail_next_destroy(&self, error: RuntimeError) {
+        self.state().destroy_failures.push_back(error);
+    }
+    /// From now on launches have no pid, as containers have none.
+    pub fn hide_pids(&self) {
+        self.state().pidless = true;
+    }
     /// Without it every job exits 0 and writes nothing.
     pub fn answer_jobs(&self, answer: impl Fn(&JobSpec) -> Result<JobResult, RuntimeError> + Send + Sync + 'static) {
         self.state().answer = Some(Arc::new(answer));
@@ -173,7 +183,8 @@ impl Runtime for FakeRuntime {
             return Err(error);
         }
         state.next_pid += 1;
-        let handle = Handle { id: spec.id.clone(), version: 1, pid: Some(state.next_pid), started_at: now, state: serde_json::json!({"fake": true}) };
+        let pid = (!state.pidless).then_some(state.next_pid);
+        let handle = Handle { id: spec.id.clone(), version: 1, pid, started_at: now, state: serde_json::json!({"fake": true}) };
         state.started.push(spec.clone());
         state.granted.insert(spec.id.clone(), grants.fds.iter().map(|(name, _)| name.clone()).collect());
         let fake = Fake { handle: handle.clone(), exit: watch::channel(None).0, late: None, stopping: false, usage: Usage::default(), grants };
@@ -229,6 +240,9 @@ impl Runtime for FakeRuntime {
     async fn destroy(&self, handle: &Handle) -> Result<(), RuntimeError> {
         let now = self.clock.now();
         let mut state = self.state();
+        if let Some(error) = state.destroy_failures.pop_front() {
+            return Err(error);
+        }
         state.destroyed.push(handle.id.clone());
         if let Some(mut fake) = state.launches.remove(&handle.id) {
             fake.stopping = true;

@@ -1,9 +1,15 @@
 //! The one door to `Command::new`.
 
+#![allow(unsafe_code, reason = "what a child does before exec has no safe form")]
+
+use nix::libc;
 use std::{
     ffi::{OsStr, OsString},
     fs, io,
-    os::unix::ffi::{OsStrExt, OsStringExt},
+    os::unix::{
+        ffi::{OsStrExt, OsStringExt},
+        process::CommandExt as _,
+    },
     path::PathBuf,
     process::Command,
 };
@@ -14,6 +20,22 @@ pub fn command(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new(program);
     command.env_clear().stdin(std::process::Stdio::null());
     command
+}
+
+/// The kernel kills the child as soon as the thread that started it ends: start it from one that lives as long as the process,
+/// such as an async worker, never from one of the threads for blocking work.
+pub fn die_with_us(command: &mut Command) {
+    let parent = std::process::id();
+    // SAFETY: between fork and exec it makes two system calls and allocates nothing.
+    unsafe {
+        command.pre_exec(move || {
+            if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) != 0 {
+                return Err(io::Error::last_os_error());
+            }
+            // We may have died before the kernel was told.
+            if libc::getppid().unsigned_abs() == parent { Ok(()) } else { Err(io::ErrorKind::BrokenPipe.into()) }
+        })
+    };
 }
 
 /// The kernel's id of this boot; part of a process's identity.

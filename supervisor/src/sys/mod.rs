@@ -8,7 +8,7 @@ mod signals;
 mod spawn;
 
 pub use clock::{Clock, ManualClock, SystemClock};
-pub use command::{boot_id, command, own_program};
+pub use command::{boot_id, command, die_with_us, own_program};
 pub use kernel::Kernel;
 pub use process::{Pidfd, ProcessStat, age, all_pids, executable, has_environment, process_env, process_stat};
 pub use signals::{signal_from_name, signal_name};

@@ -65,20 +65,30 @@ pub(super) async fn attempt(devnet: &Devnet, nodes: &[Arc<Node>], refresh_binary
     }
     let fault = error.fault();
     let again = fault.retriable;
+    let accepted = cx.plan(&devnet.metadata.namespace, &devnet.metadata.name).await?.is_some();
     let now = cx.clock.now();
     let reason = format!("{:?}", fault.code);
     cx.edit_devnet(&devnet_key(devnet), vec![], |current| {
         let condition = Condition { remedy: fault.remedy.clone(), ..Condition::new("Provisioned", ConditionStatus::False, &reason, text(&fault)) };
         let changed = current.status.conditions.set(condition, now);
-        current.status.message = Some(text(&fault));
-        if !again {
-            current.status.phase = DevnetPhase::Failed;
-            current.status.observed_generation = devnet.metadata.generation;
-            current.status.operations.restart = devnet.spec.operations.restart;
-            current.status.operations.refresh_binary = devnet.spec.operations.refresh_binary;
-        } else if !changed {
-            return Edit::Skip;
+        let status = &mut current.status;
+        let generation = devnet.metadata.generation;
+        if again {
+            // A plan that is made again for a new plugin fails at a generation that was observed already; now it is not met any more.
+            let unmet = status.observed_generation.min(generation.saturating_sub(1));
+            if !changed && status.observed_generation == unmet {
+                return Edit::Skip;
+            }
+            status.observed_generation = unmet;
+        } else {
+            status.observed_generation = generation;
+            status.operations.refresh_binary = devnet.spec.operations.refresh_binary;
+            if !accepted {
+                status.phase = DevnetPhase::Failed; // else the nodes go on as the accepted spec wants them, and decide the phase
+                status.operations.restart = devnet.spec.operations.restart;
+            }
         }
+        status.message = Some(text(&fault));
         Edit::Tell(Story::new("devnet", &reason, text(&fault)).warn().desired("provisioned").action("provision").result(if again {
             "is tried again"
         } else {
@@ -183,6 +193,9 @@ async fn wipe(devnet: &Devnet, nodes: &[Arc<Node>], cx: &Context) -> Result<(), 
         writes.extend(cx.keys().forget(node).await?); // all validators begin anew together
         writes.push(Write::update(next));
     }
+    // What was accepted had its genesis: if the spec is refused now, nothing may be launched.
+    let plan = Key::new(Kind::Plan, namespace, name);
+    writes.push(Write::Delete { key: plan, expect: Expect::Any });
     let reset = devnet.spec.operations.reset;
     let done = |current: &mut Devnet| {
         current.status.operations.reset = reset;
@@ -199,12 +212,13 @@ async fn remove_nodes(devnet: &Devnet, nodes: &[Arc<Node>], names: &[String], cx
         destroy_launches(node, cx).await?;
         remove_tree(&cx.home.node(&node.metadata.namespace, &devnet.metadata.name, &node.node_name().short))?;
         let key = Key::node(&node.metadata.namespace, &node.metadata.name);
-        let mut writes = vec![Write::Delete { key: key.clone(), expect: Expect::Any }];
+        let mut writes = cx.ports.leases_back(&node.metadata.namespace, &devnet.metadata.name, &node.metadata.name).await?;
+        writes.push(Write::Delete { key: key.clone(), expect: Expect::Any });
         writes.extend(cx.keys().forget(node).await?);
         cx.tell_into(&mut writes, &key, node.status.cause.clone(), Story::new("devnet", "Gone", "was removed with its files"));
         cx.store.commit(writes).await?;
     }
-    Ok(())
+    Ok(cx.ports.settle(&devnet.metadata.namespace, &devnet.metadata.name).await?)
 }
 
 async fn destroy(devnet: &Devnet, nodes: &[Arc<Node>], cx: &Context) -> Result<(), ReconcileError> {
@@ -233,7 +247,7 @@ async fn destroy_launches(node: &Node, cx: &Context) -> Result<(), ReconcileErro
     let selector = Selector::in_devnet(Kind::Launch, &node.metadata.namespace, &node.spec.devnet_ref);
     let (objects, _) = cx.store.list(&selector).await?;
     for launch in objects.into_iter().filter_map(|object| Arc::<Launch>::try_from(object).ok()) {
-        if launch.spec.node_ref == node.metadata.name && launch.status.phase != LaunchPhase::Ended {
+        if launch.spec.node_ref == node.metadata.name && (launch.status.phase != LaunchPhase::Ended || launch.status.handle.is_some()) {
             let unrecorded = || Handle::unrecorded(launch.spec.launch_id.clone());
             cx.runtime.destroy(&super::super::node::handle_of(&launch).unwrap_or_else(unrecorded)).await?;
         }

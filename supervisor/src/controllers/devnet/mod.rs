@@ -14,7 +14,7 @@ use super::{Action, Context, ReconcileError, Reconciler, placing::SERVICE};
 use crate::model::{Devnet, Key, Kind, Node, PlannedPort};
 use apply::Attempt;
 use async_trait::async_trait;
-use plan::Step;
+use plan::{Made, Step};
 use retries::Retries;
 use std::sync::Arc;
 use tokio::time::Instant;
@@ -38,22 +38,34 @@ impl Reconciler for DevnetController {
             .filter_map(|node| cx.observations.get(&Key::new(Kind::Node, &key.namespace, &node.metadata.name)))
             .map(|seen| seen.height)
             .max();
-        let made_of = cx.plan(&key.namespace, &key.name).await?.map(|plan| plan.spec.spec_digest.clone());
-        let step = plan::plan(&devnet, &nodes, made_of.as_deref(), height.unwrap_or(0));
+        let stored = cx.plan(&key.namespace, &key.name).await?;
+        let plugin = match stored {
+            Some(_) => cx.plugins.digest(&devnet.spec.plugin).await.ok(), // one that is away for a moment changes nothing
+            None => None,
+        };
+        let made = stored.as_deref().map(|plan| Made {
+            spec: &plan.spec.spec_digest,
+            plugin_replaced: plugin.as_ref().is_some_and(|digest| *digest != plan.spec.plugin_digest),
+        });
+        let height = height.unwrap_or(0);
+        let mut step = plan::plan(&devnet, &nodes, made, height);
+        let mut action = Action::AwaitChange;
         if let Step::Provision { refresh_binary } = step {
-            return self.provision(key, &devnet, &nodes, refresh_binary, cx).await;
+            let Some(left) = self.retries.left(key, &devnet, Instant::now()) else {
+                return self.provision(key, &devnet, &nodes, refresh_binary, cx).await;
+            };
+            // What runs goes on meanwhile, and its devnet's status with it.
+            step = made.map_or(Step::Nothing, |_| plan::upkeep(&devnet, &nodes, height));
+            action = Action::RequeueAfter(left);
         }
         apply::apply(&devnet, &nodes, step, cx).await?;
-        Ok(Action::AwaitChange)
+        Ok(action)
     }
 }
 
 impl DevnetController {
     /// Each failure is written to the devnet, and that write wakes this controller: so the back-off is kept here, not by the queue.
     async fn provision(&self, key: &Key, devnet: &Devnet, nodes: &[Arc<Node>], refresh: bool, cx: &Context) -> Result<Action, ReconcileError> {
-        if let Some(left) = self.retries.left(key, devnet, Instant::now()) {
-            return Ok(Action::RequeueAfter(left));
-        }
         match apply::attempt(devnet, nodes, refresh, cx).await? {
             Attempt::Over => {
                 self.retries.forget(key);

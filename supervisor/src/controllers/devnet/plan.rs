@@ -32,8 +32,17 @@ pub(super) enum Step {
     Report(Sum),
 }
 
-/// `made_of` is the digest of the spec that the stored plan was made of; `height` the highest that any of its nodes was seen at.
-pub(super) fn plan(devnet: &Devnet, nodes: &[Arc<Node>], made_of: Option<&str>, height: u64) -> Step {
+/// What the stored plan was made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Made<'a> {
+    /// Digest of the spec.
+    pub(super) spec: &'a str,
+    /// The plugin's executable is another one now.
+    pub(super) plugin_replaced: bool,
+}
+
+/// `made` is None while no spec was ever accepted, or since a reset; `height` is the highest that any of its nodes was seen at.
+pub(super) fn plan(devnet: &Devnet, nodes: &[Arc<Node>], made: Option<Made<'_>>, height: u64) -> Step {
     let all_down = nodes.iter().all(|node| node.status.phase == NodePhase::Stopped && node.status.pid.is_none());
     let hold = |why| match (nodes.iter().all(|node| node.spec.suspended), all_down) {
         (false, _) => Some(Step::Suspend { on: true, why }),
@@ -51,15 +60,26 @@ pub(super) fn plan(devnet: &Devnet, nodes: &[Arc<Node>], made_of: Option<&str>, 
     }
     let provisioned = devnet.status.observed_generation > 0 && devnet.status.conditions.is_true("Provisioned");
     let newer = devnet.metadata.generation > devnet.status.observed_generation;
-    if newer && provisioned && made_of == Some(devnet.spec.digest().as_str()) {
+    if newer && provisioned && made.is_some_and(|made| made.spec == devnet.spec.digest()) {
         return Step::Acknowledge;
     }
-    if needs_provisioning(devnet) {
+    if devnet.spec.desired() == Desired::Stopped && nodes.iter().any(|node| !node.spec.suspended) {
+        return Step::Suspend { on: true, why: "stop" }; // asks nothing of plugins: a broken one cannot hold it up
+    }
+    if needs_provisioning(devnet, made.is_some()) || (provisioned && made.is_some_and(|made| made.plugin_replaced)) {
         return Step::Provision { refresh_binary: devnet.spec.operations.refresh_binary > devnet.status.operations.refresh_binary };
     }
-    if devnet.status.phase == DevnetPhase::Failed && nodes.is_empty() {
-        return Step::Nothing; // provisioning failed for good: a change of the spec or `restart` tries again
+    if made.is_none() && devnet.status.conditions.is_false("Provisioned") {
+        return Step::Nothing; // refused, and there is nothing else to run: a change of the spec or `restart` tries again
     }
+    match upkeep(devnet, nodes, height) {
+        Step::Nothing | Step::Report(_) if devnet.spec.operations.restart > devnet.status.operations.restart => Step::RestartNodes,
+        step => step,
+    }
+}
+
+/// What the nodes that there are need, whatever becomes of a newer spec.
+pub(super) fn upkeep(devnet: &Devnet, nodes: &[Arc<Node>], height: u64) -> Step {
     let leaving: Vec<String> = nodes
         .iter()
         .filter(|node| node.metadata.deleted_at.is_some() && node.status.phase == NodePhase::Stopped && node.status.pid.is_none())
@@ -72,9 +92,6 @@ pub(super) fn plan(devnet: &Devnet, nodes: &[Arc<Node>], made_of: Option<&str>, 
     if nodes.iter().any(|node| node.spec.suspended != down) {
         return Step::Suspend { on: down, why: if down { "stop" } else { "start" } };
     }
-    if devnet.spec.operations.restart > devnet.status.operations.restart {
-        return Step::RestartNodes;
-    }
     match sum(devnet, nodes, height) {
         Some(sum) => Step::Report(sum),
         None => Step::Nothing,
@@ -82,9 +99,9 @@ pub(super) fn plan(devnet: &Devnet, nodes: &[Arc<Node>], made_of: Option<&str>, 
 }
 
 /// The spec changed since nodes were last made to match, or a request asks for another try.
-fn needs_provisioning(devnet: &Devnet) -> bool {
+fn needs_provisioning(devnet: &Devnet, accepted: bool) -> bool {
     let (asked, done) = (&devnet.spec.operations, &devnet.status.operations);
-    let failed = devnet.status.phase == DevnetPhase::Failed && devnet.status.conditions.is_false("Provisioned");
+    let failed = !accepted && devnet.status.conditions.is_false("Provisioned");
     devnet.metadata.generation > devnet.status.observed_generation
         || asked.refresh_binary > done.refresh_binary
         || (failed && asked.restart > done.restart)

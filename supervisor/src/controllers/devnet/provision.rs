@@ -7,7 +7,7 @@
 
 use super::super::{
     Context, Edit, ReconcileError, Story,
-    node::run_job,
+    node::{program, run_job},
     placing::{BINARY_SOURCE, NodeBinary, SERVICE, TEMPLATE, desired_node, devnet_context, hex, planned_service},
 };
 use super::genesis;
@@ -18,6 +18,7 @@ use crate::{
         Timestamp, Uid,
     },
     plugin::{ChainPlugin, DevnetContext, Initialized, JobOutcome, Reply},
+    ports::PortError,
     store::{Expect, Write},
 };
 use std::{collections::BTreeMap, path::Path, sync::Arc};
@@ -29,16 +30,16 @@ pub(super) const MAX_ROUNDS: u32 = 8;
 pub(super) async fn provision(devnet: &Devnet, nodes: &[Arc<Node>], refresh_binary: bool, cx: &Context) -> Result<(), ReconcileError> {
     let plugin = cx.plugins.get(&devnet.spec.plugin).await?;
     let info = plugin.info().await?;
-    let violations = plugin.validate(&devnet_context(devnet, ("", ""), &[])).await?;
+    let violations = plugin.validate(&DevnetContext::of(devnet)).await?;
     if !violations.is_empty() {
         return Err(ReconcileError::Invalid(violations));
+    }
+    if let Some(lack) = info.lacks_binary(&devnet.spec) {
+        return Err(ReconcileError::Unfit(lack));
     }
     let source = match (&devnet.spec.binary, &info.default_binary) {
         (Some(source), _) => Some(source.clone()),
         (None, Some(path)) => Some(BinarySource { path: Some(path.display().to_string()), ..BinarySource::default() }),
-        (None, None) if info.needs_binary => {
-            return Err(ReconcileError::Unfit(format!("plugin {} needs spec.binary: it ships no node binary", info.name)));
-        }
         (None, None) => None,
     };
     let mut binary = match &source {
@@ -55,7 +56,14 @@ pub(super) async fn provision(devnet: &Devnet, nodes: &[Arc<Node>], refresh_bina
     refuse_latecomers(devnet, nodes, &chain, &info.capabilities)?;
     let services = devnet.spec.services.iter().enumerate().map(|(index, service)| planned_service(index, service));
     let planned: Vec<PlannedNode> = chain.iter().cloned().chain(services).collect();
-    let placement = cx.ports.place(devnet, &cx.home, &planned).await?;
+    let placement = match cx.ports.place(devnet, &cx.home, &planned).await {
+        // What is in the way must go first; it holds on to its port until then.
+        Err(error @ PortError::Staying { .. }) => {
+            cx.store.commit(retire_others(devnet, nodes, &planned, cx)).await?;
+            return Err(error.into());
+        }
+        placed => placed?,
+    };
     let mut made = None;
     if devnet.status.genesis_hash.is_none() && !chain.is_empty() {
         say(devnet, "making keys, genesis and configuration", cx).await?;
@@ -74,11 +82,9 @@ pub(super) async fn provision(devnet: &Devnet, nodes: &[Arc<Node>], refresh_bina
         launches |= nodes.iter().find(|node| node.metadata.name == wanted.metadata.name).is_none_or(|present| is_rebuilt(present, &wanted));
         writes.extend(node_writes(devnet, nodes, wanted, cx));
     }
-    let kept = |node: &Node| planned.iter().any(|planned| planned.name == node.node_name().short);
-    for node in nodes.iter().filter(|node| !kept(node) && node.metadata.deleted_at.is_none()) {
-        writes.extend(retire(node, devnet, now, cx));
-    }
-    let done = Done { subnet: placement.subnet, initialized, binary, made, launches, now };
+    writes.extend(retire_others(devnet, nodes, &planned, cx));
+    let first = cx.plan(&devnet.metadata.namespace, &devnet.metadata.name).await?.is_none();
+    let done = Done { first, subnet: placement.subnet, initialized, binary, made, launches, now };
     let directory = cx.home.devnet(&devnet.metadata.namespace, &devnet.metadata.name).display().to_string();
     cx.edit_devnet(&devnet_key(devnet), writes, |current| Edit::Tell(done.write_into(current, devnet, &directory))).await?;
     Ok(())
@@ -147,7 +153,11 @@ async fn node_binaries(
         let service = devnet.spec.services.iter().find(|service| service.name == planned.name && planned.role == SERVICE);
         let own = devnet.spec.node(&planned.name).and_then(|over| over.binary.as_ref());
         let found = match (service, own) {
-            (Some(service), _) => NodeBinary { path: program(&service.command[0], service.cwd.as_deref())?, ..NodeBinary::default() },
+            // One that is missing is its own node's failure, told when it is launched: the others need not suffer.
+            (Some(service), _) => {
+                let name = &service.command[0];
+                NodeBinary { path: program(name, service.cwd.as_deref()).unwrap_or_else(|_| name.clone()), ..NodeBinary::default() }
+            }
             (None, Some(source)) => {
                 let before = nodes.iter().find(|node| node.node_name().short == planned.name);
                 let before = before.map(|node| BinaryStatus {
@@ -164,22 +174,6 @@ async fn node_binaries(
         binaries.insert(planned.name.clone(), found);
     }
     Ok(binaries)
-}
-
-/// A service's program: a path as it is (relative to its cwd), a bare name by PATH.
-fn program(name: &str, cwd: Option<&str>) -> Result<String, ReconcileError> {
-    let path = Path::new(name);
-    if path.is_absolute() {
-        return Ok(name.to_owned());
-    }
-    if name.contains('/') {
-        return Ok(Path::new(cwd.unwrap_or("/")).join(path).display().to_string());
-    }
-    let dirs = std::env::var_os("PATH").unwrap_or_default();
-    let found = std::env::split_paths(&dirs).map(|dir| dir.join(name)).find(|file| file.is_file());
-    found
-        .map(|file| file.display().to_string())
-        .ok_or_else(|| ReconcileError::Unfit(format!("there is no program `{name}` in the daemon's PATH; write its path in spec.services")))
 }
 
 /// Asks the plugin what the binary is, running the jobs that it wants.
@@ -218,6 +212,7 @@ async fn plan_write(
         devnet_ref: meta.name.clone(),
         generation: meta.generation,
         spec_digest: devnet.spec.digest(),
+        devnet_spec: Some(devnet.spec.clone()),
         plugin_digest: cx.plugins.digest(&devnet.spec.plugin).await?,
         binary_sha256: binary.sha256.clone(),
         initialized: hex(&initialized.state),
@@ -274,7 +269,13 @@ fn is_rebuilt(present: &Node, wanted: &Node) -> bool {
     present.metadata.annotations.get(TEMPLATE) != wanted.metadata.annotations.get(TEMPLATE)
 }
 
-/// A node that left the spec: it is stopped, then removed.
+/// Nodes that left the spec: they are stopped, then removed.
+fn retire_others(devnet: &Devnet, nodes: &[Arc<Node>], planned: &[PlannedNode], cx: &Context) -> Vec<Write> {
+    let kept = |node: &Node| planned.iter().any(|planned| planned.name == node.node_name().short);
+    let leaving = nodes.iter().filter(|node| !kept(node) && node.metadata.deleted_at.is_none());
+    leaving.flat_map(|node| retire(node, devnet, cx.clock.now(), cx)).collect()
+}
+
 fn retire(node: &Node, devnet: &Devnet, now: Timestamp, cx: &Context) -> Vec<Write> {
     let mut next = node.clone();
     next.metadata.deleted_at = Some(now);
@@ -291,6 +292,8 @@ struct Done {
     initialized: Initialized,
     binary: BinaryStatus,
     made: Option<genesis::Made>,
+    /// No spec was accepted before, or none since a reset: nothing runs yet.
+    first: bool,
     /// Some node is new or is to restart.
     launches: bool,
     now: Timestamp,
@@ -302,7 +305,7 @@ impl Done {
         let status = &mut current.status;
         status.observed_generation = from.metadata.generation;
         status.operations.refresh_binary = from.spec.operations.refresh_binary;
-        if matches!(status.phase, DevnetPhase::Failed | DevnetPhase::Pending) {
+        if self.first {
             status.operations.restart = from.spec.operations.restart; // it was asked to try again, and did
         }
         status.chain_id = from.spec.chain_id.clone();
@@ -325,7 +328,7 @@ impl Done {
         if status.phase == DevnetPhase::Running && self.launches {
             status.phase = DevnetPhase::Degraded; // in the same commit: who waits must not take the old Running for the new
         }
-        status.message = Some("starting nodes".into());
+        status.message = self.launches.then(|| "starting nodes".into());
         status
             .conditions
             .set(Condition::new("Provisioned", ConditionStatus::True, "Provisioned", "plan, genesis and nodes match the spec"), self.now);

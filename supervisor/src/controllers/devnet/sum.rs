@@ -10,6 +10,7 @@ pub(super) struct Sum {
     pub(super) nodes: u32,
     pub(super) ready: u32,
     pub(super) conditions: Vec<Condition>,
+    /// What the nodes are like, and before it what became of a spec that was not accepted.
     pub(super) message: String,
 }
 
@@ -34,7 +35,10 @@ pub(super) fn sum(devnet: &Devnet, nodes: &[Arc<Node>], height: u64) -> Option<S
         nodes: count(nodes.iter().filter(|node| node.metadata.deleted_at.is_none()).count()),
         ready: count(nodes.iter().filter(|node| counts_as_ready(node) && node.metadata.deleted_at.is_none()).count()),
         conditions,
-        message,
+        message: match unaccepted(devnet) {
+            Some(why) => format!("{why}; {message}"),
+            None => message,
+        },
     };
     (!says_already(devnet, &sum)).then_some(sum)
 }
@@ -53,6 +57,14 @@ fn phase(devnet: &Devnet, nodes: &[Arc<Node>], unready: &[&Node], halted: bool) 
         (false, false) if unready.iter().any(|node| gave_up(node)) => DevnetPhase::Failed,
         (false, false) => DevnetPhase::Provisioning,
     }
+}
+
+/// The present spec is not what the nodes run.
+fn unaccepted(devnet: &Devnet) -> Option<String> {
+    let why = devnet.status.conditions.get("Provisioned").filter(|condition| condition.status == ConditionStatus::False)?;
+    let refused = devnet.status.observed_generation >= devnet.metadata.generation;
+    let what = if refused { "the new spec was refused, the one before stays" } else { "the new spec cannot be taken up yet" };
+    Some(format!("{what}: {}", why.message))
 }
 
 /// Every node that follows the chain has seen no block for long.
@@ -116,6 +128,7 @@ fn says_already(devnet: &Devnet, sum: &Sum) -> bool {
     status.phase == sum.phase
         && status.nodes == sum.nodes
         && status.ready_nodes == sum.ready
+        && status.message.as_deref() == Some(sum.message.as_str())
         && sum.conditions.iter().all(known)
         && status.conditions.get("Progressing").is_some() == sum.conditions.iter().any(|condition| condition.kind == "Progressing")
 }

@@ -13,7 +13,7 @@ use super::{
     Action, Context, ReconcileError, Reconciler,
     node::{handle_of, launch_name},
 };
-use crate::model::{Key, Kind, Launch, LaunchId, Node, NodePhase};
+use crate::model::{Key, Kind, Launch, LaunchId, LaunchPhase, Node, NodePhase};
 use async_trait::async_trait;
 use session::Session;
 use std::{
@@ -40,6 +40,7 @@ impl Reconciler for HealthController {
         if self.sessions().get(key).is_some_and(|(launch, _)| *launch == id) {
             return Ok(Action::AwaitChange);
         }
+        self.sessions().remove(key); // that of the launch before
         if let Some(session) = open(node, &id, cx).await? {
             let cancel = CancellationToken::new();
             let guard = cancel.clone().drop_guard();
@@ -57,10 +58,9 @@ impl HealthController {
     }
 }
 
-/// The launch that deserves a session: forked, and not on its way out.
+/// The launch that deserves a session: one that is not on its way out. Whether it has a pid is its runtime's business.
 fn watched_launch(node: &Node) -> Option<LaunchId> {
-    let alive =
-        matches!(node.status.phase, NodePhase::Starting | NodePhase::Running) && (node.status.pid.is_some() || node.status.container_id.is_some());
+    let alive = matches!(node.status.phase, NodePhase::Starting | NodePhase::Running);
     node.status.launch_id.clone().filter(|_| alive)
 }
 
@@ -68,7 +68,10 @@ async fn open(node: &Node, id: &LaunchId, cx: &Context) -> Result<Option<Session
     let namespace = &node.metadata.namespace;
     let key = Key::new(Kind::Launch, namespace, &launch_name(&node.metadata.name, id));
     let Some(launch) = cx.store.get(&key).await?.and_then(|object| Arc::<Launch>::try_from(object).ok()) else { return Ok(None) };
-    let Some(devnet) = cx.devnet(namespace, &node.spec.devnet_ref).await? else { return Ok(None) };
+    if launch.status.phase != LaunchPhase::Running {
+        return Ok(None); // its start is recorded together with a change of the node, which wakes this controller again
+    }
+    let Some(devnet) = cx.accepted_devnet(namespace, &node.spec.devnet_ref).await? else { return Ok(None) };
     let plan = cx.plan(namespace, &node.spec.devnet_ref).await?;
     let nodes = cx.nodes(namespace, &node.spec.devnet_ref).await?;
     Ok(Some(Session::new(node, &launch, handle_of(&launch), &devnet, plan.as_deref(), &nodes, cx)))

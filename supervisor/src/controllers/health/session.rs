@@ -6,7 +6,7 @@ use super::super::{
 };
 use crate::{
     logs,
-    model::{Condition, ConditionStatus, Devnet, HealthCheck, Key, Launch, LaunchId, Node, PlacedNode, Plan, Readiness},
+    model::{Condition, ConditionStatus, Devnet, HealthCheck, Key, Launch, LaunchId, Node, PlacedNode, Plan, Readiness, Timestamp},
     plugin::{BlockHeight, ChainPlugin, DevnetContext, Health, PluginError},
     runtime::Handle,
     store::StoreError,
@@ -29,6 +29,8 @@ const UNREACHABLE_AFTER: Duration = Duration::from_secs(5);
 /// Blocks that may be missing before a node counts as stalled.
 const MISSING_BLOCKS: u32 = 5;
 const STALL_FLOOR: Duration = Duration::from_secs(10);
+/// A process without any other sign of readiness is ready when it has lived for so long: most that cannot run end sooner.
+const SETTLED_AFTER: Duration = Duration::from_secs(1);
 /// When the spec names no block time.
 const STALL_UNKNOWN: Duration = Duration::from_secs(30);
 
@@ -36,6 +38,7 @@ pub(super) struct Session {
     cx: Context,
     key: Key,
     launch: LaunchId,
+    started: Timestamp,
     handle: Option<Handle>,
     node: PlacedNode,
     readiness: Readiness,
@@ -68,6 +71,7 @@ impl Session {
             cx: cx.clone(),
             key: Key::node(&node.metadata.namespace, &node.metadata.name),
             launch: launch.spec.launch_id.clone(),
+            started: launch.status.started_at.unwrap_or_default(),
             handle,
             node: placed(node),
             readiness: launch.spec.readiness.clone(),
@@ -95,7 +99,7 @@ impl Session {
             Readiness::Tcp(port) => self.until_tcp(port).await,
             Readiness::Http { port, path } => self.until_http(port, path).await,
             Readiness::LogText(text) => self.until_logged(text).await,
-            Readiness::Process | Readiness::Plugin => "its process runs".to_owned(),
+            Readiness::Process | Readiness::Plugin => self.until_settled().await,
         };
         self.set_ready(true, "Ready", &what).await?;
         let mut reads = self.cx.observations.reads();
@@ -237,23 +241,32 @@ impl Session {
         self.set("Progressing", progressing, reason, message).await
     }
 
-    /// Writes when the condition turns, and only while the node still runs this launch.
+    /// Writes when the condition turns, and only while the node still runs this launch. A warning is what was good and is not any more;
+    /// a node that is starting is none.
     async fn set(&self, kind: &str, value: bool, reason: &str, message: &str) -> Result<(), Stop> {
         let now = self.cx.clock.now();
         let status = if value { ConditionStatus::True } else { ConditionStatus::False };
         self.cx
             .edit_node(&self.key, vec![], |node| {
                 let same = node.status.conditions.get(kind).is_some_and(|old| old.status == status && (value || old.reason == reason));
-                if same || node.status.launch_id.as_ref() != Some(&self.launch) || node.status.pid.is_none() {
+                if same || super::watched_launch(node).as_ref() != Some(&self.launch) {
                     return Edit::Skip;
                 }
+                let lost = !value && (kind != "Ready" || node.status.conditions.is_true(kind));
                 node.status.conditions.set(Condition::new(kind, status, reason, message), now);
                 note_check(node, kind, value, message, now);
                 let story = Story::new("health", reason, message).observed(format!("{kind}={status:?}")).launch(self.launch.clone());
-                Edit::Tell(if value { story } else { story.warn() })
+                Edit::Tell(if lost { story.warn() } else { story })
             })
             .await?;
         Ok(())
+    }
+
+    /// Its end within this time ends the session.
+    async fn until_settled(&self) -> String {
+        let up = self.cx.clock.now().since(self.started);
+        tokio::time::sleep(SETTLED_AFTER.saturating_sub(up)).await;
+        "its process runs".to_owned()
     }
 
     async fn until_tcp(&self, port: &str) -> String {
@@ -316,7 +329,7 @@ async fn http_ok(target: &str, path: &str) -> bool {
     answer.is_some_and(|answer| answer.status().as_u16() < 400)
 }
 
-fn note_check(node: &mut Node, kind: &str, value: bool, message: &str, now: crate::model::Timestamp) {
+fn note_check(node: &mut Node, kind: &str, value: bool, message: &str, now: Timestamp) {
     let check = HealthCheck { name: kind.to_owned(), status: if value { "Passing" } else { "Failing" }.into(), message: message.to_owned(), at: now };
     match node.status.health_checks.iter_mut().find(|old| old.name == kind) {
         Some(old) => *old = check,

@@ -109,9 +109,16 @@ async fn record_exit(node: &Node, launch: Option<&Launch>, exit: Option<&Exit>, 
     if let Some(late) = late {
         recovery::amend_later(node, launch, last, late, cx);
     }
-    if let Some(handle) = handle {
-        cx.runtime.destroy(&handle).await?;
-    }
+    Ok(())
+}
+
+/// Lets the runtime forget a launch whose end is on record. The handle stays in the row until that has worked.
+pub(super) async fn release(launch: &Launch, cx: &Context) -> Result<(), ReconcileError> {
+    let Some(handle) = handle_of(launch).filter(|_| launch.status.phase == LaunchPhase::Ended) else { return Ok(()) };
+    cx.runtime.destroy(&handle).await?;
+    let mut released = launch.clone();
+    released.status.handle = None;
+    cx.store.commit(vec![Write::update(released)]).await?;
     Ok(())
 }
 

@@ -60,7 +60,7 @@ pub(super) async fn certificate(node: &Node, launch: &Launch, exit: Option<&Exit
 async fn classify(node: &Node, exit: &Exit, tail: &[Vec<u8>], cx: &Context) -> Option<Classified> {
     let name = node.node_name();
     let asked = async {
-        let devnet = cx.devnet(&node.metadata.namespace, &name.devnet).await.ok()??;
+        let devnet = cx.accepted_devnet(&node.metadata.namespace, &name.devnet).await.ok()??;
         let plan = cx.plan(&node.metadata.namespace, &name.devnet).await.ok()??;
         let plugin = cx.plugins.get(&devnet.spec.plugin).await.ok()?;
         let context = stored_context(&devnet, &plan.spec, &[]);

@@ -2,9 +2,10 @@
 
 use super::super::placing::{SERVICE, placed_chain, stored_context};
 use super::super::{Context, ReconcileError};
+use super::kept;
 use crate::{
     binaries::Binaries,
-    model::{Devnet, LaunchId, Node, NodeName, ReadinessSpec, ServiceSpec},
+    model::{Devnet, LaunchId, Node, NodeName, PlanBody, ReadinessSpec, ServiceSpec},
     plugin::{Job, LaunchPlan, NodeRequest, PlannedFile, Readiness},
     runtime::{Grants, JobSpec, LaunchSpec},
 };
@@ -21,20 +22,35 @@ use std::{
 
 const JOB_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// What a plugin or the spec says about starting `node`.
-pub(super) async fn launch_plan(devnet: &Devnet, node: &Node, cx: &Context) -> Result<LaunchPlan, ReconcileError> {
+/// What a plugin or the spec says about starting `node`, with its files written and its jobs run.
+pub(super) async fn prepared_plan(devnet: &Devnet, node: &Node, cx: &Context) -> Result<LaunchPlan, ReconcileError> {
     let name = node.node_name();
     if node.spec.role == SERVICE {
         let service = devnet.spec.services.iter().find(|service| service.name == name.short);
         let service = service.ok_or_else(|| ReconcileError::Unfit(format!("{name} is no longer in spec.services")))?;
-        return Ok(service_plan(service, node));
+        let plan = service_plan(service, node)?;
+        make_dir(Path::new(&node.spec.home_dir))?;
+        return Ok(plan);
     }
-    let namespace = &node.metadata.namespace;
-    let plan = cx.plan(namespace, &name.devnet).await?.ok_or_else(|| ReconcileError::Unfit(format!("{} has no plan yet", name.devnet)))?;
+    let made = cx.plan(&node.metadata.namespace, &name.devnet).await?;
+    let made = made.ok_or_else(|| ReconcileError::Unfit(format!("{} has no plan yet", name.devnet)))?;
+    let origin = kept::origin(&made.spec, devnet, node);
+    if let Some(plan) = kept::read(node, &origin, cx) {
+        return Ok(plan);
+    }
+    let plan = ask(devnet, node, &made.spec, cx).await?;
+    prepare(&plan, node, cx).await?;
+    kept::keep(node, &origin, &plan, cx);
+    Ok(plan)
+}
+
+/// The plugin's plan, with the environment that the spec adds.
+async fn ask(devnet: &Devnet, node: &Node, made: &PlanBody, cx: &Context) -> Result<LaunchPlan, ReconcileError> {
+    let (namespace, name) = (&node.metadata.namespace, node.node_name());
     let nodes = cx.nodes(namespace, &name.devnet).await?;
     let plugin = cx.plugins.get(&devnet.spec.plugin).await?;
     let request = NodeRequest {
-        devnet: stored_context(devnet, &plan.spec, &nodes),
+        devnet: stored_context(devnet, made, &nodes),
         nodes: placed_chain(&nodes),
         node: name.short.clone(),
         shared_dir: cx.home.shared(namespace, &name.devnet),
@@ -47,7 +63,8 @@ pub(super) async fn launch_plan(devnet: &Devnet, node: &Node, cx: &Context) -> R
     Ok(plan)
 }
 
-fn service_plan(service: &ServiceSpec, node: &Node) -> LaunchPlan {
+fn service_plan(service: &ServiceSpec, node: &Node) -> Result<LaunchPlan, ReconcileError> {
+    let program = program(&node.spec.binary_path, service.cwd.as_deref())?;
     let ReadinessSpec { tcp, http, log } = service.readiness.clone().unwrap_or_default();
     let readiness = match (tcp, http, log) {
         (Some(port), _, _) => Readiness::Tcp(port),
@@ -59,13 +76,13 @@ fn service_plan(service: &ServiceSpec, node: &Node) -> LaunchPlan {
         (None, None, None) => Readiness::Process,
     };
     let mut argv = service.command.clone();
-    argv[0] = node.spec.binary_path.clone();
+    argv[0] = program;
     let mut env = service.env.clone();
     env.insert("DVB_ADDRESS".into(), node.spec.address.clone());
     for (port, number) in &node.spec.ports {
         env.insert(format!("DVB_PORT_{}", port.to_ascii_uppercase().replace('-', "_")), number.to_string());
     }
-    LaunchPlan {
+    Ok(LaunchPlan {
         argv,
         env,
         cwd: service.cwd.as_deref().map_or_else(|| PathBuf::from(&node.spec.home_dir), PathBuf::from),
@@ -73,11 +90,27 @@ fn service_plan(service: &ServiceSpec, node: &Node) -> LaunchPlan {
         stop_signal: service.stop_signal.clone().unwrap_or_default(),
         grace: service.grace.map_or(Duration::ZERO, |grace| grace.0),
         ..LaunchPlan::default()
+    })
+}
+
+/// A service's program: a path as it is (relative to its cwd), a bare name by PATH.
+pub(in super::super) fn program(name: &str, cwd: Option<&str>) -> Result<String, ReconcileError> {
+    let path = Path::new(name);
+    if path.is_absolute() {
+        return Ok(name.to_owned());
     }
+    if name.contains('/') {
+        return Ok(Path::new(cwd.unwrap_or("/")).join(path).display().to_string());
+    }
+    let dirs = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&dirs).map(|dir| dir.join(name)).find(|file| file.is_file());
+    found
+        .map(|file| file.display().to_string())
+        .ok_or_else(|| ReconcileError::Unfit(format!("there is no program `{name}` in the daemon's PATH; write its path in spec.services")))
 }
 
 /// Writes the plan's files and runs its jobs, in that order; each job must succeed.
-pub(super) async fn prepare(plan: &LaunchPlan, node: &Node, cx: &Context) -> Result<(), ReconcileError> {
+async fn prepare(plan: &LaunchPlan, node: &Node, cx: &Context) -> Result<(), ReconcileError> {
     make_dir(Path::new(&node.spec.home_dir))?;
     for file in &plan.files {
         write_whole(file)?;

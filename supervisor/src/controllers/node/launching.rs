@@ -8,7 +8,7 @@ use super::super::{
 use super::{
     apply::{commit_and_read, finish},
     history,
-    launch::{launch_plan, launch_spec, make_dir, prepare},
+    launch::{launch_spec, make_dir, prepared_plan},
     launch_name, signing,
 };
 use crate::{
@@ -30,7 +30,7 @@ const GRACE: Duration = Duration::from_secs(10);
 pub(super) async fn start(node: &Node, counted: bool, cx: &Context) -> Result<(), ReconcileError> {
     let name = node.node_name();
     let namespace = &node.metadata.namespace;
-    let Some(devnet) = cx.devnet(namespace, &name.devnet).await? else { return Ok(()) };
+    let Some(devnet) = cx.accepted_devnet(namespace, &name.devnet).await? else { return Ok(()) };
     let prepared = tokio::select! {
         prepared = ready_to_start(&devnet, node, cx) => prepared,
         () = unwanted(node, cx) => return Ok(()), // that change wakes this controller
@@ -97,8 +97,7 @@ pub(super) async fn start(node: &Node, counted: bool, cx: &Context) -> Result<()
 /// Everything before the launch row that can be refused: the key, plugin, files, jobs, ports.
 async fn ready_to_start(devnet: &Devnet, node: &Node, cx: &Context) -> Result<(LaunchPlan, Option<KeyLease>), ReconcileError> {
     let lease = signing::lease(devnet, node, cx).await?; // first: nothing is written under a process that should not be there
-    let plan = launch_plan(devnet, node, cx).await?;
-    prepare(&plan, node, cx).await?;
+    let plan = prepared_plan(devnet, node, cx).await?;
     let ports = planned_ports(devnet, node, cx).await?;
     cx.ports.probe(node, &ports).await?;
     Ok((plan, lease))

@@ -5,6 +5,7 @@
 mod apply;
 mod certificate;
 mod history;
+mod kept;
 mod launch;
 mod launching;
 mod plan;
@@ -12,7 +13,7 @@ mod recovery;
 mod sign_watch;
 mod signing;
 
-pub(super) use launch::run_job;
+pub(super) use launch::{program, run_job};
 pub(super) use plan::class_reason;
 
 use super::{Action, Context, ReconcileError, Reconciler};
@@ -42,6 +43,9 @@ impl Reconciler for NodeController {
         self.sign_states.keep(key, node.as_ref(), cx);
         let Some(node) = node else { return Ok(Action::AwaitChange) };
         let launch = self.launch(&node, cx).await?;
+        if let Some(launch) = &launch {
+            apply::release(launch, cx).await?; // before all else: what may be left of it must not meet the next launch
+        }
         let process = self.process(&node, launch.as_deref(), cx).await?;
         let seen = Seen { process, now: cx.clock.now(), waits_for: self.first_unready(&node, cx).await? };
         let decision = plan::plan(&node, &seen);

@@ -65,24 +65,30 @@ pub(super) fn amend_later(node: &Node, launch: &Launch, recorded: LastExit, late
 async fn amend(node: &Node, launch: &Launch, recorded: &LastExit, known: &LastExit, cx: &Context) -> Result<(), StoreError> {
     let id = &launch.spec.launch_id;
     let key = Key::new(Kind::Launch, &node.metadata.namespace, &launch_name(&node.metadata.name, id));
-    // Gone with its node, or with its age.
-    let Some(current) = cx.store.get(&key).await?.and_then(|object| Arc::<Launch>::try_from(object).ok()) else { return Ok(()) };
-    let mut amended = Launch::clone(&current);
-    amended.status.exit = Some(known.clone());
     let now = cx.clock.now();
-    cx.edit_node(&key_of(node), vec![Write::update(amended)], |node| {
-        // A later death has its own record; then only the launch's is corrected.
-        if node.status.last_exit.as_ref() != Some(recorded) {
-            return Edit::Quiet;
+    // Gone with its node, or with its age.
+    while let Some(current) = cx.store.get(&key).await?.and_then(|object| Arc::<Launch>::try_from(object).ok()) {
+        let mut amended = Launch::clone(&current);
+        amended.status.exit = Some(known.clone());
+        let edited = cx.edit_node(&key_of(node), vec![Write::update(amended)], |node| {
+            // A later death has its own record; then only the launch's is corrected.
+            if node.status.last_exit.as_ref() != Some(recorded) {
+                return Edit::Quiet;
+            }
+            node.status.last_exit = Some(known.clone());
+            let shown = node.status.conditions.get("Ready").filter(|ready| ready.message == recorded.message);
+            if let Some(ready) = shown.cloned() {
+                node.status.conditions.set(Condition { message: known.message.clone(), ..ready }, now);
+            }
+            Edit::Tell(Story::new("node", "ExitKnown", known.message.clone()).result(known.message.clone()).launch(id.clone()))
+        });
+        match edited.await {
+            // The runtime has let go of the launch meanwhile, and the row says so.
+            Err(StoreError::Conflict { key: other, .. }) if other == key => {}
+            result => return result,
         }
-        node.status.last_exit = Some(known.clone());
-        let shown = node.status.conditions.get("Ready").filter(|ready| ready.message == recorded.message);
-        if let Some(ready) = shown.cloned() {
-            node.status.conditions.set(Condition { message: known.message.clone(), ..ready }, now);
-        }
-        Edit::Tell(Story::new("node", "ExitKnown", known.message.clone()).result(known.message.clone()).launch(id.clone()))
-    })
-    .await
+    }
+    Ok(())
 }
 
 fn key_of(node: &Node) -> Key {

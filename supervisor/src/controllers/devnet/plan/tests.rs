@@ -36,6 +36,10 @@ fn report(devnet: &Devnet, nodes: &[Arc<Node>]) -> Sum {
     }
 }
 
+fn made(spec: &str) -> Made<'_> {
+    Made { spec, plugin_replaced: false }
+}
+
 const READY: &[(&str, bool)] = &[("Ready", true), ("Progressing", true)];
 const STALLED: &[(&str, bool)] = &[("Ready", true), ("Progressing", false)];
 const UNREADY: &[(&str, bool)] = &[("Ready", false)];
@@ -54,6 +58,7 @@ fn all_ready_is_running_and_is_reported_once() {
     let sum = report(&devnet, &nodes);
     assert_eq!((sum.phase, sum.nodes, sum.ready), (DevnetPhase::Running, 2, 2));
     devnet.status.phase = sum.phase;
+    devnet.status.message = Some(sum.message);
     (devnet.status.nodes, devnet.status.ready_nodes) = (sum.nodes, sum.ready);
     for condition in sum.conditions {
         devnet.status.conditions.set(condition, Timestamp::default());
@@ -126,10 +131,48 @@ fn a_stop_is_not_made_to_wait_for_provisioning() {
     stopped.metadata.generation = 2;
     stopped.status.conditions.set(Condition::new("Provisioned", ConditionStatus::True, "Provisioned", ""), Timestamp::default());
     stopped.spec.desired = Some(Desired::Stopped);
-    let made_of = stopped.spec.digest();
-    assert_eq!(plan(&stopped, &[], Some(&made_of), 0), Step::Acknowledge);
+    let digest = stopped.spec.digest();
+    let made = Some(made(&digest));
+    assert_eq!(plan(&stopped, &[], made, 0), Step::Acknowledge);
     stopped.spec.full_nodes = 1;
-    assert_eq!(plan(&stopped, &[], Some(&made_of), 0), Step::Provision { refresh_binary: false });
+    assert_eq!(plan(&stopped, &[], made, 0), Step::Provision { refresh_binary: false });
+    let running = [node(0, NodePhase::Running, READY)];
+    assert_eq!(plan(&stopped, &running, made, 0), Step::Suspend { on: true, why: "stop" });
+}
+
+#[test]
+fn a_plugin_that_was_replaced_plans_again_unless_the_spec_stands_refused() {
+    let mut net = devnet(DevnetPhase::Running);
+    let digest = net.spec.digest();
+    let replaced = Some(Made { plugin_replaced: true, ..made(&digest) });
+    net.status.conditions.set(Condition::new("Provisioned", ConditionStatus::True, "Provisioned", ""), Timestamp::default());
+    let nodes = [node(0, NodePhase::Running, READY)];
+    assert_eq!(plan(&net, &nodes, replaced, 0), Step::Provision { refresh_binary: false });
+    assert!(matches!(plan(&net, &nodes, Some(made(&digest)), 0), Step::Report(_)));
+    net.status.conditions.set(Condition::new("Provisioned", ConditionStatus::False, "InvalidSpec", "no"), Timestamp::default());
+    assert!(matches!(plan(&net, &nodes, replaced, 0), Step::Report(_)), "else it would be refused again and again");
+}
+
+#[test]
+fn a_refused_spec_leaves_the_phase_to_the_nodes_and_says_what_runs() {
+    let mut net = devnet(DevnetPhase::Running);
+    net.status.conditions.set(Condition::new("Provisioned", ConditionStatus::False, "InvalidSpec", "spec.x: no"), Timestamp::default());
+    let nodes = [node(0, NodePhase::Running, READY)];
+    let Step::Report(sum) = plan(&net, &nodes, Some(made("old")), 0) else { panic!("it is summed up") };
+    assert_eq!(sum.phase, DevnetPhase::Running);
+    assert_eq!(sum.message, "the new spec was refused, the one before stays: spec.x: no; all 1 nodes that should run are ready");
+    net.status.observed_generation = 0;
+    assert_eq!(plan(&net, &nodes, Some(made("old")), 0), Step::Provision { refresh_binary: false });
+    let Step::Report(sum) = upkeep(&net, &nodes, 0) else { panic!("it is summed up between the tries") };
+    assert!(sum.message.starts_with("the new spec cannot be taken up yet: spec.x: no"), "{}", sum.message);
+}
+
+#[test]
+fn after_a_reset_nothing_runs_on_a_refused_spec() {
+    let mut net = devnet(DevnetPhase::Failed);
+    net.status.conditions.set(Condition::new("Provisioned", ConditionStatus::False, "InvalidSpec", "no"), Timestamp::default());
+    let down = [held(node(0, NodePhase::Stopped, UNREADY))];
+    assert_eq!(plan(&net, &down, None, 0), Step::Nothing);
 }
 
 #[test]

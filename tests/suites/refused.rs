@@ -1,0 +1,34 @@
+//! A spec that is refused after it was applied: what ran runs on, and whoever waits is told at once.
+
+use e2e::{TestHome, is_alive};
+use std::time::{Duration, Instant};
+
+fn document(more: &str) -> String {
+    format!(
+        "apiVersion: devnet.builder/v1\nkind: Devnet\nmetadata: {{name: net}}\nspec:\n  plugin: exec\n  restart: {{backoff: 100ms}}\n{more}  services: [{{name: a, command: [sleep, '1000']}}]\n"
+    )
+}
+
+#[test]
+fn a_devnet_whose_new_spec_is_refused_runs_on_and_a_wait_for_it_fails_at_once() {
+    let home = TestHome::new();
+    let file = home.file("x.yaml", &document(""));
+    home.ctl(&["up", &file]).ok();
+    let pid = home.pid("net/a");
+    let broken = home.file("y.yaml", &document("  binary: {path: /nowhere/chain}\n"));
+    home.ctl(&["apply", "-f", &broken, "--dry-run"]).exits(4).says("/nowhere/chain does not exist");
+    for verb in [["apply", "-f", &broken, "--wait"].as_slice(), &["up", &broken], &["wait", "net", "--for=Running"], &["wait", "net", "--for=ready"]]
+    {
+        let start = Instant::now();
+        home.ctl(verb).exits(1).says("its new spec was refused").says("/nowhere/chain does not exist");
+        assert!(start.elapsed() < Duration::from_secs(5), "{verb:?} took {:?}", start.elapsed());
+    }
+    let devnet = home.devnet("net");
+    assert_eq!(devnet["status"]["phase"], "Running");
+    assert!(is_alive(pid) && home.pid("net/a") == pid);
+    home.ctl(&["stop", "net", "--timeout", "20s"]).ok();
+    assert_eq!(home.devnet("net")["status"]["phase"], "Stopped");
+    home.ctl(&["apply", "-f", &file]).ok();
+    home.ctl(&["start", "net", "--timeout", "20s"]).ok();
+    assert_eq!(home.devnet("net")["status"]["message"], "all 1 nodes that should run are ready");
+}
