@@ -88,15 +88,16 @@ async fn start(ctx: &Context) -> Result<(), Error> {
             (ctx.client().await?, "started")
         }
     };
+    let status = client.handshake(ctx).await?;
     match ctx.settings.format {
-        Format::Json | Format::Yaml => ctx.print_structured(&client.status),
-        _ => Ok(ctx.print(format!("devnetd {word}, pid {}, home {}", client.status.pid, client.status.home))?),
+        Format::Json | Format::Yaml => ctx.print_structured(&status),
+        _ => Ok(ctx.print(format!("devnetd {word}, pid {}, home {}", status.pid, status.home))?),
     }
 }
 
 /// The stream tells how it goes. Returns when the process is gone, so that its socket answers nobody any more.
 async fn stop(ctx: &Context, client: Client, with_nodes: bool) -> Result<(), Error> {
-    let pid = client.status.pid;
+    let pid = client.handshake(ctx).await?.pid;
     let process = Pid::from_raw(pid.cast_signed()).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
     shut_down(ctx, &client, with_nodes).await?;
     drop(client); // the daemon waits until its connections are closed

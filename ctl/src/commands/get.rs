@@ -7,7 +7,7 @@ use crate::{
     error::Error,
     follow::Target,
     kind::{Kind, split},
-    render::{self, Named, Row, print_items, table::Table},
+    render::{self, Named, Row, Style, print_items, table::Layout},
     watch::{Change, Watched, watch},
 };
 use dvb_proto::devnet::v1::{Devnet, Empty, Launch, ListRequest, Node, PluginRef};
@@ -158,7 +158,7 @@ async fn follow<T: Watched + Row>(ctx: &Context, client: &Client, names: &[Strin
     let mut bookmarks = feeds.len();
     let mut changes = stream::select_all(feeds);
     let mut first = Vec::new();
-    let mut printer = Printer { ctx, widths: None };
+    let mut printer = Printer { ctx, began: None };
     while let Some(change) = changes.next().await {
         let object = match change? {
             Change::Added(object) | Change::Modified(object) | Change::Deleted(object) => object,
@@ -183,7 +183,8 @@ async fn follow<T: Watched + Row>(ctx: &Context, client: &Client, names: &[Strin
 
 struct Printer<'a> {
     ctx: &'a Context,
-    widths: Option<Vec<u16>>,
+    /// How the first table looked: later rows keep to it.
+    began: Option<(Style, Layout)>,
 }
 
 impl Printer<'_> {
@@ -196,14 +197,18 @@ impl Printer<'_> {
             }),
             Format::Name => Ok(items.iter().try_for_each(|item| self.ctx.print(item.reference()))?),
             Format::Table | Format::Wide => {
-                let style = self.ctx.style();
-                let mut table = Table::new(T::columns(&style));
-                items.iter().for_each(|item| table.push(item.cells(&style)));
-                let text = match &self.widths {
-                    Some(widths) => table.render_rows(widths, style.width, style.color),
-                    None => table.render(style.width, style.color),
+                let now = self.ctx.style();
+                let text = match &self.began {
+                    Some((style, layout)) => render::rows(items, &Style { now: now.now, ..*style }).render_rows(layout, now.width, now.color),
+                    None => {
+                        let style = render::suited(items, &now);
+                        let table = render::rows(items, &style);
+                        let layout = table.layout(&[], style.width);
+                        let text = table.render_in(&layout, style.width, style.color);
+                        self.began = Some((style, layout));
+                        text
+                    }
                 };
-                self.widths.get_or_insert_with(|| table.widths());
                 Ok(self.ctx.print(text)?)
             }
         }

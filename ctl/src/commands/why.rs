@@ -89,7 +89,7 @@ mod tests {
             chain: vec![died, event("2026-01-01T23:00:00.000Z", "Created", "devnet created", "user:1000")],
         };
         let now = "2026-01-02T00:00:00Z".parse().unwrap();
-        let style = Style { wide: false, namespaces: false, color: false, width: None, now };
+        let style = Style { wide: false, chain: true, namespaces: false, color: false, width: None, now };
         insta::assert_snapshot!(story(&told, &style), @r"
         mynet/validator-0 is in Backoff: killed by SIGKILL
           10s ago  mynet/validator-0  NodeDied: killed by SIGKILL  [controller/node]

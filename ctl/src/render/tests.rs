@@ -15,7 +15,7 @@ fn devnet(name: &str, phase: &str, chain_id: &str) -> Devnet {
             phase: phase.into(),
             nodes: 5,
             ready_nodes: 4,
-            current_height: 1234,
+            current_height: Some(1234),
             chain_id: Some(chain_id.into()),
             ..DevnetStatus::default()
         }),
@@ -24,7 +24,7 @@ fn devnet(name: &str, phase: &str, chain_id: &str) -> Devnet {
 }
 
 fn style(width: Option<u16>, color: bool) -> Style {
-    Style { wide: false, namespaces: false, color, width, now: "2026-01-02T00:00:00Z".parse().unwrap() }
+    Style { wide: false, chain: true, namespaces: false, color, width, now: "2026-01-02T00:00:00Z".parse().unwrap() }
 }
 
 fn three() -> Vec<Devnet> {
@@ -78,7 +78,7 @@ fn rows_that_follow_a_table_keep_its_columns() {
     three().iter().for_each(|devnet| first.push(devnet.cells(&style)));
     let mut later = Table::new(Devnet::columns(&style));
     later.push(devnet("y", "Running", "y-1").cells(&style));
-    let (head, row) = (first.render(None, false), later.render_rows(&first.widths(), None, false));
+    let (head, row) = (first.render(None, false), later.render_rows(&first.layout(&[], None), None, false));
     assert_eq!(head.lines().next().and_then(|line| line.find("PHASE")), row.find("Running"), "{head}\n{row}");
 }
 

@@ -200,7 +200,7 @@ fn a_wait_goes_on_when_the_daemons_stream_breaks() {
     let deadline = Instant::now() + Duration::from_secs(10);
     let mut child = child;
     let status = loop {
-        let _ = daemon.fake.change("mynet", |devnet| devnet.status.as_mut().unwrap().current_height = 50);
+        let _ = daemon.fake.change("mynet", |devnet| devnet.status.as_mut().unwrap().current_height = Some(50));
         if let Some(status) = child.try_wait().unwrap() {
             break status;
         }
@@ -218,7 +218,7 @@ fn watching_prints_the_table_and_then_a_row_for_each_change() {
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
         let head = usize::from(format == "table");
         assert_eq!(lines.by_ref().take(2 + head).count(), 2 + head);
-        daemon.fake.change("mynet", |devnet| devnet.status.as_mut().unwrap().current_height = 77).unwrap();
+        daemon.fake.change("mynet", |devnet| devnet.status.as_mut().unwrap().current_height = Some(77)).unwrap();
         let row = lines.next().unwrap();
         assert!(row.starts_with(expect) && row.contains("77"), "{row}");
         child.kill().unwrap();

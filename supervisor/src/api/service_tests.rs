@@ -171,12 +171,12 @@ async fn nodes_are_read_with_their_observations_and_set_by_verbs() {
     let served = serve().await;
     served.apply(wanted("mynet")).await.unwrap();
     served.add_nodes("mynet", 2).await;
-    served.cx.observations.update(&Key::node("default", "mynet/validator-1"), |seen| seen.height = 12);
+    served.cx.observations.update(&Key::node("default", "mynet/validator-1"), |seen| seen.height = Some(12));
     let nodes = served.nodes().list(v1::ListRequest { devnet: "mynet".into(), ..Default::default() }).await.unwrap().into_inner();
-    let heights: Vec<u64> = nodes.items.iter().map(|node| node.status.as_ref().unwrap().block_height).collect();
-    assert_eq!(heights, [0, 12]);
+    let heights: Vec<Option<u64>> = nodes.items.iter().map(|node| node.status.as_ref().unwrap().block_height).collect();
+    assert_eq!(heights, [None, Some(12)], "of a node that nobody has asked yet no height is known");
     let devnet = served.devnets().get(object_ref("mynet")).await.unwrap().into_inner();
-    assert_eq!(devnet.status.unwrap().current_height, 12);
+    assert_eq!(devnet.status.unwrap().current_height, Some(12));
 
     let of = |node: v1::Node| (node.spec.clone().unwrap().desired, node.spec.unwrap().restart_request, node.metadata.unwrap().generation);
     let name = "mynet/validator-0";

@@ -36,7 +36,7 @@ impl Reconciler for DevnetController {
         let height = nodes
             .iter()
             .filter_map(|node| cx.observations.get(&Key::new(Kind::Node, &key.namespace, &node.metadata.name)))
-            .map(|seen| seen.height)
+            .filter_map(|seen| seen.height)
             .max();
         let made_of = cx.plan(&key.namespace, &key.name).await?.map(|plan| plan.spec.spec_digest.clone());
         let step = plan::plan(&devnet, &nodes, made_of.as_deref(), height.unwrap_or(0));
