@@ -82,6 +82,8 @@ async fn summary(ctx: &Context, client: &Client, devnet: &Devnet) -> Result<(), 
     let selector = ListRequest { namespace: metadata.namespace.clone(), devnet: metadata.name.clone(), ..ListRequest::default() };
     let nodes = client.nodes().list(selector).await?.into_inner().items;
     ctx.print(render::table(&nodes, &ctx.style()))?;
+    // As of the same moment as the nodes: much may have happened since it ran first.
+    let devnet = client.devnets().get(ObjectRef { namespace: metadata.namespace.clone(), name: metadata.name.clone() }).await?.into_inner();
     let status = devnet.status.clone().unwrap_or_default();
     ctx.print("")?;
     let height = status.current_height.map(|height| format!(" at height {height}")).unwrap_or_default();

@@ -38,7 +38,7 @@ impl Row for Devnet {
         cells.push(created(&self.metadata, style));
         if style.wide {
             cells.extend(style.chain.then(|| status.sdk_version.into()));
-            let (reason, message) = match complaint(&status.conditions) {
+            let (reason, message) = match refusal(&status.conditions).or_else(|| complaint(&status.conditions)) {
                 Some(condition) => (condition.reason.clone(), condition.message.clone()),
                 None => (String::new(), status.message.unwrap_or_default()),
             };
@@ -53,7 +53,7 @@ impl Row for Devnet {
     }
     fn hint(&self) -> Option<String> {
         let status = self.status.as_ref()?;
-        let refused = status.conditions.iter().find(|condition| condition.r#type == "Provisioned" && condition.status == "False");
+        let refused = refusal(&status.conditions);
         if refused.is_none() && status.phase != "Failed" {
             return None;
         }
@@ -307,16 +307,24 @@ pub(crate) fn endpoint(status: &NodeStatus) -> String {
     first.or_else(|| status.endpoints.values().next()).cloned().unwrap_or_default()
 }
 
-/// `exit code 1 (bad-flag): unknown flag: --x`
+/// `exit code 1: unknown flag: --x (bad-flag)`
 pub(crate) fn exit_text(exit: &LastExit) -> String {
-    let how = match (&exit.signal, exit.code) {
-        (Some(signal), _) => format!("killed by {signal}"),
-        (None, Some(code)) => format!("exit code {code}"),
-        (None, None) => "ended".to_owned(),
+    let (how, word) = match (&exit.signal, exit.code) {
+        (Some(signal), _) => (format!("killed by {signal}"), signal.clone()),
+        (None, Some(code)) => (format!("exit code {code}"), format!("exit code {code}")),
+        (None, None) => ("ended".to_owned(), String::new()),
     };
-    let class = if exit.class.is_empty() || exit.class == "unknown" { String::new() } else { format!(" ({})", exit.class) };
-    let message = if exit.message.is_empty() { String::new() } else { format!(": {}", exit.message) };
-    format!("{how}{class}{message}")
+    let text = match exit.message.as_str() {
+        "" => how,
+        message if message.contains(&word) => message.to_owned(),
+        message => format!("{how}: {message}"),
+    };
+    if exit.class.is_empty() || exit.class == "unknown" { text } else { format!("{text} ({})", exit.class) }
+}
+
+/// A spec that cannot be had: nothing else matters then.
+fn refusal(conditions: &[Condition]) -> Option<&Condition> {
+    conditions.iter().find(|condition| condition.r#type == "Provisioned" && condition.status == "False")
 }
 
 /// The condition that holds an object back: the first that is False, with what mends it.
