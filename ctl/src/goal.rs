@@ -81,12 +81,10 @@ impl Goal {
                 let now = found.map_or("absent", |condition| condition.status.as_str());
                 done_or(now.eq_ignore_ascii_case(status), format!("condition {name} is {now}, not {status}"))
             }),
-            Self::Height { node, height } => {
-                with_state(view, node.as_deref(), |state| match state.height {
-                    Some(now) => done_or(now >= *height, format!("height is {now}, below {height}")),
-                    None => Verdict::Waiting(format!("no height is known; phase {}", state.phase)),
-                })
-            }
+            Self::Height { node, height } => with_state(view, node.as_deref(), |state| match state.height {
+                Some(now) => done_or(now >= *height, format!("height is {now}, below {height}")),
+                None => Verdict::Waiting(format!("no height is known; phase {}", state.phase)),
+            }),
         }
     }
 }

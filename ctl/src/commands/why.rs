@@ -62,10 +62,8 @@ fn detail(event: &Event, is_told: impl Fn(&str) -> bool) -> Option<String> {
     let part = |word: &str, text: &Option<String>| text.as_deref().filter(|text| !text.is_empty()).map(|text| format!("{word} {}", one_line(text)));
     let news = |text: &Option<String>| text.clone().filter(|text| !is_told(text));
     let (observed, result) = (news(&event.observed), news(&event.result));
-    let parts: Vec<String> = [part("saw", &observed), part("wanted", &event.desired), part("did", &event.action), part("got", &result)]
-        .into_iter()
-        .flatten()
-        .collect();
+    let parts: Vec<String> =
+        [part("saw", &observed), part("wanted", &event.desired), part("did", &event.action), part("got", &result)].into_iter().flatten().collect();
     (!parts.is_empty()).then(|| parts.join(", "))
 }
 
@@ -96,7 +94,11 @@ mod tests {
         };
         let died = Event { r#type: "Warning".into(), ..event("2026-01-01T23:59:50.000Z", "Died", cause, "controller/node") };
         let started = Event { result: Some("pid 7".into()), ..event("2026-01-01T23:59:00.000Z", "Started", "runs as pid 7", "controller/node") };
-        let before = Event { action: Some("wait".into()), observed: Some("exit code 1".into()), ..event("2026-01-01T23:58:50.000Z", "Died", "exit code 1", "controller/node") };
+        let before = Event {
+            action: Some("wait".into()),
+            observed: Some("exit code 1".into()),
+            ..event("2026-01-01T23:58:50.000Z", "Died", "exit code 1", "controller/node")
+        };
         let told = ExplainResponse {
             headline: format!("mynet/validator-0 is in Backoff: {cause}"),
             chain: vec![backoff, died, started, before, event("2026-01-01T23:00:00.000Z", "Created", "devnet created", "user:1000")],

@@ -9,6 +9,9 @@ use dvb_proto::devnet::v1::{
     BinaryInfo, Condition, Devnet, Event, Export, LastExit, Launch, Metadata, Node, NodeStatus, PluginInfo, PortLease, Transaction, Upgrade,
 };
 
+/// Of a message in a hint: a log line can be much longer, and `why` tells all of it.
+const HINT_CHARS: usize = 120;
+
 impl Row for Devnet {
     fn reference(&self) -> String {
         format!("devnet/{}", name(&self.metadata))
@@ -73,7 +76,15 @@ impl Row for Node {
         }
         columns.extend([spare("RESTARTS", 2), spare("AGE", 3), flexible("ENDPOINT")]);
         if style.wide {
-            columns.extend([column("ROLE"), column("ADDRESS"), column("CPU"), column("MEMORY"), column("BINARY"), column("REASON"), column("LAST-EXIT")]);
+            columns.extend([
+                column("ROLE"),
+                column("ADDRESS"),
+                column("CPU"),
+                column("MEMORY"),
+                column("BINARY"),
+                column("REASON"),
+                column("LAST-EXIT"),
+            ]);
         }
         columns
     }
@@ -336,12 +347,21 @@ pub(crate) fn complaint(conditions: &[Condition]) -> Option<&Condition> {
 /// `mynet: Provisioned=False: there is no plugin `x`; dvbctl why mynet`
 fn hint(metadata: &Option<Metadata>, phase: &str, cause: Option<&Condition>) -> String {
     let what = match cause {
-        Some(cause) => format!("{}={}: {}", cause.r#type, cause.status, cause.message.lines().next().unwrap_or_default()),
+        Some(cause) => format!("{}={}: {}", cause.r#type, cause.status, beginning(&cause.message)),
         None => phase.to_owned(),
     };
     let namespace = metadata.as_ref().map(|metadata| metadata.namespace.as_str()).filter(|name| !matches!(*name, "" | "default"));
     let namespace = namespace.map(|name| format!(" -n {name}")).unwrap_or_default();
     format!("{0}: {what}; dvbctl why {0}{namespace}", name(metadata)).replace(|c: char| c.is_control(), " ")
+}
+
+/// The first line, or as much of it as a hint needs.
+fn beginning(text: &str) -> String {
+    let line = text.lines().next().unwrap_or_default();
+    match line.char_indices().nth(HINT_CHARS) {
+        Some((end, _)) => format!("{}…", &line[..end]),
+        None => line.to_owned(),
+    }
 }
 
 fn height(status: &NodeStatus) -> Cell {

@@ -78,8 +78,14 @@ fn live_line(view: &View, color: bool) -> String {
     let status = devnet.status.clone().unwrap_or_default();
     let phase = paint(&status.phase, tone(&status.phase), color);
     let mut line = format!("{}  {phase}  {}/{} nodes ready", name(&devnet.metadata), status.ready_nodes, status.nodes);
-    let heights: Vec<String> =
-        view.nodes.values().filter_map(|node| node.status.as_ref()).filter_map(|status| status.block_height).map(|height| height.to_string()).take(12).collect();
+    let heights: Vec<String> = view
+        .nodes
+        .values()
+        .filter_map(|node| node.status.as_ref())
+        .filter_map(|status| status.block_height)
+        .map(|height| height.to_string())
+        .take(12)
+        .collect();
     if !heights.is_empty() {
         line.push_str(&format!("  heights {}", heights.join(" ")));
     }

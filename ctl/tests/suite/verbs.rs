@@ -108,11 +108,12 @@ fn what_is_wrong_is_said_below_the_table_with_what_tells_more() {
         vec![condition("Ready", "0 of 0 nodes"), condition("Provisioned", "there is no plugin `x`\nlooked in /y")];
     world.put_devnet(refused);
     let mut failed = node("mynet", 0, "Failed");
-    failed.status.as_mut().unwrap().conditions = vec![condition("Ready", "exit code 1: unknown flag")];
+    failed.status.as_mut().unwrap().conditions = vec![condition("Ready", &format!("exit code 1: {}", "x".repeat(200)))];
     world.put_node(failed);
     let daemon = Daemon::start(world);
     assert_eq!(daemon.run(&["get"]).err, "refused: Provisioned=False: there is no plugin `x`; dvbctl why refused\n");
-    assert_eq!(daemon.run(&["get", "nodes"]).err, "mynet/validator-0: Ready=False: exit code 1: unknown flag; dvbctl why mynet/validator-0\n");
+    let long = format!("mynet/validator-0: Ready=False: exit code 1: {}…; dvbctl why mynet/validator-0\n", "x".repeat(107));
+    assert_eq!(daemon.run(&["get", "nodes"]).err, long);
     for format in ["json", "yaml", "name", "wide"] {
         assert_eq!(daemon.run(&["get", "-o", format]).err, "", "{format}");
     }
@@ -147,7 +148,8 @@ fn plain_commands_have_no_word_of_a_chain() {
         world.put_node(web);
     }
     let daemon = Daemon::start(world);
-    for args in [&["get"][..], &["get", "nodes"], &["get", "nodes", "-o", "wide"], &["top"], &["describe", "site"], &["describe", "site/validator-0"]] {
+    for args in [&["get"][..], &["get", "nodes"], &["get", "nodes", "-o", "wide"], &["top"], &["describe", "site"], &["describe", "site/validator-0"]]
+    {
         let text = daemon.run(args).out.to_lowercase();
         for word in ["height", "peers", "chain", "catching up"] {
             assert!(!text.contains(word), "`{word}` in {args:?}:\n{text}");

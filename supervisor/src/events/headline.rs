@@ -49,7 +49,8 @@ fn of_node(node: &Node) -> String {
             let _ = write!(text, ", pid {pid}");
         }
     }
-    let is_told = |exit: &LastExit| !exit.message.is_empty() && complaints(&status.conditions).any(|condition| condition.message.contains(&exit.message));
+    let is_told =
+        |exit: &LastExit| !exit.message.is_empty() && complaints(&status.conditions).any(|condition| condition.message.contains(&exit.message));
     let exit = status.last_exit.as_ref().filter(|exit| !is_told(exit));
     if let Some(exit) = exit {
         let lead = if matches!(status.phase, NodePhase::Running | NodePhase::Starting) { "before that it" } else { "it" };
