@@ -1,9 +1,10 @@
-//! The connection to devnetd: one channel over the unix socket, and the handshake.
+//! The connection to devnetd: one channel over the unix socket.
 
 use crate::{
     context::Context,
     error::{Error, Exit},
     launch,
+    wire::Wire,
 };
 use dvb_proto::devnet::v1::{
     DaemonStatus, HandshakeRequest, daemon_service_client::DaemonServiceClient, devnet_service_client::DevnetServiceClient,
@@ -17,29 +18,27 @@ use std::{
     sync::{Arc, Mutex},
     time::Duration,
 };
-use tokio::{net::UnixStream, time::timeout};
+use tokio::net::UnixStream;
 use tonic::transport::{Channel, Endpoint, Uri};
 use tower::service_fn;
 
 /// Objects with a long event list or log tail stay far below this.
 const MAX_MESSAGE: usize = 64 << 20;
 
-/// A daemon that runs answers a handshake in milliseconds; one that is this late is stuck.
-const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
+/// A daemon that runs answers in milliseconds; one that is this late with its first answer is stuck.
+const FIRST_ANSWER_LIMIT: Duration = Duration::from_secs(10);
 /// For an answer, or for the head of a stream. Verbs that wait do so on streams, which may take as long as they like.
 const ANSWER_LIMIT: Duration = Duration::from_secs(60);
 
 #[derive(Clone)]
 pub(crate) struct Client {
-    channel: Channel,
-    /// What the handshake told.
-    pub(crate) status: DaemonStatus,
+    wire: Wire,
 }
 
 macro_rules! services {
     ($($method:ident $client:ident),* $(,)?) => {$(
-        pub(crate) fn $method(&self) -> $client<Channel> {
-            $client::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE)
+        pub(crate) fn $method(&self) -> $client<Wire> {
+            $client::new(self.wire.clone()).max_decoding_message_size(MAX_MESSAGE)
         }
     )*};
 }
@@ -67,42 +66,36 @@ impl Client {
         }
     }
 
-    /// Connects to a daemon that runs; None when none does.
+    /// Connects to a daemon that runs; None when none does. Whether it serves the right home, and answers at all, the first call
+    /// tells: a round trip of its own for that would be half of what `get` takes.
     pub(crate) async fn connect_running(ctx: &Context) -> Result<Option<Self>, Error> {
-        let socket = &ctx.settings.socket;
-        let stream = match UnixStream::connect(socket).await {
+        let settings = &ctx.settings;
+        let stream = match UnixStream::connect(&settings.socket).await {
             Ok(stream) => stream,
             Err(error) if is_absent(&error) => return Ok(None),
-            Err(error) => return Err(cannot_reach(socket, &error)),
+            Err(error) => return Err(cannot_reach(&settings.socket, &error)),
         };
-        let asked = ctx.settings.timeout.filter(|limit| !limit.is_zero());
-        let limit = asked.map_or(HANDSHAKE_LIMIT, |asked| asked.min(HANDSHAKE_LIMIT));
-        let client = timeout(limit, Self::shake_hands(ctx, stream, asked.unwrap_or(ANSWER_LIMIT)));
-        let stuck = || {
-            let message = format!("devnetd at {} takes connections but does not answer", socket.display());
-            Error::unreachable(message).with_remedy("dvbctl daemon logs")
-        };
-        match client.await {
-            Ok(Ok(client)) => Ok(Some(client)),
-            Ok(Err(error)) if error.exit != Exit::TimedOut => Err(error),
-            // Ours or the channel's clock, whichever was first.
-            Ok(Err(_)) | Err(_) => Err(stuck()),
+        let asked = settings.timeout.filter(|limit| !limit.is_zero());
+        let channel = channel(stream, &settings.socket, asked.unwrap_or(ANSWER_LIMIT)).await?;
+        let patience = asked.map_or(FIRST_ANSWER_LIMIT, |asked| asked.min(FIRST_ANSWER_LIMIT));
+        let client = Self { wire: Wire::new(channel, &settings.expected_home, &settings.socket, patience) };
+        if settings.verbose {
+            client.handshake(ctx).await?;
         }
+        Ok(Some(client))
     }
 
-    async fn shake_hands(ctx: &Context, stream: UnixStream, answer_limit: Duration) -> Result<Self, Error> {
-        let socket = &ctx.settings.socket;
-        let channel = channel(stream, socket, answer_limit).await?;
-        let request = HandshakeRequest { client_version: env!("CARGO_PKG_VERSION").to_owned(), home: ctx.settings.expected_home.clone() };
-        let mut service = DaemonServiceClient::new(channel.clone());
-        let status = service.handshake(request).await?.into_inner();
-        let expected = &ctx.settings.expected_home;
+    /// Asks who answers, and makes sure that it serves the home that is meant.
+    pub(crate) async fn handshake(&self, ctx: &Context) -> Result<DaemonStatus, Error> {
+        let (socket, expected) = (&ctx.settings.socket, &ctx.settings.expected_home);
+        let request = HandshakeRequest { client_version: env!("CARGO_PKG_VERSION").to_owned(), home: expected.clone() };
+        let status = self.daemon().handshake(request).await?.into_inner();
         if !expected.is_empty() && !status.home.is_empty() && *expected != status.home {
             let message = format!("the devnetd behind {} serves the home {}, not {expected}", socket.display(), status.home);
             return Err(Error::new(Exit::Unreachable, "HomeMismatch", message).with_remedy(format!("dvbctl --home {}", status.home)));
         }
         ctx.debug(format!("devnetd {} pid {} at {}", status.version, status.pid, socket.display()));
-        Ok(Self { channel, status })
+        Ok(status)
     }
 }
 

@@ -49,9 +49,11 @@ impl Context {
     pub(crate) fn style(&self) -> Style {
         Style {
             wide: self.settings.format == Format::Wide,
+            chain: true,
             namespaces: self.settings.all_namespaces,
             color: self.settings.stdout.color,
-            width: self.settings.stdout.width,
+            // What was asked for in full is not cut.
+            width: self.settings.stdout.width.filter(|_| self.settings.format != Format::Wide),
             now: (self.now)(),
         }
     }

@@ -8,6 +8,7 @@ use std::{
     fmt::Write as _,
     io,
     ops::{Deref, DerefMut},
+    path::Path,
 };
 use tonic::{Code, Status};
 
@@ -65,7 +66,7 @@ impl Error {
         Self::new(Exit::Failed, code, message)
     }
     pub(crate) fn unreachable(message: impl Into<String>) -> Self {
-        let mut error = Self::new(Exit::Unreachable, "DaemonUnreachable", message);
+        let mut error = Self::new(Exit::Unreachable, UNREACHABLE, message);
         error.fault.retriable = true;
         error
     }
@@ -166,6 +167,9 @@ impl From<io::Error> for Error {
     }
 }
 
+/// The code of an error that means that no daemon answers.
+const UNREACHABLE: &str = "DaemonUnreachable";
+
 /// The code of an error that only means that the reader of our output has gone.
 pub(crate) const BROKEN_PIPE: &str = "BrokenPipe";
 
@@ -179,9 +183,25 @@ impl From<Status> for Error {
     }
 }
 
+/// What a daemon that takes connections but does not answer comes to.
+pub(crate) fn stuck(socket: &Path) -> Status {
+    let fault = Fault {
+        code: UNREACHABLE.to_owned(),
+        message: format!("devnetd at {} takes connections but does not answer", socket.display()),
+        retriable: true,
+        remedy: Some("dvbctl daemon logs".into()),
+        ..Fault::default()
+    };
+    Status::with_details(Code::Unavailable, fault.message.clone(), fault.encode_to_vec().into())
+}
+
+/// Whether the channel's own limit ran out. It comes as Cancelled, and is told by its text alone.
+pub(crate) fn is_late(status: &Status) -> bool {
+    status.message() == "Timeout expired"
+}
+
 fn bare_status(status: &Status) -> Error {
-    // The channel's own limit comes as Cancelled.
-    if status.message() == "Timeout expired" {
+    if is_late(status) {
         return Error::new(Exit::TimedOut, "TimedOut", "devnetd did not answer in time")
             .with_remedy("dvbctl daemon logs; or wait longer with --timeout");
     }
@@ -203,7 +223,7 @@ fn exit_of(code: &str) -> Option<Exit> {
     Some(match code {
         "NotFound" => Exit::NotFound,
         "AlreadyExists" | "Conflict" | "InvalidSpec" | "Immutable" | "PermissionDenied" | "PluginMissing" | "PluginRejected" => Exit::Refused,
-        "HomeMismatch" | "ShuttingDown" => Exit::Unreachable,
+        UNREACHABLE | "HomeMismatch" | "ShuttingDown" => Exit::Unreachable,
         "TimedOut" => Exit::TimedOut,
         "Unimplemented" | "Internal" => Exit::Failed,
         _ => return None,

@@ -84,9 +84,10 @@ impl Goal {
                 let now = found.map_or("absent", |condition| condition.status.as_str());
                 done_or(now.eq_ignore_ascii_case(status), format!("condition {name} is {now}, not {status}"))
             }),
-            Self::Height { node, height } => {
-                with_state(view, node.as_deref(), |state| done_or(state.height >= *height, format!("height is {}, below {height}", state.height)))
-            }
+            Self::Height { node, height } => with_state(view, node.as_deref(), |state| match state.height {
+                Some(now) => done_or(now >= *height, format!("height is {now}, below {height}")),
+                None => Verdict::Waiting(format!("no height is known; phase {}", state.phase)),
+            }),
         }
     }
 }
@@ -95,7 +96,7 @@ impl Goal {
 struct State<'a> {
     phase: &'a str,
     conditions: &'a [Condition],
-    height: u64,
+    height: Option<u64>,
 }
 
 fn with_state(view: &View, node: Option<&str>, judge: impl Fn(State<'_>) -> Verdict) -> Verdict {
@@ -340,7 +341,7 @@ mod tests {
     fn phase_height_and_condition_are_read_from_the_node_that_is_named() {
         let mut view = devnet("Running", |_| {});
         let condition = Condition { r#type: "Ready".into(), status: "True".into(), ..Condition::default() };
-        let status = NodeStatus { phase: "Backoff".into(), block_height: 7, conditions: vec![condition], ..NodeStatus::default() };
+        let status = NodeStatus { phase: "Backoff".into(), block_height: Some(7), conditions: vec![condition], ..NodeStatus::default() };
         view.nodes.insert("a/b".into(), Node { spec: Some(NodeSpec::default()), status: Some(status), ..Node::default() });
         let node = Some("a/b".to_owned());
         assert_eq!(Goal::Phase { node: node.clone(), phase: "backoff".into() }.judge(&view), Verdict::Done);

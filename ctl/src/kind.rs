@@ -27,6 +27,9 @@ const WORDS: [(Kind, &[&str]); 10] = [
     (Kind::Binary, &["binaries", "binary"]),
 ];
 
+/// A word that is less alike than this (0 to 1) is no suggestion.
+const ALIKE: f64 = 0.75;
+
 impl Kind {
     pub(crate) fn parse(word: &str) -> Option<Self> {
         let word = word.to_ascii_lowercase();
@@ -38,12 +41,17 @@ impl Kind {
         WORDS.iter().find(|(kind, _)| *kind == self).map_or("objects", |(_, words)| words[0])
     }
 
-    /// The kind that was meant by a mistyped word.
+    /// The plurals.
+    pub(crate) fn all() -> impl Iterator<Item = &'static str> {
+        WORDS.iter().map(|(_, words)| words[0])
+    }
+
+    /// The plural of the kind that a mistyped word is most like.
     pub(crate) fn nearest(word: &str) -> Option<&'static str> {
         let word = word.to_ascii_lowercase();
-        // Short words are near to too much: `nope` is no `node`.
-        let all = WORDS.iter().flat_map(|(_, words)| words.iter().copied()).filter(|known| known.len() > 4);
-        all.min_by_key(|known| strsim::damerau_levenshtein(&word, known)).filter(|known| strsim::damerau_levenshtein(&word, known) <= 1)
+        let alike = |known: &str| strsim::jaro_winkler(&word, known);
+        let (likeness, kind) = Self::all().map(|known| (alike(known), known)).max_by(|a, b| a.0.total_cmp(&b.0))?;
+        (likeness > ALIKE).then_some(kind)
     }
 }
 
@@ -80,6 +88,7 @@ mod tests {
     fn a_mistyped_kind_has_a_nearest_one() {
         assert_eq!(Kind::nearest("nods"), Some("nodes"));
         assert_eq!(Kind::nearest("evets"), Some("events"));
-        assert_eq!(Kind::nearest("nope"), None);
+        assert_eq!(Kind::nearest("pods"), Some("ports"));
+        assert_eq!(Kind::nearest("chain"), None);
     }
 }

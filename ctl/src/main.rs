@@ -14,6 +14,7 @@ mod launch;
 mod render;
 mod settings;
 mod watch;
+mod wire;
 
 use clap::Parser;
 use cli::{Cli, Format, Global};

@@ -47,7 +47,9 @@ pub(crate) struct Terminal {
 
 impl Settings {
     pub(crate) fn resolve(global: &Global, vars: HashMap<String, String>) -> Result<Self, Error> {
-        if let Some(address) = &global.address {
+        // In the environment of a node, DVB_ADDRESS is the node's own address.
+        let own = vars.get("DVB_ADDRESS").filter(|_| vars.contains_key("DVB_LAUNCH_ID"));
+        if let Some(address) = global.address.as_ref().filter(|address| Some(*address) != own) {
             return Err(Error::usage(format!("devnetd does not serve TCP yet, so `{address}` cannot be reached"))
                 .with_remedy("leave out --address and DVB_ADDRESS; on another machine: ssh HOST dvbctl ..."));
         }
@@ -161,5 +163,16 @@ mod tests {
     #[test]
     fn tcp_is_refused_honestly() {
         assert_eq!(resolve(&["--address", "host:1"]).unwrap_err().exit, Exit::Usage);
+    }
+
+    #[test]
+    fn a_service_can_use_dvbctl_although_its_own_address_has_the_same_name() {
+        let resolve = |address: &str| {
+            let vars = [("HOME", "/nonexistent/u"), ("DVB_ADDRESS", "127.64.0.9"), ("DVB_LAUNCH_ID", "l1")];
+            let vars = vars.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+            Settings::resolve(&Cli::parse_from(["dvbctl", "--address", address, "get"]).global, vars)
+        };
+        assert!(resolve("127.64.0.9").is_ok());
+        assert_eq!(resolve("host:1").unwrap_err().exit, Exit::Usage);
     }
 }

@@ -5,6 +5,9 @@ use std::path::{Path, PathBuf};
 /// The longest path that fits into a socket address (108 bytes with the terminating zero).
 const MAX_SOCKET_PATH: usize = 107;
 
+/// Metadata of a call: the canonical home that the client means. A daemon that serves another refuses the call.
+pub const HOME_KEY: &str = "dvb-home-bin";
+
 /// The home when nothing else is said: `~/.devnet-builder`.
 pub fn default_home(user_home: &Path) -> PathBuf {
     user_home.join(".devnet-builder")

@@ -450,3 +450,32 @@ async fn a_plugin_killed_from_outside_is_noticed_without_a_call() {
     drop(heights);
     bench.end().await;
 }
+
+#[tokio::test]
+async fn an_idle_plugin_says_who_it_is_and_is_stopped_again() {
+    let Some(bench) = Bench::new(json!({})) else { return };
+    assert!(bench.host.list().await[0].info.is_none(), "the list alone starts nothing");
+    let told = bench.host.introduce().await.remove(0);
+    let info = told.info.unwrap();
+    assert_eq!((told.state.as_str(), told.message.as_str(), info.name.as_str(), info.api_version), ("Idle", "", "mock", 1));
+    assert_eq!((info.version.as_str(), info.networks.len()), (env!("CARGO_PKG_VERSION"), 1), "{info:?}");
+    assert_eq!(bench.processes(), 0);
+    // Known from now on, and not started again for it: a plugin that would fail now is not asked.
+    bench.script(json!({"calls": {"GetInfo": {"crash": {"exit": 1}}}}));
+    let again = bench.host.introduce().await.remove(0);
+    assert_eq!((again.state.as_str(), again.message.as_str(), again.info), ("Idle", "", Some(info)));
+    bench.end().await;
+}
+
+#[tokio::test]
+async fn an_introduction_leaves_a_running_plugin_alone_and_names_one_that_fails() {
+    let Some(bench) = Bench::new(json!({})) else { return };
+    bench.mock().await.info().await.unwrap();
+    assert_eq!(bench.host.introduce().await[0].state, "Running");
+    assert_eq!(bench.processes(), 1);
+    bench.end().await;
+    let Some(bench) = Bench::new(json!({"calls": {"GetInfo": {"crash": {"exit": 1}}}})) else { return };
+    let failed = bench.host.introduce().await.remove(0);
+    assert!(failed.info.is_none() && failed.message.contains("GetInfo"), "{failed:?}");
+    bench.end().await;
+}

@@ -14,10 +14,12 @@ use dvb_proto::devnet::v1::{AddBinaryRequest, BinaryInfo, BinarySource, CargoSou
 use std::path::Path;
 
 /// The cache of node binaries
+///
+/// Without a verb: lists what is in it.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(subcommand)]
-    verb: Verb,
+    verb: Option<Verb>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -83,7 +85,7 @@ struct Add {
 }
 
 pub(crate) async fn run(ctx: &Context, args: Args) -> Result<(), Error> {
-    match args.verb {
+    match args.verb.unwrap_or(Verb::List { digests: Vec::new() }) {
         Verb::List { digests } => list(ctx, &ctx.client().await?, &digests).await,
         Verb::Add(add) => {
             let sources = sources(ctx, *add)?;

@@ -97,15 +97,16 @@ async fn start(ctx: &Context) -> Result<(), Error> {
             (ctx.client().await?, "started")
         }
     };
+    let status = client.handshake(ctx).await?;
     match ctx.settings.format {
-        Format::Json | Format::Yaml => ctx.print_structured(&client.status),
-        _ => Ok(ctx.print(format!("devnetd {word}, pid {}, home {}", client.status.pid, client.status.home))?),
+        Format::Json | Format::Yaml => ctx.print_structured(&status),
+        _ => Ok(ctx.print(format!("devnetd {word}, pid {}, home {}", status.pid, status.home))?),
     }
 }
 
 /// The stream tells how it goes. Returns when the process is gone, so that its socket answers nobody any more.
 async fn stop(ctx: &Context, client: Client, with_nodes: bool) -> Result<(), Error> {
-    let pid = client.status.pid;
+    let pid = client.handshake(ctx).await?.pid;
     let process = Pid::from_raw(pid.cast_signed()).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
     until_its_last_word(ctx, client.daemon().shutdown(ShutdownRequest { with_nodes }).await?.into_inner()).await?;
     drop(client); // the daemon waits until its connections are closed
@@ -125,17 +126,17 @@ async fn reload(ctx: &Context) -> Result<(), Error> {
     let Some(client) = Client::connect_running(ctx).await? else {
         return Err(Error::unreachable(format!("devnetd does not run for {}", ctx.settings.home.display())).with_remedy("dvbctl daemon start"));
     };
-    let before = client.status.clone();
+    let before = client.handshake(ctx).await?;
     until_its_last_word(ctx, client.daemon().reload(Empty {}).await?.into_inner()).await?;
     drop(client); // the daemon waits until its connections are closed
     let lost = || Error::unreachable(format!("devnetd (pid {}) did not come back", before.pid)).with_remedy("dvbctl daemon start");
-    let mut after = Client::connect_running(ctx).await?.ok_or_else(lost)?.status;
+    let mut after = Client::connect_running(ctx).await?.ok_or_else(lost)?.handshake(ctx).await?;
     for _ in 0..OLD_ANSWERS {
         if after.started_at != before.started_at {
             break;
         }
         sleep(OLD_ANSWER_PAUSE).await;
-        after = Client::connect_running(ctx).await?.ok_or_else(lost)?.status;
+        after = Client::connect_running(ctx).await?.ok_or_else(lost)?.handshake(ctx).await?;
     }
     if after.started_at == before.started_at {
         let message = format!("devnetd (pid {}) could not execute its program anew and serves on as it was", after.pid);

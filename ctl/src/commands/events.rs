@@ -5,13 +5,16 @@ use crate::{
     client::Client,
     context::Context,
     error::Error,
-    render::{self, Named, Row, print_items, table::Table},
+    render::{self, Named, Row, print_items, table::Layout},
 };
 use dvb_proto::devnet::v1::{Event, ListEventsRequest, ListRequest};
 use futures::{StreamExt, TryStreamExt, stream};
 
 /// What is printed when nothing else is asked for.
 const DEFAULT_LIMIT: u32 = 100;
+
+/// Widths of columns that suit most events: those to come are not known.
+const LIKELY: [u16; 4] = [5, 7, 18, 22];
 
 /// Show the events of a devnet, a node or everything; oldest first
 #[derive(Debug, clap::Args)]
@@ -45,7 +48,7 @@ pub(super) async fn print(ctx: &Context, client: &Client, names: &[String], sele
         return print_items(ctx, &events, Named::Many, "events");
     }
     let mut events = stream::select_all(streams);
-    let mut printed = false;
+    let mut began: Option<Layout> = None;
     while let Some(event) = events.next().await {
         let event = event?;
         if ctx.is_structured() {
@@ -54,14 +57,12 @@ pub(super) async fn print(ctx: &Context, client: &Client, names: &[String], sele
             ctx.print(event.reference())?;
         } else {
             let style = ctx.style();
-            let mut table = Table::new(Event::columns(&style));
-            table.push(event.cells(&style));
-            // Widths that suit most events: those to come are not known.
-            let widths = [5, 7, 18, 22];
-            let text =
-                if printed { table.render_rows(&widths, style.width, style.color) } else { table.render_padded(&widths, style.width, style.color) };
+            let table = render::rows(&[event], &style);
+            let text = match &began {
+                Some(layout) => table.render_rows(layout, style.width, style.color),
+                None => table.render_in(began.insert(table.layout(&LIKELY, style.width)), style.width, style.color),
+            };
             ctx.print(text)?;
-            printed = true;
         }
     }
     Ok(())

@@ -4,10 +4,10 @@ use crate::{
     cli::{Format, parse_label},
     client::Client,
     context::Context,
-    error::Error,
+    error::{Error, Exit},
     follow::Target,
     kind::{Kind, split},
-    render::{self, Named, Row, print_items, table::Table},
+    render::{self, Named, Row, Style, print_items, table::Layout},
     watch::{Change, Watched, watch},
 };
 use dvb_proto::devnet::v1::{Devnet, Empty, Launch, ListRequest, Node, PluginRef};
@@ -31,6 +31,7 @@ pub(crate) struct Args {
 
 pub(crate) async fn run(ctx: &Context, args: Args) -> Result<(), Error> {
     let (kind, names) = split(&args.words);
+    let is_kindless = kind.is_none() && !names.iter().any(|name| name.contains('/'));
     let kind = kind.unwrap_or(if names.iter().any(|name| name.contains('/')) { Kind::Node } else { Kind::Devnet });
     let client = ctx.client().await?;
     let selector = ListRequest { labels: args.labels.into_iter().collect(), ..ctx.selector() };
@@ -41,16 +42,20 @@ pub(crate) async fn run(ctx: &Context, args: Args) -> Result<(), Error> {
         (kind, true) => Err(Error::usage(format!("{} cannot be watched", kind.word()))),
         (kind, false) => list(ctx, &client, kind, names, &selector).await,
     };
-    done.map_err(|error| explain_kind(error, args.words.first()))
+    done.map_err(|error| match args.words.first() {
+        Some(word) if is_kindless && error.exit == Exit::NotFound && error.fault.subject.as_ref() == Some(word) => no_kind(word, error),
+        _ => error,
+    })
 }
 
-/// `get nods`: the word was taken for a devnet's name, but a kind was meant.
-fn explain_kind(error: Error, word: Option<&String>) -> Error {
-    let meant = word.and_then(|word| Kind::nearest(word).filter(|near| *near != word.as_str()));
-    match meant {
-        Some(kind) if error.exit == crate::error::Exit::NotFound => error.with_remedy(format!("did you mean `dvbctl get {kind}`?")),
-        _ => error,
-    }
+/// `get pods`: the word was taken for a devnet's name, but there is none of that name.
+fn no_kind(word: &str, error: Error) -> Error {
+    // The daemon knows whether a devnet has a name like it.
+    let devnet = error.fault.remedy.clone().filter(|remedy| remedy.contains("did you mean"));
+    let kind = || Kind::nearest(word).map(|kind| format!("did you mean `dvbctl get {kind}`?"));
+    let remedy = devnet.or_else(kind).unwrap_or_else(|| "dvbctl get devnets".to_owned());
+    let kinds: Vec<&str> = Kind::all().collect();
+    Error::usage(format!("`{word}` is neither a kind nor a devnet; kinds are {}", kinds.join(", "))).with_remedy(remedy)
 }
 
 /// Lists objects of `kind`: all, or those named. What is named but does not exist is NotFound.
@@ -81,6 +86,7 @@ pub(super) async fn list(ctx: &Context, client: &Client, kind: Kind, names: &[St
                 launches.extend(client.nodes().list_launches(request).await?.into_inner().items);
             }
             launches.retain(|launch| is_meant(names, &node(launch)));
+            must_exist(ctx, client, names, launches.is_empty()).await?;
             print_items(ctx, &launches, Named::Many, "launches")
         }
         Kind::Port => {
@@ -89,6 +95,7 @@ pub(super) async fn list(ctx: &Context, client: &Client, kind: Kind, names: &[St
                 ports.extend(client.nodes().list_ports(request).await?.into_inner().items);
             }
             ports.retain(|port| is_meant(names, &port.node));
+            must_exist(ctx, client, names, ports.is_empty()).await?;
             print_items(ctx, &ports, Named::Many, "ports")
         }
         Kind::Plugin if names.is_empty() => print_items(ctx, &client.plugins().list(Empty {}).await?.into_inner().items, named, "plugins"),
@@ -138,6 +145,18 @@ pub(super) fn requests(names: &[String], selector: &ListRequest) -> Vec<ListRequ
     devnets.into_iter().map(|devnet| ListRequest { devnet: devnet.to_owned(), ..selector.clone() }).collect()
 }
 
+/// Where nothing was found of what is named, the names may be wrong.
+async fn must_exist(ctx: &Context, client: &Client, names: &[String], found_nothing: bool) -> Result<(), Error> {
+    for name in names.iter().filter(|_| found_nothing && !ctx.settings.all_namespaces) {
+        if name.contains('/') {
+            client.nodes().get(ctx.object(name)).await?;
+        } else {
+            client.devnets().get(ctx.object(name)).await?;
+        }
+    }
+    Ok(())
+}
+
 fn is_meant(names: &[String], node: &str) -> bool {
     names.is_empty() || names.iter().any(|name| name == node || node.split('/').next() == Some(name))
 }
@@ -158,7 +177,7 @@ async fn follow<T: Watched + Row>(ctx: &Context, client: &Client, names: &[Strin
     let mut bookmarks = feeds.len();
     let mut changes = stream::select_all(feeds);
     let mut first = Vec::new();
-    let mut printer = Printer { ctx, widths: None };
+    let mut printer = Printer { ctx, began: None };
     while let Some(change) = changes.next().await {
         let object = match change? {
             Change::Added(object) | Change::Modified(object) | Change::Deleted(object) => object,
@@ -183,7 +202,8 @@ async fn follow<T: Watched + Row>(ctx: &Context, client: &Client, names: &[Strin
 
 struct Printer<'a> {
     ctx: &'a Context,
-    widths: Option<Vec<u16>>,
+    /// How the first table looked: later rows keep to it.
+    began: Option<(Style, Layout)>,
 }
 
 impl Printer<'_> {
@@ -196,14 +216,18 @@ impl Printer<'_> {
             }),
             Format::Name => Ok(items.iter().try_for_each(|item| self.ctx.print(item.reference()))?),
             Format::Table | Format::Wide => {
-                let style = self.ctx.style();
-                let mut table = Table::new(T::columns(&style));
-                items.iter().for_each(|item| table.push(item.cells(&style)));
-                let text = match &self.widths {
-                    Some(widths) => table.render_rows(widths, style.width, style.color),
-                    None => table.render(style.width, style.color),
+                let now = self.ctx.style();
+                let text = match &self.began {
+                    Some((style, layout)) => render::rows(items, &Style { now: now.now, ..*style }).render_rows(layout, now.width, now.color),
+                    None => {
+                        let style = render::suited(items, &now);
+                        let table = render::rows(items, &style);
+                        let layout = table.layout(&[], style.width);
+                        let text = table.render_in(&layout, style.width, style.color);
+                        self.began = Some((style, layout));
+                        text
+                    }
                 };
-                self.widths.get_or_insert_with(|| table.widths());
                 Ok(self.ctx.print(text)?)
             }
         }

@@ -6,8 +6,8 @@ use crate::{
     context::Context,
     error::Error,
     render::{
-        Named, Style,
-        objects::name,
+        Named, Row, Style,
+        objects::{known, name},
         print_items,
         table::{Cell, Table, column},
         time::bytes,
@@ -50,8 +50,9 @@ pub(crate) async fn run(ctx: &Context, args: Args) -> Result<(), Error> {
 }
 
 fn table(nodes: &[Node], style: &Style) -> String {
-    let columns = ["NAME", "PHASE", "PID", "CPU", "MEMORY", "FDS", "HEIGHT", "RESTARTS"];
-    let mut table = Table::new(columns.into_iter().map(column).collect());
+    let has_chain = nodes.iter().any(Row::has_chain);
+    let columns = ["NAME", "PHASE", "PID", "CPU", "MEMORY", "FDS"].into_iter().chain(has_chain.then_some("HEIGHT")).chain(["RESTARTS"]);
+    let mut table = Table::new(columns.map(column).collect());
     let mut sum = (0.0, 0, 0);
     for node in nodes {
         let status = node.status.clone().unwrap_or_default();
@@ -59,20 +60,23 @@ fn table(nodes: &[Node], style: &Style) -> String {
             sum = (sum.0 + usage.cpu, sum.1 + usage.memory, sum.2 + usage.fds);
         }
         let usage = |text: fn(&dvb_proto::devnet::v1::Usage) -> String| Cell::from(status.usage.as_ref().map(text).unwrap_or_default());
-        table.push(vec![
+        let mut cells = vec![
             name(&node.metadata).into(),
             Cell::state(&status.phase),
             status.pid.map(|pid| pid.to_string()).unwrap_or_default().into(),
             usage(|usage| format!("{:.2}", usage.cpu)),
             usage(|usage| bytes(usage.memory)),
             usage(|usage| usage.fds.to_string()),
-            status.block_height.to_string().into(),
-            status.restart_count.to_string().into(),
-        ]);
+        ];
+        cells.extend(has_chain.then(|| known(status.block_height)));
+        cells.push(status.restart_count.to_string().into());
+        table.push(cells);
     }
     let total = [format!("{:.2}", sum.0), bytes(sum.1), sum.2.to_string()];
     let empty = || Cell::from("-");
     let [cpu, memory, fds] = total.map(Cell::from);
-    table.push(vec!["total".into(), empty(), empty(), cpu, memory, fds, empty(), empty()]);
+    let mut cells = vec!["total".into(), empty(), empty(), cpu, memory, fds, empty()];
+    cells.extend(has_chain.then(empty));
+    table.push(cells);
     table.render(style.width, style.color)
 }

@@ -7,7 +7,7 @@ use crate::{
     context::Context,
     document::{Document, Source, load, parse_devnets},
     error::Error,
-    render::{self, Named, objects::name, print_items},
+    render::{self, Named, Row, objects::name, print_items},
 };
 use dvb_proto::devnet::v1::{Devnet, ListRequest, ObjectRef};
 use std::sync::Arc;
@@ -82,10 +82,13 @@ async fn summary(ctx: &Context, client: &Client, devnet: &Devnet) -> Result<(), 
     let selector = ListRequest { namespace: metadata.namespace.clone(), devnet: metadata.name.clone(), ..ListRequest::default() };
     let nodes = client.nodes().list(selector).await?.into_inner().items;
     ctx.print(render::table(&nodes, &ctx.style()))?;
+    // As of the same moment as the nodes: much may have happened since it ran first.
+    let devnet = client.devnets().get(ObjectRef { namespace: metadata.namespace.clone(), name: metadata.name.clone() }).await?.into_inner();
     let status = devnet.status.clone().unwrap_or_default();
     ctx.print("")?;
-    let chain = status.chain_id.as_deref().map(|chain| format!(", chain {chain}")).unwrap_or_default();
-    ctx.print(format!("{} is {} at height {}{chain}", metadata.name, status.phase, status.current_height))?;
+    let height = status.current_height.map(|height| format!(" at height {height}")).unwrap_or_default();
+    let chain = status.chain_id.as_deref().filter(|_| devnet.has_chain()).map(|chain| format!(", chain {chain}")).unwrap_or_default();
+    ctx.print(format!("{} is {}{height}{chain}", metadata.name, status.phase))?;
     if !status.accounts.is_empty() {
         ctx.print(format!("{} funded accounts:", status.accounts.len()))?;
         for account in status.accounts.iter().take(SHOWN_ACCOUNTS) {

@@ -1,7 +1,7 @@
 //! The long form of one object, for `describe`.
 
 use super::{
-    Style,
+    Row, Style,
     objects::{endpoint, exit_text},
     table::{paint, tone},
     time::{age, bytes},
@@ -18,9 +18,11 @@ pub(crate) fn devnet(devnet: &Devnet, nodes: &[Node], events: &[Event], style: &
     text.state("Phase", &status.phase, style);
     text.line("Message", status.message.as_deref().unwrap_or_default());
     text.line("Nodes", &format!("{} ready of {}", status.ready_nodes, status.nodes));
-    text.line("Height", &status.current_height.to_string());
-    text.line("Chain id", status.chain_id.as_deref().unwrap_or_default());
-    text.line("Version", &status.sdk_version);
+    if devnet.has_chain() {
+        text.line("Height", &number(status.current_height));
+        text.line("Chain id", status.chain_id.as_deref().unwrap_or_default());
+        text.line("Version", &status.sdk_version);
+    }
     if let Some(binary) = &status.binary {
         text.line("Binary", &format!("{} ({})", binary.source, binary.sha256.chars().take(12).collect::<String>()));
     }
@@ -49,9 +51,11 @@ pub(crate) fn node(node: &Node, launches: &[Launch], events: &[Event], style: &S
     text.line("Desired", &spec.desired);
     text.line("Pid", &status.pid.map(|pid| pid.to_string()).unwrap_or_default());
     text.line("Started", &status.started_at.as_deref().map(|time| format!("{time} ({} ago)", age(time, style.now))).unwrap_or_default());
-    text.line("Height", &status.block_height.to_string());
-    text.line("Peers", &status.peer_count.to_string());
-    text.line("Catching up", if status.catching_up { "yes" } else { "no" });
+    if node.has_chain() {
+        text.line("Height", &number(status.block_height));
+        text.line("Peers", &number(status.peer_count));
+        text.line("Catching up", if status.catching_up { "yes" } else { "no" });
+    }
     text.line("Restarts", &status.restart_count.to_string());
     text.line("Next restart", status.next_restart.as_deref().unwrap_or_default());
     text.line("Binary", &spec.binary_path);
@@ -73,6 +77,11 @@ pub(crate) fn node(node: &Node, launches: &[Launch], events: &[Event], style: &S
     text.block("Launches", super::table(launches, style).lines().map(str::to_owned).take(if launches.is_empty() { 0 } else { usize::MAX }));
     text.events(events, style);
     Ok(text.0)
+}
+
+/// `-` for what nobody knows.
+fn number(number: Option<impl ToString>) -> String {
+    number.map_or_else(|| "-".to_owned(), |number| number.to_string())
 }
 
 #[derive(Default)]

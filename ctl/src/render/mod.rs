@@ -15,10 +15,15 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use table::{Cell, Column, Table};
 
+/// Lines below a table that say what is wrong with what it lists.
+const HINTS: usize = 3;
+
 /// What a table needs to know of the place where it is shown.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Style {
     pub(crate) wide: bool,
+    /// Some of the objects belong to a chain: heights, peers and the like have a place.
+    pub(crate) chain: bool,
     /// Objects of several namespaces stand side by side.
     pub(crate) namespaces: bool,
     pub(crate) color: bool,
@@ -31,6 +36,14 @@ pub(crate) struct Style {
 pub(crate) trait Row: Serialize {
     /// `devnet/mynet`, for `-o name`.
     fn reference(&self) -> String;
+    /// Whether it belongs to a chain, so that the chain's words are of use.
+    fn has_chain(&self) -> bool {
+        true
+    }
+    /// What is wrong with it, in one line for below a table, and what tells more.
+    fn hint(&self) -> Option<String> {
+        None
+    }
     fn columns(style: &Style) -> Vec<Column>;
     fn cells(&self, style: &Style) -> Vec<Cell>;
 }
@@ -54,14 +67,40 @@ pub(crate) fn print_items<T: Row>(ctx: &Context, items: &[T], named: Named, what
             ctx.note(format!("no {what}"));
             Ok(())
         }
-        Format::Table | Format::Wide => Ok(ctx.print(table(items, &ctx.style()))?),
+        Format::Wide => Ok(ctx.print(table(items, &ctx.style()))?),
+        Format::Table => {
+            ctx.print(table(items, &ctx.style()))?;
+            hints(items).iter().for_each(|hint| ctx.note(hint));
+            Ok(())
+        }
     }
 }
 
 pub(crate) fn table<T: Row>(items: &[T], style: &Style) -> String {
+    let style = suited(items, style);
+    rows(items, &style).render(style.width, style.color)
+}
+
+/// The style for these objects: without the chain's words where none of them has a chain.
+pub(crate) fn suited<T: Row>(items: &[T], style: &Style) -> Style {
+    Style { chain: items.is_empty() || items.iter().any(Row::has_chain), ..*style }
+}
+
+pub(crate) fn rows<T: Row>(items: &[T], style: &Style) -> Table {
     let mut table = Table::new(T::columns(style));
     items.iter().for_each(|item| table.push(item.cells(style)));
-    table.render(style.width, style.color)
+    table
+}
+
+/// A line for each of the first objects that something is wrong with.
+fn hints<T: Row>(items: &[T]) -> Vec<String> {
+    let mut hints: Vec<String> = items.iter().filter_map(Row::hint).collect();
+    let more = hints.len().saturating_sub(HINTS);
+    hints.truncate(HINTS);
+    if more > 0 {
+        hints.push(format!("and {more} more"));
+    }
+    hints
 }
 
 /// The object's JSON form without the nulls of absent fields.

@@ -2,12 +2,15 @@
 
 use super::{
     Row, Style,
-    table::{Cell, Column, column, flexible},
+    table::{Cell, Column, column, flexible, spare},
     time::{age, bytes},
 };
 use dvb_proto::devnet::v1::{
     BinaryInfo, Condition, Devnet, Event, Export, LastExit, Launch, Metadata, Node, NodeStatus, PluginInfo, PortLease, Transaction, Upgrade,
 };
+
+/// Of a message in a hint: a log line can be much longer, and `why` tells all of it.
+const HINT_CHARS: usize = 120;
 
 impl Row for Devnet {
     fn reference(&self) -> String {
@@ -15,9 +18,14 @@ impl Row for Devnet {
     }
     fn columns(style: &Style) -> Vec<Column> {
         let mut columns = head(style);
-        columns.extend([column("PHASE"), column("READY"), column("HEIGHT"), column("PLUGIN"), flexible("CHAIN-ID"), column("AGE")]);
+        columns.extend([column("PHASE"), column("READY")]);
+        columns.extend(style.chain.then(|| column("HEIGHT")));
+        columns.push(column("PLUGIN"));
+        columns.extend(style.chain.then(|| flexible("CHAIN-ID")));
+        columns.push(spare("AGE", 1));
         if style.wide {
-            columns.extend([column("VERSION"), column("SUBNET"), flexible("DIRECTORY"), flexible("MESSAGE")]);
+            columns.extend(style.chain.then(|| column("VERSION")));
+            columns.extend([column("SUBNET"), column("DIRECTORY"), column("REASON"), column("MESSAGE")]);
         }
         columns
     }
@@ -25,23 +33,34 @@ impl Row for Devnet {
         let spec = self.spec.clone().unwrap_or_default();
         let status = self.status.clone().unwrap_or_default();
         let mut cells = head_cells(&self.metadata, style);
-        cells.extend([
-            Cell::state(&status.phase),
-            format!("{}/{}", status.ready_nodes, status.nodes).into(),
-            status.current_height.to_string().into(),
-            spec.plugin.into(),
-            status.chain_id.or(spec.chain_id).unwrap_or_default().into(),
-            created(&self.metadata, style),
-        ]);
+        let has_chain = self.has_chain();
+        cells.extend([Cell::state(&status.phase), format!("{}/{}", status.ready_nodes, status.nodes).into()]);
+        cells.extend(style.chain.then(|| known(status.current_height)));
+        cells.push(spec.plugin.into());
+        cells.extend(style.chain.then(|| status.chain_id.or(spec.chain_id).filter(|_| has_chain).unwrap_or_default().into()));
+        cells.push(created(&self.metadata, style));
         if style.wide {
-            cells.extend([
-                status.sdk_version.into(),
-                status.subnet.unwrap_or_default().into(),
-                status.directory.unwrap_or_default().into(),
-                status.message.unwrap_or_default().into(),
-            ]);
+            cells.extend(style.chain.then(|| status.sdk_version.into()));
+            let (reason, message) = match refusal(&status.conditions).or_else(|| complaint(&status.conditions)) {
+                Some(condition) => (condition.reason.clone(), condition.message.clone()),
+                None => (String::new(), status.message.unwrap_or_default()),
+            };
+            let (subnet, directory) = (status.subnet.unwrap_or_default(), status.directory.unwrap_or_default());
+            cells.extend([subnet.into(), directory.into(), reason.into(), message.into()]);
         }
         cells
+    }
+    /// `plugin: exec` is a devnet of plain commands.
+    fn has_chain(&self) -> bool {
+        self.spec.as_ref().is_none_or(|spec| spec.plugin != "exec")
+    }
+    fn hint(&self) -> Option<String> {
+        let status = self.status.as_ref()?;
+        let refused = refusal(&status.conditions);
+        if refused.is_none() && status.phase != "Failed" {
+            return None;
+        }
+        Some(hint(&self.metadata, &status.phase, refused.or_else(|| complaint(&status.conditions))))
     }
 }
 
@@ -51,9 +70,21 @@ impl Row for Node {
     }
     fn columns(style: &Style) -> Vec<Column> {
         let mut columns = head(style);
-        columns.extend([column("PHASE"), column("PID"), column("HEIGHT"), column("PEERS"), column("RESTARTS"), column("AGE"), flexible("ENDPOINT")]);
+        columns.extend([column("PHASE"), column("PID")]);
+        if style.chain {
+            columns.extend([column("HEIGHT"), spare("PEERS", 1)]);
+        }
+        columns.extend([spare("RESTARTS", 2), spare("AGE", 3), flexible("ENDPOINT")]);
         if style.wide {
-            columns.extend([column("ROLE"), column("ADDRESS"), column("CPU"), column("MEMORY"), column("BINARY"), flexible("LAST-EXIT")]);
+            columns.extend([
+                column("ROLE"),
+                column("ADDRESS"),
+                column("CPU"),
+                column("MEMORY"),
+                column("BINARY"),
+                column("REASON"),
+                column("LAST-EXIT"),
+            ]);
         }
         columns
     }
@@ -61,11 +92,11 @@ impl Row for Node {
         let spec = self.spec.clone().unwrap_or_default();
         let status = self.status.clone().unwrap_or_default();
         let mut cells = head_cells(&self.metadata, style);
+        cells.extend([Cell::state(&status.phase), known(status.pid)]);
+        if style.chain {
+            cells.extend([height(&status), known(status.peer_count)]);
+        }
         cells.extend([
-            Cell::state(&status.phase),
-            pid(status.pid),
-            height(&status).into(),
-            status.peer_count.to_string().into(),
             status.restart_count.to_string().into(),
             age(status.started_at.as_deref().unwrap_or_default(), style.now).into(),
             endpoint(&status).into(),
@@ -78,10 +109,18 @@ impl Row for Node {
                 usage.map(|usage| format!("{:.2}", usage.cpu)).unwrap_or_default().into(),
                 usage.map(|usage| bytes(usage.memory)).unwrap_or_default().into(),
                 spec.binary_hash.chars().take(12).collect::<String>().into(),
+                complaint(&status.conditions).map(|condition| condition.reason.clone()).unwrap_or_default().into(),
                 status.last_exit.as_ref().map(exit_text).unwrap_or_default().into(),
             ]);
         }
         cells
+    }
+    fn has_chain(&self) -> bool {
+        self.spec.as_ref().is_none_or(|spec| spec.role != "service")
+    }
+    fn hint(&self) -> Option<String> {
+        let status = self.status.as_ref().filter(|status| status.phase == "Failed")?;
+        Some(hint(&self.metadata, &status.phase, complaint(&status.conditions)))
     }
 }
 
@@ -136,7 +175,7 @@ impl Row for Launch {
             spec.node_ref.into(),
             spec.launch_id.into(),
             Cell::state(&status.phase),
-            pid(status.pid),
+            known(status.pid),
             time(&status.started_at),
             time(&status.ended_at),
             status.exit.as_ref().map(exit_text).unwrap_or_default().into(),
@@ -279,16 +318,24 @@ pub(crate) fn endpoint(status: &NodeStatus) -> String {
     first.or_else(|| status.endpoints.values().next()).cloned().unwrap_or_default()
 }
 
-/// `exit code 1 (bad-flag): unknown flag: --x`
+/// `exit code 1: unknown flag: --x (bad-flag)`
 pub(crate) fn exit_text(exit: &LastExit) -> String {
-    let how = match (&exit.signal, exit.code) {
-        (Some(signal), _) => format!("killed by {signal}"),
-        (None, Some(code)) => format!("exit code {code}"),
-        (None, None) => "ended".to_owned(),
+    let (how, word) = match (&exit.signal, exit.code) {
+        (Some(signal), _) => (format!("killed by {signal}"), signal.clone()),
+        (None, Some(code)) => (format!("exit code {code}"), format!("exit code {code}")),
+        (None, None) => ("ended".to_owned(), String::new()),
     };
-    let class = if exit.class.is_empty() || exit.class == "unknown" { String::new() } else { format!(" ({})", exit.class) };
-    let message = if exit.message.is_empty() { String::new() } else { format!(": {}", exit.message) };
-    format!("{how}{class}{message}")
+    let text = match exit.message.as_str() {
+        "" => how,
+        message if message.contains(&word) => message.to_owned(),
+        message => format!("{how}: {message}"),
+    };
+    if exit.class.is_empty() || exit.class == "unknown" { text } else { format!("{text} ({})", exit.class) }
+}
+
+/// A spec that cannot be had: nothing else matters then.
+fn refusal(conditions: &[Condition]) -> Option<&Condition> {
+    conditions.iter().find(|condition| condition.r#type == "Provisioned" && condition.status == "False")
 }
 
 /// The condition that holds an object back: the first that is False, with what mends it.
@@ -297,12 +344,36 @@ pub(crate) fn complaint(conditions: &[Condition]) -> Option<&Condition> {
     conditions.iter().filter(bad).min_by_key(|condition| condition.remedy.is_none())
 }
 
-fn height(status: &NodeStatus) -> String {
-    if status.catching_up { format!("{} (syncing)", status.block_height) } else { status.block_height.to_string() }
+/// `mynet: Provisioned=False: there is no plugin `x`; dvbctl why mynet`
+fn hint(metadata: &Option<Metadata>, phase: &str, cause: Option<&Condition>) -> String {
+    let what = match cause {
+        Some(cause) => format!("{}={}: {}", cause.r#type, cause.status, beginning(&cause.message)),
+        None => phase.to_owned(),
+    };
+    let namespace = metadata.as_ref().map(|metadata| metadata.namespace.as_str()).filter(|name| !matches!(*name, "" | "default"));
+    let namespace = namespace.map(|name| format!(" -n {name}")).unwrap_or_default();
+    format!("{0}: {what}; dvbctl why {0}{namespace}", name(metadata)).replace(|c: char| c.is_control(), " ")
 }
 
-fn pid(pid: Option<u32>) -> Cell {
-    pid.map(|pid| pid.to_string()).unwrap_or_default().into()
+/// The first line, or as much of it as a hint needs.
+fn beginning(text: &str) -> String {
+    let line = text.lines().next().unwrap_or_default();
+    match line.char_indices().nth(HINT_CHARS) {
+        Some((end, _)) => format!("{}…", &line[..end]),
+        None => line.to_owned(),
+    }
+}
+
+fn height(status: &NodeStatus) -> Cell {
+    match status.block_height {
+        Some(height) if status.catching_up => format!("{height} (syncing)").into(),
+        height => known(height),
+    }
+}
+
+/// `-` for what nobody knows.
+pub(crate) fn known(number: Option<impl ToString>) -> Cell {
+    number.map(|number| number.to_string()).unwrap_or_default().into()
 }
 
 pub(crate) fn name(metadata: &Option<Metadata>) -> &str {

@@ -8,6 +8,7 @@ use crate::{
     context::Context,
     goal::{View, trouble},
 };
+use dvb_proto::devnet::v1::Devnet;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::{collections::BTreeMap, time::Duration};
 
@@ -17,11 +18,13 @@ pub(crate) struct Progress<'a> {
     last: Seen,
 }
 
-#[derive(Default, PartialEq)]
+/// What was said already.
+#[derive(Default)]
 struct Seen {
-    devnet: String,
+    /// The devnet's phase.
+    phase: String,
+    /// What was said last of each node.
     nodes: BTreeMap<String, String>,
-    has_blocks: bool,
 }
 
 impl<'a> Progress<'a> {
@@ -50,8 +53,7 @@ impl<'a> Progress<'a> {
         match &self.bar {
             Some(bar) => bar.set_message(live_line(view, self.ctx.settings.stderr.color)),
             None => {
-                let (lines, now) = changes(&self.last, view);
-                self.last = now;
+                let lines = news(&mut self.last, view);
                 lines.iter().for_each(|line| self.ctx.note(line));
             }
         }
@@ -76,9 +78,15 @@ fn live_line(view: &View, color: bool) -> String {
     let status = devnet.status.clone().unwrap_or_default();
     let phase = paint(&status.phase, tone(&status.phase), color);
     let mut line = format!("{}  {phase}  {}/{} nodes ready", name(&devnet.metadata), status.ready_nodes, status.nodes);
-    let heights: Vec<String> =
-        view.nodes.values().filter_map(|node| node.status.as_ref()).map(|status| status.block_height.to_string()).take(12).collect();
-    if status.current_height > 0 {
+    let heights: Vec<String> = view
+        .nodes
+        .values()
+        .filter_map(|node| node.status.as_ref())
+        .filter_map(|status| status.block_height)
+        .map(|height| height.to_string())
+        .take(12)
+        .collect();
+    if !heights.is_empty() {
         line.push_str(&format!("  heights {}", heights.join(" ")));
     }
     if let Some(message) = status.message.filter(|message| !message.is_empty()) {
@@ -87,52 +95,83 @@ fn live_line(view: &View, color: bool) -> String {
     line
 }
 
-/// What to say about `view` after `last`. Heights are told once, when the first block is there: each block would be a line.
-fn changes(last: &Seen, view: &View) -> (Vec<String>, Seen) {
+/// A line for each new phase of the devnet, for each node that runs, and for each that is in trouble; nothing is said twice.
+fn news(said: &mut Seen, view: &View) -> Vec<String> {
     let mut lines = Vec::new();
-    let Some(devnet) = &view.devnet else { return (lines, Seen::default()) };
-    let status = devnet.status.clone().unwrap_or_default();
-    let message = status.message.as_deref().filter(|message| !message.is_empty()).map(|message| format!(": {message}"));
-    let own =
-        format!("{} {}, {}/{} nodes ready{}", name(&devnet.metadata), status.phase, status.ready_nodes, status.nodes, message.unwrap_or_default());
-    let line_of = |node: &dvb_proto::devnet::v1::Node| {
+    let Some(devnet) = &view.devnet else { return lines };
+    for (name, node) in &view.nodes {
         let phase = node.status.as_ref().map_or("", |status| status.phase.as_str());
-        format!("{} {phase}{}", name(&node.metadata), trouble(node).map(|why| format!(": {why}")).unwrap_or_default())
-    };
-    let nodes: BTreeMap<String, String> = view.nodes.iter().map(|(name, node)| (name.clone(), line_of(node))).collect();
-    if own != last.devnet {
-        lines.push(own.clone());
+        let line = match phase {
+            "Running" => phase.to_owned(),
+            "Crashed" | "Backoff" | "Failed" => trouble(node).unwrap_or_else(|| phase.to_owned()),
+            _ => continue,
+        };
+        if said.nodes.get(name) != Some(&line) {
+            lines.push(if line == phase { format!("  {name} {phase}") } else { format!("  {name} {phase}: {line}") });
+            said.nodes.insert(name.clone(), line);
+        }
     }
-    lines.extend(nodes.iter().filter(|(name, line)| last.nodes.get(*name) != Some(line)).map(|(_, line)| format!("  {line}")));
-    let has_blocks = status.current_height > 0;
-    if has_blocks && !last.has_blocks {
-        lines.push(format!("  {} makes blocks: height {}", name(&devnet.metadata), status.current_height));
+    let status = devnet.status.clone().unwrap_or_default();
+    if said.phase != status.phase {
+        lines.push(phase_line(devnet));
+        said.phase = status.phase;
     }
-    (lines, Seen { devnet: own, nodes, has_blocks })
+    lines
+}
+
+fn phase_line(devnet: &Devnet) -> String {
+    let status = devnet.status.clone().unwrap_or_default();
+    let ready = if status.nodes > 0 { format!(", {}/{} nodes ready", status.ready_nodes, status.nodes) } else { String::new() };
+    let message = status.message.filter(|message| !message.is_empty() && status.phase != "Running");
+    format!("{} {}{ready}{}", name(&devnet.metadata), status.phase, message.map(|message| format!(": {message}")).unwrap_or_default())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use dvb_proto::devnet::v1::{Devnet, DevnetStatus, Metadata};
+    use dvb_proto::devnet::v1::{DevnetStatus, LastExit, Metadata, Node, NodeStatus};
+
+    fn view(phase: &str, message: &str, nodes: &[(&str, &str)]) -> View {
+        let metadata = |name: &str| Some(Metadata { name: name.into(), ..Metadata::default() });
+        let node = |(name, phase): &(&str, &str)| {
+            let last_exit = Some(LastExit { code: Some(1), message: "no".into(), ..LastExit::default() });
+            let status = Some(NodeStatus { phase: (*phase).into(), last_exit, ..NodeStatus::default() });
+            ((*name).to_owned(), Node { metadata: metadata(name), status, ..Node::default() })
+        };
+        let ready = nodes.iter().filter(|(_, phase)| *phase == "Running").count();
+        let status = DevnetStatus {
+            phase: phase.into(),
+            nodes: u32::try_from(nodes.len()).unwrap(),
+            ready_nodes: u32::try_from(ready).unwrap(),
+            message: Some(message.into()),
+            ..DevnetStatus::default()
+        };
+        let devnet = Some(Devnet { metadata: metadata("mynet"), status: Some(status), ..Devnet::default() });
+        View { devnet, nodes: nodes.iter().map(node).collect(), ..View::default() }
+    }
 
     #[test]
-    fn a_plain_line_is_printed_only_when_something_changed() {
-        let view = |phase: &str, height: u64| View {
-            devnet: Some(Devnet {
-                metadata: Some(Metadata { name: "mynet".into(), ..Metadata::default() }),
-                status: Some(DevnetStatus { phase: phase.into(), nodes: 2, current_height: height, ..DevnetStatus::default() }),
-                ..Devnet::default()
-            }),
-            ..View::default()
-        };
-        let (lines, seen) = changes(&Seen::default(), &view("Provisioning", 0));
-        assert_eq!(lines, ["mynet Provisioning, 0/2 nodes ready"]);
-        let (lines, seen) = changes(&seen, &view("Provisioning", 0));
-        assert!(lines.is_empty());
-        let (lines, seen) = changes(&seen, &view("Running", 1));
-        assert_eq!(lines, ["mynet Running, 0/2 nodes ready", "  mynet makes blocks: height 1"]);
-        let (lines, _) = changes(&seen, &view("Running", 2));
-        assert!(lines.is_empty(), "heights are not told one by one");
+    fn a_phase_is_said_once_and_a_node_when_it_runs() {
+        let mut said = Seen::default();
+        let mut check = |view: View, expect: &[&str]| assert_eq!(news(&mut said, &view), expect);
+        check(view("Provisioning", "getting the binary", &[]), &["mynet Provisioning: getting the binary"]);
+        check(view("Provisioning", "making keys", &[]), &[]);
+        check(view("Provisioning", "0 of 2 nodes are ready", &[("a", "Pending"), ("b", "Starting")]), &[]);
+        check(view("Provisioning", "1 of 2 nodes are ready", &[("a", "Starting"), ("b", "Running")]), &["  b Running"]);
+        let both = &[("a", "Running"), ("b", "Running")];
+        check(view("Running", "all 2 nodes that should run are ready", both), &["  a Running", "mynet Running, 2/2 nodes ready"]);
+        check(view("Running", "", both), &[]);
+    }
+
+    #[test]
+    fn trouble_is_said_with_its_cause_once() {
+        let mut said = Seen::default();
+        let mut check = |phase: &str, expect: &[&str]| assert_eq!(news(&mut said, &view("Degraded", "a is ill", &[("a", phase)]))[..], *expect);
+        check("Crashed", &["  a Crashed: exit code 1: no", "mynet Degraded, 0/1 nodes ready: a is ill"]);
+        check("Backoff", &[]);
+        check("Starting", &[]);
+        check("Backoff", &[]);
+        check("Running", &["  a Running"]);
+        check("Crashed", &["  a Crashed: exit code 1: no"]);
     }
 }

@@ -1,11 +1,18 @@
-//! Tables without borders, one line per row, fitted to the terminal: flexible columns give way first, with an ellipsis.
+//! Tables without borders, one line per row, fitted to the terminal: spare columns go first, then flexible ones are cut, with an ellipsis.
 
 use comfy_table::{Cell as Drawn, Color, ColumnConstraint, ContentArrangement, Row, Table as Drawing, Width, presets};
+
+/// Between two columns.
+const GAP: u16 = 2;
+/// What a flexible column needs to be of any use.
+const LEAST_FLEXIBLE: u16 = 8;
 
 #[derive(Clone, Debug)]
 pub(crate) struct Column {
     title: &'static str,
     flexible: bool,
+    /// The highest goes first where the terminal is too narrow; 0: stays.
+    spare: u8,
 }
 
 #[derive(Clone, Debug)]
@@ -30,12 +37,26 @@ pub(crate) struct Table {
 
 /// A column as wide as its content.
 pub(crate) fn column(title: &'static str) -> Column {
-    Column { title, flexible: false }
+    Column { title, flexible: false, spare: 0 }
 }
 
 /// A column that gives way when the terminal is narrow.
 pub(crate) fn flexible(title: &'static str) -> Column {
-    Column { title, flexible: true }
+    Column { title, flexible: true, spare: 0 }
+}
+
+/// A column that is left out before anything is cut, the one with the highest `rank` first.
+pub(crate) fn spare(title: &'static str, rank: u8) -> Column {
+    Column { title, flexible: false, spare: rank }
+}
+
+/// What rows that follow a table later must keep to.
+#[derive(Clone, Debug)]
+pub(crate) struct Layout {
+    /// Width of each column's content, also of those that are left out.
+    widths: Vec<u16>,
+    /// The columns that are shown.
+    shown: Vec<usize>,
 }
 
 impl<T: Into<String>> From<T> for Cell {
@@ -87,28 +108,38 @@ impl Table {
 
     /// `width`: of the terminal; None: as wide as it gets.
     pub(crate) fn render(&self, width: Option<u16>, color: bool) -> String {
-        self.render_padded(&[], width, color)
+        self.render_in(&self.layout(&[], width), width, color)
     }
 
-    /// With its header, and columns at least as wide as `widths`: rows will follow.
-    pub(crate) fn render_padded(&self, widths: &[u16], width: Option<u16>, color: bool) -> String {
+    /// With its header.
+    pub(crate) fn render_in(&self, layout: &Layout, width: Option<u16>, color: bool) -> String {
         let header: Vec<Cell> = self.columns.iter().map(|column| Cell::from(column.title)).collect();
-        self.draw(Some(header), widths, width, color)
+        self.draw(Some(&header), layout, width, color)
     }
 
-    /// The rows alone, at least as wide as `widths`: for rows that follow a table later.
-    pub(crate) fn render_rows(&self, widths: &[u16], width: Option<u16>, color: bool) -> String {
-        self.draw(None, widths, width, color)
+    /// The rows alone: for rows that follow a table later.
+    pub(crate) fn render_rows(&self, layout: &Layout, width: Option<u16>, color: bool) -> String {
+        let own = self.layout(&layout.widths, None);
+        self.draw(None, &Layout { shown: layout.shown.clone(), ..own }, width, color)
     }
 
-    /// Width of each column's content, its title included.
-    pub(crate) fn widths(&self) -> Vec<u16> {
+    /// Which columns there is room for, and how wide each is: at least as in `least`.
+    pub(crate) fn layout(&self, least: &[u16], width: Option<u16>) -> Layout {
         let title = |i: usize| self.columns[i].title.len();
         let widest = |i: usize| self.rows.iter().map(|row| row[i].text.chars().count()).max().unwrap_or(0);
-        (0..self.columns.len()).map(|i| u16::try_from(title(i).max(widest(i))).unwrap_or(u16::MAX)).collect()
+        let own = |i: usize| u16::try_from(title(i).max(widest(i))).unwrap_or(u16::MAX);
+        let widths: Vec<u16> = (0..self.columns.len()).map(|i| own(i).max(least.get(i).copied().unwrap_or(0))).collect();
+        let mut shown: Vec<usize> = (0..self.columns.len()).collect();
+        let total = |shown: &[usize]| shown.iter().fold(0_u16, |sum, i| sum.saturating_add(widths[*i]).saturating_add(GAP)) - GAP;
+        while width.is_some_and(|width| total(&shown) > width)
+            && let Some(least_needed) = shown.iter().copied().filter(|i| self.columns[*i].spare > 0).max_by_key(|i| self.columns[*i].spare)
+        {
+            shown.retain(|i| *i != least_needed);
+        }
+        Layout { widths, shown }
     }
 
-    fn draw(&self, header: Option<Vec<Cell>>, least: &[u16], width: Option<u16>, color: bool) -> String {
+    fn draw(&self, header: Option<&Vec<Cell>>, layout: &Layout, width: Option<u16>, color: bool) -> String {
         let mut drawing = Drawing::new();
         drawing.load_style(presets::NOTHING).set_truncation_indicator("…");
         if color {
@@ -116,30 +147,29 @@ impl Table {
         } else {
             drawing.force_no_tty();
         }
-        let rows = header.iter().chain(&self.rows);
-        for cells in rows {
+        for cells in header.into_iter().chain(&self.rows) {
             let mut row = Row::new();
-            for cell in cells {
-                row.add_cell(drawn(cell, color));
+            for i in &layout.shown {
+                row.add_cell(drawn(&cells[*i], color));
             }
             row.max_height(1);
             drawing.add_row(row);
         }
         match width {
             None => drawing.set_content_arrangement(ContentArrangement::Disabled),
-            Some(width) => drawing.set_width(width).set_content_arrangement(ContentArrangement::Dynamic),
+            // The gap behind the last column holds nothing: it may lie beyond the edge.
+            Some(width) => drawing.set_width(width.saturating_add(GAP)).set_content_arrangement(ContentArrangement::Dynamic),
         };
-        let mut content = drawing.column_max_content_widths();
-        content.iter_mut().zip(least).for_each(|(own, least)| *own = (*own).max(*least));
-        let gaps = u16::try_from(self.columns.len()).unwrap_or(u16::MAX).saturating_mul(2);
-        let rigid: u16 = content.iter().zip(&self.columns).filter(|(_, column)| !column.flexible).map(|(own, _)| own.saturating_add(0)).sum();
-        let loose = u16::try_from(self.columns.iter().filter(|column| column.flexible).count()).unwrap_or(0).saturating_mul(8);
+        let columns: Vec<(bool, u16)> = layout.shown.iter().map(|i| (self.columns[*i].flexible, layout.widths[*i])).collect();
+        let rigid = columns.iter().filter(|(flexible, _)| !flexible).fold(0_u16, |sum, (_, own)| sum.saturating_add(*own));
+        let gaps = u16::try_from(columns.len()).unwrap_or(u16::MAX).saturating_mul(GAP).saturating_sub(GAP);
+        let loose = u16::try_from(columns.iter().filter(|(flexible, _)| *flexible).count()).unwrap_or(0).saturating_mul(LEAST_FLEXIBLE);
         // When even the rigid columns do not fit, all of them must give way.
         let fits = width.is_none_or(|width| rigid.saturating_add(gaps).saturating_add(loose) <= width);
-        for (column, (drawn, content)) in self.columns.iter().zip(drawing.column_iter_mut().zip(content)) {
-            drawn.set_padding((0, 2));
-            if fits && !column.flexible {
-                drawn.set_constraint(ColumnConstraint::Absolute(Width::Fixed(content.saturating_add(2))));
+        for ((flexible, own), drawn) in columns.into_iter().zip(drawing.column_iter_mut()) {
+            drawn.set_padding((0, GAP));
+            if fits && !flexible {
+                drawn.set_constraint(ColumnConstraint::Absolute(Width::Fixed(own.saturating_add(GAP))));
             }
         }
         let lines: Vec<String> = drawing.lines().map(|line| line.trim_end().to_owned()).collect();

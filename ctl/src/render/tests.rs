@@ -4,7 +4,7 @@ use super::{
     Row, Style, clean, table,
     table::{Cell, Table, column, flexible},
 };
-use dvb_proto::devnet::v1::{Devnet, DevnetSpec, DevnetStatus, Metadata};
+use dvb_proto::devnet::v1::{Devnet, DevnetSpec, DevnetStatus, Metadata, Node, NodeSpec, NodeStatus};
 use serde_json::json;
 
 fn devnet(name: &str, phase: &str, chain_id: &str) -> Devnet {
@@ -15,7 +15,7 @@ fn devnet(name: &str, phase: &str, chain_id: &str) -> Devnet {
             phase: phase.into(),
             nodes: 5,
             ready_nodes: 4,
-            current_height: 1234,
+            current_height: Some(1234),
             chain_id: Some(chain_id.into()),
             ..DevnetStatus::default()
         }),
@@ -24,7 +24,7 @@ fn devnet(name: &str, phase: &str, chain_id: &str) -> Devnet {
 }
 
 fn style(width: Option<u16>, color: bool) -> Style {
-    Style { wide: false, namespaces: false, color, width, now: "2026-01-02T00:00:00Z".parse().unwrap() }
+    Style { wide: false, chain: true, namespaces: false, color, width, now: "2026-01-02T00:00:00Z".parse().unwrap() }
 }
 
 fn three() -> Vec<Devnet> {
@@ -78,7 +78,7 @@ fn rows_that_follow_a_table_keep_its_columns() {
     three().iter().for_each(|devnet| first.push(devnet.cells(&style)));
     let mut later = Table::new(Devnet::columns(&style));
     later.push(devnet("y", "Running", "y-1").cells(&style));
-    let (head, row) = (first.render(None, false), later.render_rows(&first.widths(), None, false));
+    let (head, row) = (first.render(None, false), later.render_rows(&first.layout(&[], None), None, false));
     assert_eq!(head.lines().next().and_then(|line| line.find("PHASE")), row.find("Running"), "{head}\n{row}");
 }
 
@@ -86,4 +86,47 @@ fn rows_that_follow_a_table_keep_its_columns() {
 fn nulls_go_except_in_what_the_user_wrote() {
     let object = json!({"a": null, "b": {"c": null, "d": 0}, "genesis": {"patch": {"gone": null}}, "list": [{"x": null}]});
     assert_eq!(clean(object), json!({"b": {"d": 0}, "genesis": {"patch": {"gone": null}}, "list": [{}]}));
+}
+
+fn validator(index: u32) -> Node {
+    Node {
+        metadata: Some(Metadata { name: format!("quickstart/validator-{index}"), ..Metadata::default() }),
+        spec: Some(NodeSpec { role: "validator".into(), ..NodeSpec::default() }),
+        status: Some(NodeStatus {
+            phase: "Running".into(),
+            pid: Some(163_020),
+            block_height: (index > 0).then_some(12_345),
+            peer_count: (index > 0).then_some(4),
+            endpoints: [("rpc".to_owned(), format!("http://127.115.188.{index}:26101"))].into(),
+            started_at: Some("2026-01-01T23:59:00Z".into()),
+            ..NodeStatus::default()
+        }),
+        ..Node::default()
+    }
+}
+
+#[test]
+fn a_narrow_table_of_nodes_leaves_out_what_matters_least_and_cuts_nothing() {
+    let nodes = [validator(0), validator(1)];
+    insta::assert_snapshot!(table(&nodes, &style(Some(80), false)), @r"
+    NAME                    PHASE    PID     HEIGHT  ENDPOINT
+    quickstart/validator-0  Running  163020  -       http://127.115.188.0:26101
+    quickstart/validator-1  Running  163020  12345   http://127.115.188.1:26101
+    ");
+    insta::assert_snapshot!(table(&nodes, &style(Some(120), false)), @r"
+    NAME                    PHASE    PID     HEIGHT  PEERS  RESTARTS  AGE  ENDPOINT
+    quickstart/validator-0  Running  163020  -       -      0         60s  http://127.115.188.0:26101
+    quickstart/validator-1  Running  163020  12345   4      0         60s  http://127.115.188.1:26101
+    ");
+}
+
+#[test]
+fn rows_that_follow_a_narrow_table_have_its_columns() {
+    let style = style(Some(80), false);
+    let first = super::rows(&[validator(1)], &style);
+    let layout = first.layout(&[], style.width);
+    let mut later = validator(1);
+    later.status.as_mut().unwrap().endpoints.clear();
+    let row = super::rows(&[later], &style).render_rows(&layout, style.width, false);
+    assert_eq!(row.split_whitespace().collect::<Vec<_>>(), ["quickstart/validator-1", "Running", "163020", "12345", "-"]);
 }

@@ -1,7 +1,7 @@
 //! Each verb: what it asks of the daemon, what it prints, and its exit code.
 
-use crate::common::{Daemon, fake::World, node, two_devnets};
-use dvb_proto::devnet::v1::LogEntry;
+use crate::common::{Daemon, devnet, fake::World, node, two_devnets};
+use dvb_proto::devnet::v1::{Condition, LogEntry};
 use std::{
     io::{BufRead, BufReader, Write},
     process::Stdio,
@@ -21,7 +21,7 @@ fn get_lists_devnets_and_nodes_in_columns() {
     insta::assert_snapshot!(without_ages(&daemon.run(&["get"]).out), @r"
     NAME  PHASE  READY  HEIGHT  PLUGIN  CHAIN-ID  AGE
     mynet  Running  2/2  42  cosmos  mynet-1  AGE
-    other  Stopped  0/2  0  cosmos  other-1  AGE
+    other  Stopped  0/2  -  cosmos  other-1  AGE
     ");
     insta::assert_snapshot!(without_ages(&daemon.run(&["get", "no", "mynet"]).out), @r"
     NAME  PHASE  PID  HEIGHT  PEERS  RESTARTS  AGE  ENDPOINT
@@ -61,18 +61,101 @@ fn what_was_printed_as_yaml_can_be_applied_again() {
 #[test]
 fn a_name_that_does_not_exist_is_exit_code_3_in_text_and_json() {
     let daemon = Daemon::start(two_devnets());
-    let answer = daemon.run(&["get", "nope"]);
+    let answer = daemon.run(&["get", "devnet", "nope"]);
     assert_eq!((answer.code, answer.out.as_str()), (3, ""));
     assert_eq!(answer.err, "error: `nope` does not exist\n  try: dvbctl get devnets\n");
-    let answer = daemon.run(&["get", "nope", "-o", "json"]);
+    let answer = daemon.run(&["get", "devnet", "nope", "-o", "json"]);
     let error: serde_json::Value = serde_json::from_str(&answer.err).unwrap();
     assert_eq!((&error["error"]["code"], &error["error"]["subject"]), (&"NotFound".into(), &"nope".into()));
-    assert_eq!(daemon.run(&["get", "nodes", "nope"]).code, 3);
-    assert!(daemon.run(&["get", "nods"]).err.contains("did you mean `dvbctl get nodes`?"));
-    for verb in [["describe", "nope"], ["start", "nope"], ["why", "mynet/x"], ["env", "nope"]] {
+    for kind in ["nodes", "events", "launches", "ports"] {
+        assert_eq!(daemon.run(&["get", kind, "nope"]).code, 3, "{kind}");
+        assert_eq!(daemon.run(&["get", kind, "mynet/nope"]).code, 3, "{kind}");
+    }
+    for verb in [["describe", "nope"], ["start", "nope"], ["why", "mynet/x"], ["env", "nope"], ["events", "nope"], ["ports", "nope"]] {
         let code = daemon.run(&verb).code;
         assert_eq!(code, if verb[0] == "why" { 0 } else { 3 }, "{verb:?}");
     }
+}
+
+#[test]
+fn a_word_that_is_neither_a_kind_nor_a_devnet_is_exit_code_2_with_the_kinds() {
+    let daemon = Daemon::start(two_devnets());
+    let answer = daemon.run(&["get", "pods"]);
+    assert_eq!((answer.code, answer.out.as_str()), (2, ""));
+    insta::assert_snapshot!(answer.err, @r"
+    error: `pods` is neither a kind nor a devnet; kinds are devnets, nodes, upgrades, transactions, exports, events, launches, plugins, ports, binaries
+      try: did you mean `dvbctl get ports`?
+    ");
+    assert!(daemon.run(&["get", "nods"]).err.contains("did you mean `dvbctl get nodes`?"));
+    assert_eq!(daemon.run(&["get", "nods", "-o", "json"]).code, 2);
+    assert_eq!(daemon.run(&["get", "mynet"]).code, 0, "the name of a devnet will do");
+    assert_eq!(daemon.run(&["get", "mynet", "nope"]).code, 3, "after a devnet a name is meant");
+    assert_eq!(daemon.run(&["get", "mynet/nope"]).code, 3);
+}
+
+#[test]
+fn what_is_wrong_is_said_below_the_table_with_what_tells_more() {
+    let mut world = two_devnets();
+    let condition = |kind: &str, message: &str| Condition {
+        r#type: kind.into(),
+        status: "False".into(),
+        reason: "PluginMissing".into(),
+        message: message.into(),
+        ..Condition::default()
+    };
+    let mut refused = devnet("refused", "Failed");
+    refused.status.as_mut().unwrap().conditions =
+        vec![condition("Ready", "0 of 0 nodes"), condition("Provisioned", "there is no plugin `x`\nlooked in /y")];
+    world.put_devnet(refused);
+    let mut failed = node("mynet", 0, "Failed");
+    failed.status.as_mut().unwrap().conditions = vec![condition("Ready", &format!("exit code 1: {}", "x".repeat(200)))];
+    world.put_node(failed);
+    let daemon = Daemon::start(world);
+    assert_eq!(daemon.run(&["get"]).err, "refused: Provisioned=False: there is no plugin `x`; dvbctl why refused\n");
+    let long = format!("mynet/validator-0: Ready=False: exit code 1: {}…; dvbctl why mynet/validator-0\n", "x".repeat(107));
+    assert_eq!(daemon.run(&["get", "nodes"]).err, long);
+    for format in ["json", "yaml", "name", "wide"] {
+        assert_eq!(daemon.run(&["get", "-o", format]).err, "", "{format}");
+    }
+    let wide = daemon.run(&["get", "refused", "-o", "wide"]).out;
+    assert!(wide.contains("PluginMissing") && wide.contains("there is no plugin `x` looked in /y"), "{wide}");
+}
+
+#[test]
+fn what_nobody_knows_is_a_dash_and_absent_in_json() {
+    let mut world = two_devnets();
+    world.put_node(node("mynet", 1, "Backoff"));
+    let daemon = Daemon::start(world);
+    let table = daemon.run(&["get", "nodes"]).out;
+    assert_eq!(table.lines().nth(2).map(|row| row.split_whitespace().skip(1).take(4).collect::<Vec<_>>()), Some(vec!["Backoff", "-", "-", "-"]));
+    let json: serde_json::Value = serde_json::from_str(&daemon.run(&["get", "mynet/validator-1", "-o", "json"]).out).unwrap();
+    assert_eq!((json["status"].get("blockHeight"), json["status"].get("peerCount")), (None, None));
+    let answer = daemon.run(&["wait", "mynet/validator-1", "--for=height=1", "--timeout", "200ms"]);
+    assert!(answer.code == 6 && answer.err.contains("no height is known; phase Backoff"), "{}", answer.err);
+}
+
+#[test]
+fn plain_commands_have_no_word_of_a_chain() {
+    let mut world = World::default();
+    let mut site = devnet("site", "Running");
+    site.spec.as_mut().unwrap().plugin = "exec".into();
+    (site.status.as_mut().unwrap().current_height, site.status.as_mut().unwrap().accounts) = (None, vec![]);
+    world.put_devnet(site);
+    for index in 0..2 {
+        let mut web = node("site", index, "Running");
+        web.spec.as_mut().unwrap().role = "service".into();
+        (web.status.as_mut().unwrap().block_height, web.status.as_mut().unwrap().peer_count) = (None, None);
+        world.put_node(web);
+    }
+    let daemon = Daemon::start(world);
+    for args in [&["get"][..], &["get", "nodes"], &["get", "nodes", "-o", "wide"], &["top"], &["describe", "site"], &["describe", "site/validator-0"]]
+    {
+        let text = daemon.run(args).out.to_lowercase();
+        for word in ["height", "peers", "chain", "catching up"] {
+            assert!(!text.contains(word), "`{word}` in {args:?}:\n{text}");
+        }
+    }
+    assert!(daemon.run(&["top"]).out.contains("total"));
 }
 
 #[test]
@@ -119,7 +202,7 @@ fn describe_tells_everything_of_a_devnet_and_a_node() {
         assert!(text.contains(part), "{part} is missing in\n{text}");
     }
     let text = daemon.run(&["describe", "node", "mynet/validator-1"]).out;
-    for part in ["Phase:        Failed", "exit code 1 (bad-flag): unknown flag", "panic: no", "rpc: http://127.64.0.2:26657"] {
+    for part in ["Phase:        Failed", "exit code 1: unknown flag (bad-flag)", "panic: no", "rpc: http://127.64.0.2:26657"] {
         assert!(text.contains(part), "{part} is missing in\n{text}");
     }
 }
@@ -163,7 +246,7 @@ fn delete_needs_yes_without_a_terminal_and_waits_until_it_is_gone() {
     assert!(daemon.fake.requests().is_empty(), "nothing is deleted before all names are known");
     let answer = daemon.run(&["delete", "devnet", "mynet", "--yes", "--keep-data"]);
     assert_eq!((answer.code, answer.out.as_str()), (0, "devnet mynet deleted\n"), "{}", answer.err);
-    assert_eq!(daemon.run(&["get", "mynet"]).code, 3);
+    assert_eq!(daemon.run(&["get", "devnet", "mynet"]).code, 3);
     assert_eq!(daemon.run(&["delete", "devnets", "--all", "--yes"]).out, "devnet other deleted\n");
     assert_eq!(daemon.run(&["delete", "devnets", "--all", "--yes"]).code, 0);
     assert_eq!(daemon.fake.requests(), ["delete mynet keep", "delete other"]);
@@ -200,7 +283,7 @@ fn a_wait_goes_on_when_the_daemons_stream_breaks() {
     let deadline = Instant::now() + Duration::from_secs(10);
     let mut child = child;
     let status = loop {
-        let _ = daemon.fake.change("mynet", |devnet| devnet.status.as_mut().unwrap().current_height = 50);
+        let _ = daemon.fake.change("mynet", |devnet| devnet.status.as_mut().unwrap().current_height = Some(50));
         if let Some(status) = child.try_wait().unwrap() {
             break status;
         }
@@ -218,7 +301,7 @@ fn watching_prints_the_table_and_then_a_row_for_each_change() {
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
         let head = usize::from(format == "table");
         assert_eq!(lines.by_ref().take(2 + head).count(), 2 + head);
-        daemon.fake.change("mynet", |devnet| devnet.status.as_mut().unwrap().current_height = 77).unwrap();
+        daemon.fake.change("mynet", |devnet| devnet.status.as_mut().unwrap().current_height = Some(77)).unwrap();
         let row = lines.next().unwrap();
         assert!(row.starts_with(expect) && row.contains("77"), "{row}");
         child.kill().unwrap();
@@ -304,6 +387,7 @@ fn binaries_are_added_from_flags_and_files_and_evicted_by_the_beginning_of_a_dig
     assert_eq!(daemon.fake.requests(), expect);
     assert_eq!(daemon.run(&["binaries", "evict", "aa", "--yes"]).code, 2, "two binaries begin so");
     assert_eq!(daemon.run(&["binaries", "list", "zz"]).code, 3);
+    assert_eq!(daemon.run(&["binaries"]).out, daemon.run(&["binaries", "list"]).out);
     assert_eq!(daemon.run(&["binaries", "add"]).code, 2);
     assert_eq!(daemon.run(&["binaries", "add", "--go-module", "x"]).code, 2);
     daemon.file("bad.yaml", "- goModul: {module: x}\n");
@@ -359,4 +443,22 @@ fn a_double_signature_is_allowed_to_one_validator_and_never_to_a_devnet() {
     }
     let asked = ["start anyhow mynet/validator-0", "start mynet/validator-1", "restart anyhow mynet/validator-0", "restart mynet/validator-1"];
     assert_eq!(daemon.fake.requests(), asked);
+}
+
+#[test]
+fn a_daemon_of_another_home_is_asked_for_nothing() {
+    let daemon = Daemon::start(two_devnets());
+    let home = daemon.dir.path().canonicalize().unwrap();
+    let socket = home.join("devnetd.sock").display().to_string();
+    let other = tempfile::tempdir().unwrap();
+    let meant = other.path().display().to_string();
+    for verb in [&["stop", "mynet"][..], &["get", "nodes"], &["delete", "mynet", "--yes"], &["daemon", "start"]] {
+        let args = [&["--socket", &socket, "--home", &meant], verb].concat();
+        let answer = crate::common::alone(other.path(), &args);
+        assert_eq!(answer.code, 5, "{verb:?}: {}", answer.err);
+        assert!(answer.err.contains(&format!("serves the home {}, not ", home.display())), "{}", answer.err);
+    }
+    assert_eq!(daemon.fake.requests(), Vec::<String>::new());
+    let answer = crate::common::alone(other.path(), &["--socket", &socket, "get", "devnets", "-o", "name"]);
+    assert_eq!((answer.code, answer.out.as_str()), (0, "devnet/mynet\ndevnet/other\n"), "a socket alone means any home: {}", answer.err);
 }

@@ -1,7 +1,8 @@
-//! Who may speak: the daemon's own user and root, told by the peer credentials of the unix socket.
+//! Who may speak: the daemon's own user and root, told by the peer credentials of the unix socket, if it is this home that they mean.
 
 use super::status;
 use crate::model::{Fault, FaultCode};
+use dvb_proto::endpoint::HOME_KEY;
 use tonic::{Request, Status, transport::server::UdsConnectInfo};
 
 /// Who sent a request; events carry it as `user:<uid>`.
@@ -20,16 +21,26 @@ impl Caller {
     }
 }
 
-/// Lets a request in when its peer runs as `own` or as root, and writes down who it is.
-pub fn admit(mut request: Request<()>, own: u32) -> Result<Request<()>, Status> {
+/// Lets a request in when its peer runs as `own` or as root and means `home` (or says nothing of a home), and writes down who it is.
+pub fn admit(mut request: Request<()>, own: u32, home: &str) -> Result<Request<()>, Status> {
     let peer = request.extensions().get::<UdsConnectInfo>().and_then(|info| info.peer_cred).map(|cred| cred.uid());
-    match decide(peer, own) {
-        Ok(caller) => {
-            request.extensions_mut().insert(caller);
-            Ok(request)
-        }
-        Err(fault) => Err(status::status(&fault)),
+    let caller = decide(peer, own).map_err(|fault| status::status(&fault))?;
+    if let Some(meant) = request.metadata().get_bin(HOME_KEY) {
+        let meant = meant.to_bytes().unwrap_or_default();
+        check_home(home, &String::from_utf8_lossy(&meant)).map_err(|fault| status::status(&fault))?;
     }
+    request.extensions_mut().insert(caller);
+    Ok(request)
+}
+
+/// A client that means another home must not change this one.
+pub(super) fn check_home(served: &str, meant: &str) -> Result<(), Fault> {
+    if meant == served {
+        return Ok(());
+    }
+    let message = format!("this devnetd serves the home {served}, not {meant}");
+    let remedy = format!("dvbctl --home {served} speaks to this one; dvbctl --home {meant} daemon start starts the other");
+    Err(Fault::new(FaultCode::HomeMismatch, message).remedy(remedy))
 }
 
 fn decide(peer: Option<u32>, own: u32) -> Result<Caller, Fault> {

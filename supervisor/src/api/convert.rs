@@ -2,7 +2,7 @@
 
 use crate::model::{API_VERSION, Devnet, Event, Fault, FaultCode, Kind, Launch, Node, Violation};
 use dvb_proto::devnet::v1;
-use serde::{Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 
 /// Keys below which nulls mean something (a merge patch removes a field with one): they are kept as they are.
@@ -54,7 +54,8 @@ pub fn to_message<T: Wire>(object: &T) -> Result<T::Message, Fault> {
     if let Value::Object(map) = &mut json {
         T::expose(map);
     }
-    serde_path_to_error::deserialize(json).map_err(|error| bug(&error))
+    // Where it does not fit is looked for only when it does not: keeping the path costs more than the rest of the conversion.
+    T::Message::deserialize(&json).or_else(|_| serde_path_to_error::deserialize(json).map_err(|error| bug(&error)))
 }
 
 /// What a user sent, typed. A fault is InvalidSpec with the field's path.

@@ -113,7 +113,7 @@ fn devnet() -> Devnet {
         phase: DevnetPhase::Degraded,
         nodes: 5,
         ready_nodes: 4,
-        current_height: u64::MAX,
+        current_height: Some(u64::MAX),
         sdk_version: text(),
         sdk_version_history: vec![SdkChange { version: text(), at: time(), height: 7 }],
         conditions: conditions(),
@@ -176,8 +176,8 @@ fn node() -> Node {
         container_id: some(),
         launch_id: Some(LaunchId(text())),
         started_at: Some(time()),
-        block_height: 9,
-        peer_count: 3,
+        block_height: Some(9),
+        peer_count: Some(3),
         catching_up: true,
         restart_count: 1,
         last_restart: Some(time()),
@@ -350,7 +350,7 @@ prop_compose! {
         if keep[7] { spec.operations = Operations::default(); }
         if keep[8] { spec.localhost = None; }
         if keep[9] { devnet.status = DevnetStatus::default(); }
-        devnet.status.current_height = height;
+        devnet.status.current_height = keep[0].then_some(height);
         devnet.status.message = text;
         devnet
     }
@@ -366,7 +366,7 @@ proptest! {
     #[test]
     fn any_node_goes_there_and_back(metadata in any_meta(), cpu in 0.0_f64..64.0, keep in any::<[bool; 4]>(), code in any::<i32>(), height in any::<u64>()) {
         let mut object = Node { metadata, ..node() };
-        object.status.block_height = height;
+        object.status.block_height = keep[1].then_some(height);
         object.status.usage = keep[0].then_some(Usage { cpu, memory: height, fds: 1 });
         object.status.last_exit = keep[1].then_some(LastExit { code: Some(code), ..last_exit() });
         if keep[2] { object.status = NodeStatus::default(); }

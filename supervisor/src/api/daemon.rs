@@ -1,7 +1,9 @@
 //! DaemonService: who the daemon is, how it does, its binary cache, and how it ends.
 
 use super::{
-    Context, convert,
+    Context,
+    auth::check_home,
+    convert,
     devnets::reply,
     status,
     watch::{shutting_down, until_shutdown},
@@ -140,11 +142,8 @@ type Reply<T> = Result<Response<T>, Status>;
 impl DaemonService for Daemon {
     async fn handshake(&self, request: Request<v1::HandshakeRequest>) -> Reply<v1::DaemonStatus> {
         let meant = request.into_inner().home;
-        let served = self.0.home.root().to_string_lossy();
-        if !meant.is_empty() && meant != served {
-            let message = format!("this devnetd serves the home {served}, not {meant}");
-            let remedy = format!("dvbctl --home {served} speaks to this one; dvbctl --home {meant} daemon start starts the other");
-            return Err(status::status(&Fault::new(FaultCode::HomeMismatch, message).remedy(remedy)));
+        if !meant.is_empty() {
+            check_home(&self.0.home.root().to_string_lossy(), &meant).map_err(|fault| status::status(&fault))?;
         }
         reply(self.status_now().await)
     }

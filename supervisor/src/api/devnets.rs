@@ -91,7 +91,8 @@ impl DevnetService for Devnets {
     async fn reset(&self, request: Request<v1::ObjectRef>) -> Reply<v1::Devnet> {
         let caller = Caller::of(&request)?;
         let wanted = request.into_inner();
-        self.verb(caller, &wanted.namespace, &wanted.name, |devnet| Some(reset(devnet))).await
+        let height = self.0.observations.highest(admission::namespace_or_default(&wanted.namespace), &wanted.name);
+        self.verb(caller, &wanted.namespace, &wanted.name, move |devnet| Some(reset(devnet, height))).await
     }
 
     type WatchStream = BoxStream<'static, Result<v1::DevnetEvent, Status>>;
@@ -286,12 +287,12 @@ fn restart(devnet: &Devnet, refresh_binary: bool) -> (Devnet, Draft) {
     (devnet, Draft { reason, message, observed, desired: Some("running".into()), action: Some("restart".into()) })
 }
 
-fn reset(devnet: &Devnet) -> (Devnet, Draft) {
+fn reset(devnet: &Devnet, height: Option<u64>) -> (Devnet, Draft) {
     let mut devnet = devnet.clone();
     devnet.spec.operations.reset += 1;
     devnet.metadata.generation += 1;
     let message = format!("reset of devnet {} to height 0 requested", devnet.metadata.name);
-    let observed = Some(format!("height {}", devnet.status.current_height));
+    let observed = height.map(|height| format!("height {height}"));
     (devnet, Draft { reason: "ResetRequested", message, observed, desired: Some("height 0".into()), action: Some("reset".into()) })
 }
 

@@ -14,6 +14,9 @@ use tonic::Status;
 pub(super) async fn events(cx: &Context, request: v1::ListEventsRequest) -> Result<BoxStream<'static, Result<v1::Event, Status>>, Fault> {
     let mut filter = filter(&request);
     let kept = cx.store.events(&filter).await.map_err(|error| error.fault())?;
+    if kept.is_empty() {
+        find_named(cx, &request).await?;
+    }
     filter.after_seq = kept.last().map_or(filter.after_seq, |event| event.seq);
     let kept = futures::stream::iter(kept).map(|event| message(&event));
     if !request.follow {
@@ -29,6 +32,19 @@ pub(super) async fn explain(cx: &Context, request: v1::ExplainRequest) -> Result
     cx.find(&key).await?; // for a NotFound that names the nearest
     let told = events::explain(cx.store.as_ref(), key.kind, &key.namespace, &key.name).await.map_err(|error| error.fault())?;
     Ok(v1::ExplainResponse { headline: told.headline, chain: told.chain.iter().map(convert::to_message).collect::<Result<_, _>>()? })
+}
+
+/// Of what is gone, events may be kept; of what never was, or is misspelt, there is nothing to tell.
+async fn find_named(cx: &Context, request: &v1::ListEventsRequest) -> Result<(), Fault> {
+    let selector = request.selector.clone().unwrap_or_default();
+    if selector.all_namespaces || request.after_seq > 0 {
+        return Ok(());
+    }
+    for name in [request.name.as_str(), selector.devnet.as_str()].into_iter().filter(|name| !name.is_empty()) {
+        let kind = if name.contains('/') { Kind::Node } else { Kind::Devnet };
+        cx.find(&key_of(kind, &selector.namespace, name)).await?;
+    }
+    Ok(())
 }
 
 fn filter(request: &v1::ListEventsRequest) -> EventFilter {

@@ -7,27 +7,21 @@ use crate::{
 };
 use dvb_proto::devnet::v1;
 
-/// The node with its last height, peers and usage. A node that does not run has no usage and is not catching up.
+/// The node with what is known of it now. Of a node that does not run, or that was not asked yet, nothing is.
 pub(super) fn node(node: &Node, observations: &Observations) -> Node {
     let mut node = node.clone();
     let alive = matches!(node.status.phase, NodePhase::Starting | NodePhase::Running | NodePhase::Stopping);
-    if let Some(seen) = observations.get(&crate::model::Key::node(&node.metadata.namespace, &node.metadata.name)) {
-        let status = &mut node.status;
-        if seen.height > 0 {
-            status.block_height = seen.height;
-        }
-        status.peer_count = if alive { seen.peers } else { 0 };
-        status.catching_up = alive && seen.catching_up;
-        status.usage = seen.usage.filter(|_| alive);
-    }
+    let seen = observations.get(&crate::model::Key::node(&node.metadata.namespace, &node.metadata.name)).filter(|_| alive).unwrap_or_default();
+    let status = &mut node.status;
+    (status.block_height, status.peer_count) = (seen.height, seen.peers);
+    (status.catching_up, status.usage) = (seen.catching_up, seen.usage);
     node
 }
 
 /// The devnet with the highest height that any of its nodes is known to have reached.
 pub(super) fn devnet(devnet: &Devnet, observations: &Observations) -> Devnet {
     let mut devnet = devnet.clone();
-    let seen = observations.highest(&devnet.metadata.namespace, &devnet.metadata.name);
-    devnet.status.current_height = devnet.status.current_height.max(seen);
+    devnet.status.current_height = observations.highest(&devnet.metadata.namespace, &devnet.metadata.name);
     devnet
 }
 
@@ -55,24 +49,46 @@ mod tests {
     use super::*;
     use crate::model::{Key, Meta, NodeSpec, NodeStatus, Usage};
 
+    fn running(name: &str) -> Node {
+        let metadata = Meta { name: name.into(), namespace: "default".into(), ..Meta::default() };
+        Node { metadata, spec: NodeSpec::default(), status: NodeStatus { phase: NodePhase::Running, ..NodeStatus::default() } }
+    }
+
     #[test]
-    fn observations_win_over_what_was_stored_and_usage_ends_with_the_process() {
+    fn what_was_observed_is_merged_in_and_ends_with_the_process() {
         let observations = Observations::default();
-        let metadata = Meta { name: "mynet/validator-0".into(), namespace: "default".into(), ..Meta::default() };
-        let status = NodeStatus { phase: NodePhase::Running, block_height: 7, ..NodeStatus::default() };
-        let mut object = Node { metadata, spec: NodeSpec::default(), status };
-        assert_eq!(node(&object, &observations).status.block_height, 7);
+        let mut object = running("mynet/validator-0");
         observations.update(&Key::node("default", "mynet/validator-0"), |seen| {
-            seen.height = 9;
-            seen.peers = 3;
+            (seen.height, seen.peers, seen.catching_up) = (Some(9), Some(3), true);
             seen.usage = Some(Usage { cpu: 0.5, memory: 1, fds: 2 });
         });
         let seen = node(&object, &observations).status;
-        assert_eq!((seen.block_height, seen.peer_count, seen.usage.is_some()), (9, 3, true));
-        object.status.phase = NodePhase::Stopped;
+        assert_eq!((seen.block_height, seen.peer_count, seen.catching_up, seen.usage.is_some()), (Some(9), Some(3), true, true));
+        object.status.phase = NodePhase::Backoff;
         let seen = node(&object, &observations).status;
-        assert_eq!((seen.block_height, seen.peer_count, seen.usage.is_some()), (9, 0, false));
-        assert_eq!(observations.highest("default", "mynet"), 9);
-        assert_eq!(observations.highest("default", "mynet2") + observations.highest("other", "mynet"), 0);
+        assert_eq!((seen.block_height, seen.peer_count, seen.catching_up, seen.usage.is_some()), (None, None, false, false));
+        assert_eq!(observations.highest("default", "mynet"), Some(9));
+        assert_eq!((observations.highest("default", "mynet2"), observations.highest("other", "mynet")), (None, None));
+    }
+
+    #[test]
+    fn what_nobody_knows_is_absent_and_not_0() {
+        let observations = Observations::default();
+        let adopted = running("mynet/validator-0");
+        let shown = |object: &Node| serde_json::to_value(node(object, &observations)).unwrap()["status"].clone();
+        assert_eq!((shown(&adopted).get("blockHeight"), shown(&adopted).get("peerCount")), (None, None));
+        // A service: its usage is sampled, but it has no height.
+        observations.update(&Key::node("default", "mynet/web"), |seen| seen.usage = Some(Usage::default()));
+        let service = shown(&running("mynet/web"));
+        assert_eq!((service.get("blockHeight"), service.get("usage").is_some()), (None, true));
+        assert_eq!(observations.highest("default", "mynet"), None);
+    }
+
+    #[test]
+    fn a_zero_that_an_older_store_holds_is_no_height() {
+        let mut object = running("mynet/validator-0");
+        (object.status.block_height, object.status.peer_count) = (Some(0), Some(0));
+        let seen = node(&object, &Observations::default()).status;
+        assert_eq!((seen.block_height, seen.peer_count), (None, None));
     }
 }

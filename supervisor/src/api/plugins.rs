@@ -15,13 +15,13 @@ type Reply<T> = Result<Response<T>, Status>;
 #[tonic::async_trait]
 impl PluginService for PluginList {
     async fn list(&self, _: Request<v1::Empty>) -> Reply<v1::ListPluginsResponse> {
-        let items = self.0.plugins.list().await.into_iter().map(message).collect();
+        let items = self.0.plugins.introduce().await.into_iter().map(message).collect();
         Ok(Response::new(v1::ListPluginsResponse { items }))
     }
 
     async fn get(&self, request: Request<v1::PluginRef>) -> Reply<v1::PluginInfo> {
         let name = request.into_inner().name;
-        let all = self.0.plugins.list().await;
+        let all = self.0.plugins.introduce().await;
         let hint = nearest(&name, all.iter().map(|plugin| plugin.name.as_str()));
         let found = all.into_iter().find(|plugin| plugin.name == name);
         reply(found.map(message).ok_or_else(|| {

@@ -93,10 +93,11 @@ fn identity(path: &Path) -> Option<(u64, u64)> {
 /// Serves until `cx.shutdown` fires; then accepts no more, lets running calls end (streams end by themselves) and returns.
 pub async fn serve(cx: Context, listener: UnixListener) -> Result<(), ServerError> {
     let own = nix::unistd::geteuid().as_raw();
+    let home = cx.home.root().to_string_lossy().into_owned();
     let shutdown = cx.shutdown.clone();
     let serving = Server::builder()
         .max_concurrent_streams(MAX_STREAMS)
-        .layer(InterceptorLayer::new(move |request| auth::admit(request, own)))
+        .layer(InterceptorLayer::new(move |request| auth::admit(request, own, &home)))
         .add_service(DevnetServiceServer::new(Devnets(cx.clone())))
         .add_service(NodeServiceServer::new(Nodes(cx.clone())))
         .add_service(UpgradeServiceServer::new(operations::Upgrades))

@@ -4,9 +4,10 @@ use super::testing::{connect, fault, next, object_ref, serve, start_request, wan
 use crate::model::{FaultCode, Key, Launch, LaunchRecord, LaunchStatus, Meta, NodePhase, Violation};
 use crate::plugin::PluginError;
 use crate::store::Write;
-use dvb_proto::devnet::v1;
+use dvb_proto::{devnet::v1, endpoint::HOME_KEY};
 use futures::StreamExt;
 use std::sync::atomic::Ordering;
+use tonic::metadata::MetadataValue;
 
 fn spec(devnet: &v1::Devnet) -> &v1::DevnetSpec {
     devnet.spec.as_ref().unwrap()
@@ -205,6 +206,15 @@ async fn events_are_listed_oldest_first_and_followed() {
     assert_eq!(list(of_mynet.clone()).await, [pair("mynet", "Created"), pair("mynet", "StopRequested")]);
     assert_eq!(list(v1::ListEventsRequest { limit: 1, ..of_mynet.clone() }).await, [pair("mynet", "StopRequested")]);
     assert_eq!(list(v1::ListEventsRequest::default()).await.len(), 3);
+    let of_devnet = |devnet: &str| {
+        let selector = Some(v1::ListRequest { devnet: devnet.into(), ..Default::default() });
+        v1::ListEventsRequest { selector, ..Default::default() }
+    };
+    assert_eq!(list(of_devnet("mynet")).await.len(), 2);
+    for absent in [of_devnet("mynit"), v1::ListEventsRequest { name: "mynet/validator-9".into(), follow: true, ..Default::default() }] {
+        let refused = served.devnets().list_events(absent).await.err().expect("nothing of that name exists");
+        assert_eq!(fault(&refused).code, FaultCode::NotFound);
+    }
 
     let mut follow = served.devnets().list_events(v1::ListEventsRequest { follow: true, ..of_mynet }).await.unwrap().into_inner();
     assert_eq!(next(&mut follow).await.unwrap().unwrap().reason, "Created");
@@ -219,12 +229,12 @@ async fn nodes_are_read_with_their_observations_and_set_by_verbs() {
     let served = serve().await;
     served.apply(wanted("mynet")).await.unwrap();
     served.add_nodes("mynet", 2).await;
-    served.cx.observations.update(&Key::node("default", "mynet/validator-1"), |seen| seen.height = 12);
+    served.cx.observations.update(&Key::node("default", "mynet/validator-1"), |seen| seen.height = Some(12));
     let nodes = served.nodes().list(v1::ListRequest { devnet: "mynet".into(), ..Default::default() }).await.unwrap().into_inner();
-    let heights: Vec<u64> = nodes.items.iter().map(|node| node.status.as_ref().unwrap().block_height).collect();
-    assert_eq!(heights, [0, 12]);
+    let heights: Vec<Option<u64>> = nodes.items.iter().map(|node| node.status.as_ref().unwrap().block_height).collect();
+    assert_eq!(heights, [None, Some(12)], "of a node that nobody has asked yet no height is known");
     let devnet = served.devnets().get(object_ref("mynet")).await.unwrap().into_inner();
-    assert_eq!(devnet.status.unwrap().current_height, 12);
+    assert_eq!(devnet.status.unwrap().current_height, Some(12));
 
     let of = |node: v1::Node| (node.spec.clone().unwrap().desired, node.spec.unwrap().restart_request, node.metadata.unwrap().generation);
     let name = "mynet/validator-0";
@@ -295,6 +305,26 @@ async fn the_daemon_says_who_it_is_and_refuses_a_client_that_means_another_home(
     assert!(status.memory > 1_000_000);
     let refused = served.daemon().handshake(v1::HandshakeRequest { home: "/other".into(), ..Default::default() }).await.unwrap_err();
     assert_eq!(fault(&refused).code, FaultCode::HomeMismatch);
+}
+
+#[tokio::test]
+async fn a_call_that_names_another_home_does_nothing() {
+    let served = serve().await;
+    served.apply(wanted("mynet")).await.unwrap();
+    let before = served.devnets().get(object_ref("mynet")).await.unwrap().into_inner();
+    let stop = |home: &str| {
+        let mut request = tonic::Request::new(object_ref("mynet"));
+        request.metadata_mut().insert_bin(HOME_KEY, MetadataValue::from_bytes(home.as_bytes()));
+        request
+    };
+    let refused = served.devnets().stop(stop("/other")).await.unwrap_err();
+    let refused = fault(&refused);
+    assert_eq!(refused.code, FaultCode::HomeMismatch);
+    assert!(refused.message.ends_with("not /other"), "{}", refused.message);
+    assert_eq!(served.devnets().get(object_ref("mynet")).await.unwrap().into_inner(), before);
+    let home = served.cx.home.root().to_string_lossy().into_owned();
+    let stopped = served.devnets().stop(stop(&home)).await.unwrap().into_inner();
+    assert_eq!(spec(&stopped).desired.as_deref(), Some("stopped"));
 }
 
 #[tokio::test]

@@ -115,7 +115,7 @@ async fn observations_are_sent_without_a_new_version_and_not_too_often() {
     let key = Key::node("default", "a/validator-0");
     let began = std::time::Instant::now();
     for height in 1..=500 {
-        served.cx.observations.update(&key, |seen| seen.height = height);
+        served.cx.observations.update(&key, |seen| seen.height = Some(height));
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     let mut count: u32 = 0;
@@ -123,7 +123,7 @@ async fn observations_are_sent_without_a_new_version_and_not_too_often() {
         let event = next(&mut nodes).await.unwrap().unwrap();
         count += 1;
         assert_eq!(event.r#type, "MODIFIED");
-        if event.object.unwrap().status.unwrap().block_height == 500 {
+        if event.object.unwrap().status.unwrap().block_height == Some(500) {
             break;
         }
     }
@@ -132,7 +132,7 @@ async fn observations_are_sent_without_a_new_version_and_not_too_often() {
     loop {
         let event = next(&mut devnets).await.unwrap().unwrap();
         assert_eq!(event.resource_version, version);
-        if event.object.unwrap().status.unwrap().current_height == 500 {
+        if event.object.unwrap().status.unwrap().current_height == Some(500) {
             break;
         }
     }

@@ -22,9 +22,17 @@ pub fn headline(object: &Object) -> String {
 
 fn of_devnet(devnet: &Devnet) -> String {
     let status = &devnet.status;
-    let mut text = format!("Devnet {} is {:?}: {} of {} nodes ready", devnet.metadata.name, status.phase, status.ready_nodes, status.nodes);
-    if let Some(message) = &status.message {
-        add(&mut text, message);
+    let ready = format!("{} of {} nodes", status.ready_nodes, status.nodes);
+    let message = status.message.as_deref().unwrap_or_default();
+    let mut text = format!("Devnet {} is {:?}", devnet.metadata.name, status.phase);
+    // "4 of 5 nodes are ready; validator-1: ..." counts them itself.
+    if message.starts_with(&ready) {
+        let _ = write!(text, ": {}", message.trim_end_matches(END));
+    } else {
+        let _ = write!(text, ": {ready} ready");
+        if !message.is_empty() {
+            add(&mut text, message);
+        }
     }
     add_false(&mut text, &status.conditions);
     text
@@ -41,7 +49,10 @@ fn of_node(node: &Node) -> String {
             let _ = write!(text, ", pid {pid}");
         }
     }
-    if let Some(exit) = &status.last_exit {
+    let is_told =
+        |exit: &LastExit| !exit.message.is_empty() && complaints(&status.conditions).any(|condition| condition.message.contains(&exit.message));
+    let exit = status.last_exit.as_ref().filter(|exit| !is_told(exit));
+    if let Some(exit) = exit {
         let lead = if matches!(status.phase, NodePhase::Running | NodePhase::Starting) { "before that it" } else { "it" };
         add(&mut text, &format!("{lead} {}", exit_words(exit)));
     }
@@ -50,7 +61,7 @@ fn of_node(node: &Node) -> String {
         _ => {}
     }
     if status.phase == NodePhase::Failed
-        && let Some(exit) = &status.last_exit
+        && let Some(exit) = exit
     {
         add(&mut text, &no_restart_words(node, exit));
     }
@@ -76,6 +87,10 @@ fn of_launch(launch: &Launch) -> String {
 /// `was killed by SIGKILL at 2026-...: out of memory (class oom)`
 fn exit_words(exit: &LastExit) -> String {
     let mut text = match (&exit.signal, exit.code) {
+        // The message says it.
+        (Some(signal), _) if exit.message.contains(signal) => "ended".to_owned(),
+        (None, Some(code)) if exit.message.contains(&format!("exit code {code}")) => "ended".to_owned(),
+        (None, None) if !exit.message.is_empty() => "ended".to_owned(),
         _ if exit.oom_killed => "was killed for want of memory".to_owned(),
         (Some(signal), _) => format!("was killed by {signal}"),
         (None, Some(code)) => format!("exited with code {code}"),
@@ -108,18 +123,28 @@ fn class_name(class: ExitClass) -> String {
 }
 
 fn add_false(text: &mut String, conditions: &Conditions) {
-    for condition in conditions.0.iter().filter(|condition| condition.status == ConditionStatus::False) {
+    for condition in complaints(conditions) {
         let Condition { kind, reason, message, remedy, .. } = condition;
-        add(text, &format!("{kind} is False ({reason}): {message}"));
+        // What is said already is not said again.
+        if message.is_empty() || !text.contains(message.trim_end_matches(END)) {
+            add(text, &format!("{kind} is False ({reason}): {message}"));
+        }
         if let Some(remedy) = remedy {
             let _ = write!(text, ". To mend it: {remedy}");
         }
     }
 }
 
+fn complaints(conditions: &Conditions) -> impl Iterator<Item = &Condition> {
+    conditions.0.iter().filter(|condition| condition.status == ConditionStatus::False)
+}
+
+/// What a part does not end with: another may follow.
+const END: [char; 3] = ['.', '\n', ' '];
+
 fn add(text: &mut String, part: &str) {
     text.push_str("; ");
-    text.push_str(part.trim_end_matches(['.', '\n', ' ']));
+    text.push_str(part.trim_end_matches(END));
 }
 
 #[cfg(test)]
@@ -182,6 +207,43 @@ mod tests {
             },
             "Node net/validator-0 is Failed; it exited with code 1 at 1970-01-01T00:00:00.000Z; its 5 restarts are used up; restarted 5 times",
         );
+    }
+
+    #[test]
+    fn a_cause_is_said_once() {
+        let died = "exit code 3; last line: no config found";
+        check_node(
+            |node| {
+                node.status.phase = NodePhase::Backoff;
+                node.status.last_exit = exit(Some(3), None, ExitClass::Unknown, died);
+                node.status.conditions.set(Condition::new("Ready", ConditionStatus::False, "Died", died), Timestamp::default());
+            },
+            "Node net/validator-0 is Backoff; Ready is False (Died): exit code 3; last line: no config found",
+        );
+        check_node(
+            |node| {
+                node.status.phase = NodePhase::Failed;
+                node.status.last_exit = exit(Some(3), None, ExitClass::Unknown, died);
+                let message = format!("died 2 times without a stable run; last: {died}");
+                let used = Condition::new("Ready", ConditionStatus::False, "RestartBudgetUsed", message).with_remedy("dvbctl restart");
+                node.status.conditions.set(used, Timestamp::default());
+            },
+            "Node net/validator-0 is Failed; Ready is False (RestartBudgetUsed): died 2 times without a stable run; \
+             last: exit code 3; last line: no config found. To mend it: dvbctl restart",
+        );
+        check_node(
+            |node| {
+                node.status.phase = NodePhase::Running;
+                node.status.last_exit = exit(Some(3), None, ExitClass::Unknown, died);
+            },
+            "Node net/validator-0 is Running; before that it ended at 1970-01-01T00:00:00.000Z: exit code 3; last line: no config found",
+        );
+        let mut net = devnet("default", "net");
+        (net.status.phase, net.status.nodes, net.status.ready_nodes) = (DevnetPhase::Degraded, 2, 1);
+        net.status.message = Some("1 of 2 nodes are ready; a: Failed".into());
+        let ready = Condition::new("Ready", ConditionStatus::False, "NodesNotReady", "1 of 2 nodes are ready; a: Failed");
+        net.status.conditions.set(ready, Timestamp::default());
+        assert_eq!(headline(&net.into()), "Devnet net is Degraded: 1 of 2 nodes are ready; a: Failed");
     }
 
     #[test]

@@ -38,8 +38,9 @@ pub struct DevnetStatus {
     pub phase: DevnetPhase,
     pub nodes: u32,
     pub ready_nodes: u32,
-    /// Observation, merged in at read: the highest height of any node.
-    pub current_height: u64,
+    /// Observation, merged in at read: the highest height of any node. None: no node's is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub current_height: Option<u64>,
     pub sdk_version: String,
     pub sdk_version_history: Vec<SdkChange>,
     pub conditions: Conditions,

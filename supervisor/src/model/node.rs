@@ -143,9 +143,11 @@ pub struct NodeStatus {
     pub launch_id: Option<LaunchId>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub started_at: Option<Timestamp>,
-    /// Observations, merged in at read: height, peers, catching up, usage.
-    pub block_height: u64,
-    pub peer_count: u32,
+    /// Observations, merged in at read: height, peers, catching up, usage. None: nobody knows, or the node follows no chain.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub block_height: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub peer_count: Option<u32>,
     pub catching_up: bool,
     /// Restarts since the node was created.
     pub restart_count: u32,

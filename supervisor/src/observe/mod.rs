@@ -10,8 +10,9 @@ use tokio::sync::{broadcast, watch};
 /// What was last seen of one running node.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct NodeSeen {
-    pub height: u64,
-    pub peers: u32,
+    /// None: nobody has asked it yet, or it follows no chain.
+    pub height: Option<u64>,
+    pub peers: Option<u32>,
     pub catching_up: bool,
     /// When the height last rose.
     pub advanced_at: Timestamp,
@@ -50,10 +51,10 @@ impl Observations {
             let _ = self.changed.send(node.clone()); // nobody listening is fine
         }
     }
-    /// The highest height seen of any node of a devnet; 0 when none was.
-    pub fn highest(&self, namespace: &str, devnet: &str) -> u64 {
+    /// The highest height seen of any node of a devnet.
+    pub fn highest(&self, namespace: &str, devnet: &str) -> Option<u64> {
         let of_devnet = |key: &Key| key.namespace == namespace && key.name.strip_prefix(devnet).is_some_and(|rest| rest.starts_with('/'));
-        self.lock().iter().filter(|(key, _)| of_devnet(key)).map(|(_, seen)| seen.height).max().unwrap_or_default()
+        self.lock().iter().filter(|(key, _)| of_devnet(key)).filter_map(|(_, seen)| seen.height).max()
     }
     pub fn forget(&self, node: &Key) {
         self.lock().remove(node);

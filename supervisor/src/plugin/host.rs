@@ -106,9 +106,19 @@ impl Plugins for PluginHost {
         };
         let found = tokio::task::spawn_blocking(work).await.unwrap_or_default();
         let state = |(name, exe, sha256): (String, super::search::Executable, String)| {
-            let (word, message, info) = self.known_slot(&name).map_or(("Idle", String::new(), None), |slot| slot.describe());
+            let (word, message, info) = self.known_slot(&name).map_or(("Idle", String::new(), None), |slot| slot.describe(&exe));
             PluginState { name, path: exe.path, sha256, state: word.into(), message, info }
         };
         found.into_iter().map(state).collect()
+    }
+
+    async fn introduce(&self) -> Vec<PluginState> {
+        let introduced = self.shared.search.all().into_keys().map(|name| {
+            let slot = self.slot(&name);
+            // A task of its own: what was started is stopped also when the caller loses patience.
+            tokio::spawn(async move { slot.introduce().await })
+        });
+        futures::future::join_all(introduced).await;
+        self.list().await
     }
 }

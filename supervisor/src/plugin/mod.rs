@@ -240,4 +240,8 @@ pub trait Plugins: Send + Sync + 'static {
     /// SHA-256 of its executable, hex.
     async fn digest(&self, name: &str) -> Result<String, PluginError>;
     async fn list(&self) -> Vec<PluginState>;
+    /// The list after each plugin has said who it is: those that never did are started for it, all at once, and stopped again.
+    async fn introduce(&self) -> Vec<PluginState> {
+        self.list().await
+    }
 }

@@ -25,6 +25,8 @@ use tokio::sync::watch;
 
 /// A process that lived for so long counts as sound: its death is the first failure again.
 const SOUND_AFTER: Duration = Duration::from_secs(60);
+/// For a plugin that only says who it is: somebody waits for the list.
+const INTRODUCED_WITHIN: Duration = Duration::from_secs(3);
 const FIRST_WAIT: Duration = Duration::from_millis(500);
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
@@ -49,7 +51,8 @@ struct State {
     backoff: Backoff,
     /// Kept for as long as the executable is this one.
     refusal: Option<(FileIdentity, PluginError)>,
-    info: Option<PluginInfo>,
+    /// What it said of itself, and the executable that said it.
+    info: Option<(FileIdentity, PluginInfo)>,
 }
 
 pub(super) struct Running {
@@ -106,8 +109,21 @@ impl Slot {
         started.await.unwrap_or_else(|error| Err(PluginError::Spawn { name: self.name.clone(), reason: error.to_string() }))
     }
 
-    /// State word and message for `get plugins`, and what it said of itself.
-    pub(super) fn describe(&self) -> (&'static str, String, Option<PluginInfo>) {
+    /// Lets it say who it is, once for each build of it. It is started for that alone and stopped again, unless it runs anyway.
+    pub(super) async fn introduce(&self) {
+        let _starting = self.starting.lock().await;
+        let Some(exe) = self.shared.search.find(&self.name) else { return };
+        let is_known = self.state().info.as_ref().is_some_and(|(identity, _)| *identity == exe.identity);
+        if is_known || self.admit(&exe).is_err() {
+            return;
+        }
+        if let Ok((process, _)) = self.begin(&exe, INTRODUCED_WITHIN).await {
+            process.stop().await;
+        }
+    }
+
+    /// State word and message for `get plugins`, and what this executable said of itself.
+    pub(super) fn describe(&self, exe: &Executable) -> (&'static str, String, Option<PluginInfo>) {
         let now = self.shared.clock.now();
         let state = self.state();
         let (word, message) = match (&state.running, &state.refusal, state.backoff.wait(now)) {
@@ -116,7 +132,8 @@ impl Slot {
             (None, None, Some(wait)) => ("Backoff", format!("tried again in {wait:?}; last: {}", state.backoff.last)),
             (None, None, None) => ("Idle", state.backoff.last.clone()),
         };
-        (word, message, state.info.clone())
+        let info = state.info.as_ref().filter(|(identity, _)| *identity == exe.identity).map(|(_, info)| info.clone());
+        (word, message, info)
     }
 
     /// Stops the process, if there is one, and waits until it is gone.
@@ -142,7 +159,20 @@ impl Slot {
     async fn start(self: &Arc<Self>) -> Result<Lease, PluginError> {
         let exe = self.shared.search.find(&self.name).ok_or_else(|| self.shared.search.missing(&self.name))?;
         self.admit(&exe)?;
-        let limit = self.shared.settings.call_limit;
+        let (process, info) = self.begin(&exe, self.shared.settings.call_limit).await?;
+        let started = self.shared.clock.now();
+        let running = Running { process, info, identity: exe.identity, started, in_use: watch::Sender::new(0), lost: AtomicBool::new(false) };
+        let running = Arc::new(running);
+        self.state().running = Some(running.clone());
+        tracing::debug!(plugin = self.name, path = %exe.path.display(), "plugin started");
+        tokio::spawn(watch_end(Arc::downgrade(self), Arc::downgrade(&running), running.process.gone()));
+        let idle_after = self.shared.settings.idle_after;
+        tokio::spawn(stop_when_idle(Arc::downgrade(self), Arc::downgrade(&running), running.in_use.subscribe(), idle_after));
+        Ok(Lease::new(self, running))
+    }
+
+    /// A process that has said who it is; a failure counts.
+    async fn begin(&self, exe: &Executable, limit: Duration) -> Result<(Process, PluginInfo), PluginError> {
         let process = Process::spawn(&self.name, &exe.path, &self.shared.settings.env).await;
         let begun = match process {
             Ok(process) => match client::handshake(&self.name, exe.by_name, &process, limit).await {
@@ -158,20 +188,8 @@ impl Slot {
         let mut state = self.state();
         match begun {
             Ok((process, info)) => {
-                state.info = Some(info.clone());
-                let running =
-                    Running { process, info, identity: exe.identity, started: now, in_use: watch::Sender::new(0), lost: AtomicBool::new(false) };
-                let running = Arc::new(running);
-                state.running = Some(running.clone());
-                tracing::debug!(plugin = self.name, path = %exe.path.display(), "plugin started");
-                tokio::spawn(watch_end(Arc::downgrade(self), Arc::downgrade(&running), running.process.gone()));
-                tokio::spawn(stop_when_idle(
-                    Arc::downgrade(self),
-                    Arc::downgrade(&running),
-                    running.in_use.subscribe(),
-                    self.shared.settings.idle_after,
-                ));
-                Ok(Lease::new(self, running))
+                state.info = Some((exe.identity, info.clone()));
+                Ok((process, info))
             }
             Err(error @ PluginError::Incompatible { .. }) => {
                 state.refusal = Some((exe.identity, error.clone()));

@@ -77,8 +77,16 @@ impl std::ops::Deref for Fake {
 }
 
 pub async fn serve(fake: Fake, listener: UnixListener) -> Result<(), tonic::transport::Error> {
-    let done = fake.clone();
+    let (done, home) = (fake.clone(), fake.home.to_string_lossy().into_owned());
+    let of_this_home = move |request: Request<()>| {
+        let meant = request.metadata().get_bin(dvb_proto::endpoint::HOME_KEY).map(|meant| meant.to_bytes().unwrap());
+        match meant.filter(|meant| meant.as_ref() != home.as_bytes()) {
+            Some(meant) => Err(wrong_home(&home, &String::from_utf8_lossy(&meant))),
+            None => Ok(request),
+        }
+    };
     Server::builder()
+        .layer(tonic::service::InterceptorLayer::new(of_this_home))
         .add_service(dn::DevnetServiceServer::new(fake.clone()))
         .add_service(ns::NodeServiceServer::new(fake.clone()))
         .add_service(ps::PluginServiceServer::new(fake.clone()))
@@ -89,6 +97,11 @@ pub async fn serve(fake: Fake, listener: UnixListener) -> Result<(), tonic::tran
 
 pub fn fault(code: Code, fault: &v1::Fault) -> Status {
     Status::with_details(code, fault.message.clone(), fault.encode_to_vec().into())
+}
+
+fn wrong_home(home: &str, meant: &str) -> Status {
+    let message = format!("this devnetd serves the home {home}, not {meant}");
+    fault(Code::FailedPrecondition, &v1::Fault { code: "HomeMismatch".into(), message, ..v1::Fault::default() })
 }
 
 fn not_found(name: &str) -> Status {
@@ -328,8 +341,17 @@ impl dn::DevnetService for Fake {
     type ListEventsStream = Items<v1::Event>;
     async fn list_events(&self, request: Request<v1::ListEventsRequest>) -> Reply<Self::ListEventsStream> {
         let request = request.into_inner();
-        let wanted = |event: &&v1::Event| request.name.is_empty() || event.name == request.name;
-        let events: Vec<_> = self.world.lock().unwrap().events.iter().filter(wanted).cloned().collect();
+        let of = request.selector.unwrap_or_default().devnet;
+        let wanted = |event: &&v1::Event| {
+            let devnet = event.name.split('/').next().unwrap_or_default();
+            (request.name.is_empty() || event.name == request.name) && (of.is_empty() || devnet == of)
+        };
+        let world = self.world.lock().unwrap();
+        let events: Vec<_> = world.events.iter().filter(wanted).cloned().collect();
+        let named = if request.name.is_empty() { &of } else { &request.name };
+        if events.is_empty() && !named.is_empty() && !world.devnets.contains_key(named) && !world.nodes.contains_key(named) {
+            return Err(not_found(named));
+        }
         Ok(Response::new(Box::pin(stream::iter(events).map(Ok))))
     }
     async fn explain(&self, request: Request<v1::ExplainRequest>) -> Reply<v1::ExplainResponse> {
@@ -459,8 +481,7 @@ impl ds::DaemonService for Fake {
         let meant = request.into_inner().home;
         let home = self.home.to_string_lossy().into_owned();
         if !meant.is_empty() && meant != home {
-            let message = format!("this devnetd serves the home {home}, not {meant}");
-            return Err(fault(Code::FailedPrecondition, &v1::Fault { code: "HomeMismatch".into(), message, ..v1::Fault::default() }));
+            return Err(wrong_home(&home, &meant));
         }
         ds::DaemonService::status(self, Request::new(v1::Empty {})).await
     }

@@ -114,7 +114,7 @@ pub fn devnet(name: &str, phase: &str) -> Devnet {
             phase: phase.into(),
             nodes: 2,
             ready_nodes: if phase == "Running" { 2 } else { 0 },
-            current_height: if phase == "Running" { 42 } else { 0 },
+            current_height: (phase == "Running").then_some(42),
             observed_generation: 1,
             chain_id: Some(format!("{name}-1")),
             accounts: (0..5).map(account).collect(),
@@ -157,8 +157,8 @@ pub fn node(devnet: &str, index: u32, phase: &str) -> Node {
         status: Some(NodeStatus {
             phase: phase.into(),
             pid: running.then_some(1000 + index),
-            block_height: if running { 42 } else { 0 },
-            peer_count: u32::from(running),
+            block_height: running.then_some(42),
+            peer_count: running.then_some(1),
             last_exit: (phase == "Failed").then_some(exit),
             endpoints: [("rpc".to_owned(), endpoint(26657)), ("grpc".to_owned(), endpoint(9090))].into(),
             ..NodeStatus::default()

@@ -36,7 +36,7 @@ impl Reconciler for DevnetController {
         let height = nodes
             .iter()
             .filter_map(|node| cx.observations.get(&Key::new(Kind::Node, &key.namespace, &node.metadata.name)))
-            .map(|seen| seen.height)
+            .filter_map(|seen| seen.height)
             .max();
         let stored = cx.plan(&key.namespace, &key.name).await?;
         let plugin = match stored {

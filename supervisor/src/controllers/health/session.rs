@@ -156,7 +156,7 @@ impl Session {
             tokio::select! {
                 block = heights.next() => {
                     let Some(Ok(block)) = block else { return Ok(()) };
-                    if block.height > height || self.cx.observations.get(&self.key).is_none_or(|seen| seen.height == 0) {
+                    if block.height > height || self.cx.observations.get(&self.key).is_none_or(|seen| seen.height.is_none_or(|height| height == 0)) {
                         height = block.height;
                         self.see_block(&block);
                         self.set_progressing(true, "NewBlocks", "makes or follows blocks").await?;
@@ -216,11 +216,11 @@ impl Session {
     fn see(&self, health: &Health) {
         let now = self.cx.clock.now();
         self.cx.observations.update(&self.key, |seen| {
-            if health.height > seen.height {
+            if seen.height.is_none_or(|height| health.height > height) {
                 seen.advanced_at = now;
             }
-            seen.height = seen.height.max(health.height);
-            seen.peers = health.peers;
+            seen.height = seen.height.max(Some(health.height));
+            seen.peers = Some(health.peers);
             seen.catching_up = health.catching_up;
         });
     }
@@ -228,7 +228,7 @@ impl Session {
     fn see_block(&self, block: &BlockHeight) {
         let now = self.cx.clock.now();
         self.cx.observations.update(&self.key, |seen| {
-            seen.height = block.height;
+            seen.height = Some(block.height);
             seen.advanced_at = now;
         });
     }

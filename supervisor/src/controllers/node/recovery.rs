@@ -65,12 +65,12 @@ pub(super) fn amend_later(node: &Node, launch: &Launch, recorded: LastExit, late
 async fn amend(node: &Node, launch: &Launch, recorded: &LastExit, known: &LastExit, cx: &Context) -> Result<(), StoreError> {
     let id = &launch.spec.launch_id;
     let key = Key::new(Kind::Launch, &node.metadata.namespace, &launch_name(&node.metadata.name, id));
-    let now = cx.clock.now();
+    let (of, now) = (key_of(node), cx.clock.now());
     // Gone with its node, or with its age.
     while let Some(current) = cx.store.get(&key).await?.and_then(|object| Arc::<Launch>::try_from(object).ok()) {
         let mut amended = Launch::clone(&current);
         amended.status.exit = Some(known.clone());
-        let edited = cx.edit_node(&key_of(node), vec![Write::update(amended)], |node| {
+        let edited = cx.edit_node(&of, vec![Write::update(amended)], |node| {
             // A later death has its own record; then only the launch's is corrected.
             if node.status.last_exit.as_ref() != Some(recorded) {
                 return Edit::Quiet;

@@ -35,6 +35,7 @@ fn devnet() -> Devnet {
     devnet.spec.seed = Some("any text".into());
     devnet.status.conditions.set(Condition::new("Ready", ConditionStatus::False, "Starting", "2 of 4").with_remedy("wait"), AT);
     devnet.status.cause = Some(EventId("e1".into()));
+    devnet.status.current_height = Some(0); // so version 1 wrote what it did not know; nobody is shown it
     devnet
 }
 
@@ -45,6 +46,7 @@ fn node() -> Node {
     node.status.phase = NodePhase::Backoff;
     node.status.next_restart = Some(AT);
     node.status.last_exit = Some(LastExit { code: Some(2), class: ExitClass::AppHash, message: "wrong app hash".into(), ..LastExit::default() });
+    (node.status.block_height, node.status.peer_count) = (Some(0), Some(0));
     node
 }
 
