@@ -9,6 +9,7 @@
 
 mod ending;
 mod furnish;
+mod logs;
 
 pub use furnish::furnish;
 

@@ -1,6 +1,6 @@
 //! The rooms above the store, each with its concrete type.
 
-use super::{Base, Furniture, ending::NativeEnding};
+use super::{Base, Furniture, ending::NativeEnding, logs};
 use crate::{
     api::daemon::HomeBinaries,
     binaries::Binaries,
@@ -51,7 +51,7 @@ pub async fn furnish(base: &Base) -> Result<Furniture, Fault> {
         control: Arc::new(NativeEnding { store: base.store.clone(), runtime, stop: base.stop.clone(), idle: idle.clone() }),
         cgroup_driver: capabilities.cgroup_driver,
         cgroup_message: capabilities.cgroup_message,
-        controllers: run_controllers(manager, context, base.stop.clone(), plugins, idle),
+        controllers: run_controllers(manager, context, logs::keep(base)?, base.stop.clone(), plugins, idle),
     })
 }
 
@@ -59,6 +59,7 @@ pub async fn furnish(base: &Base) -> Result<Furniture, Fault> {
 fn run_controllers(
     mut manager: Manager,
     context: controllers::Context,
+    logs: BoxFuture<'static, ()>,
     stop: CancellationToken,
     plugins: Arc<PluginHost>,
     idle: CancellationToken,
@@ -67,11 +68,13 @@ fn run_controllers(
     manager.register(ControllerKind::Node, Arc::new(NodeController::default()));
     manager.register(ControllerKind::Health, Arc::new(HealthController::default()));
     Box::pin(async move {
+        let logs = tokio::spawn(logs);
         if let Err(error) = manager.run(context, stop).await {
             error!(%error, "the controllers cannot go on");
         }
         idle.cancel();
         plugins.shutdown().await;
+        let _ = logs.await; // it panicked, and that is in the log
     })
 }
 

@@ -1,11 +1,16 @@
-//! The machine, where the rest of the daemon may not touch it itself: clock and fresh ids, commands, processes, signal names, boot id.
+//! The machine, where the rest of the daemon may not touch it itself: clock and fresh ids, commands, processes, signal names, boot id,
+//! inotify alarms.
 
+mod alarm;
+mod background;
 mod clock;
 mod command;
 mod process;
 mod signals;
 mod spawn;
 
+pub use alarm::Alarm;
+pub use background::yield_to_all_others;
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use command::{boot_id, command};
 pub use process::{Pidfd, ProcessStat, all_pids, has_environment, process_env, process_stat};
