@@ -177,7 +177,10 @@ mod tests {
         assert_eq!(told(ordered.recv().await), "keep l1 over");
         store.commit(vec![Write::create(launch("l2", LaunchPhase::Intended))]).await.unwrap();
         assert_eq!(told(ordered.recv().await), "keep l2 running");
-        store.commit(vec![Write::Delete { key: Object::from(launch("l1", LaunchPhase::Ended)).key(), expect: crate::store::Expect::Any }]).await.unwrap();
+        store
+            .commit(vec![Write::Delete { key: Object::from(launch("l1", LaunchPhase::Ended)).key(), expect: crate::store::Expect::Any }])
+            .await
+            .unwrap();
         assert_eq!(told(ordered.recv().await), "forget /logs/l1.log");
         telling.abort();
     }

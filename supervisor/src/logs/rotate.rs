@@ -93,8 +93,10 @@ impl<'a> Rotation<'a> {
             return Ok(());
         }
         let file = self.open()?;
-        match self.disk.punch(&file, 0, to) {
-            // Nobody writes any more, so cutting and stretching makes the same hole.
+        // Nobody writes behind the end any more, so the last block may go whole.
+        let behind = if over && to == self.size(&file)? { to.next_multiple_of(self.block(&file)?) } else { to };
+        match self.disk.punch(&file, 0, behind) {
+            // Cutting and stretching makes the same hole.
             Err(error) if error.kind() == ErrorKind::Unsupported && over => self.empty(&file, self.size(&file)?, cause).map(drop),
             punched => punched.map_err(self.rotating("punch a hole into", self.log)),
         }

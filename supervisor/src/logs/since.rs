@@ -24,7 +24,9 @@ pub fn since_offset(path: &Path, since: Timestamp, launch_started: Timestamp) ->
     if launch_started >= since {
         return Ok(0);
     }
-    Source::open(path).and_then(|mut source| offset_in(&mut source, index::offset_at(path, since)?, since)).map_err(|source| LogError::Io { path: path.to_owned(), source })
+    Source::open(path)
+        .and_then(|mut source| offset_in(&mut source, index::offset_at(path, since)?, since))
+        .map_err(|source| LogError::Io { path: path.to_owned(), source })
 }
 
 /// What stands before `surely` was written earlier.
@@ -168,6 +170,21 @@ mod tests {
         check(3_000, 1_777, 1_777);
         check(3_000, 2_999, 2_999);
         check(3_000, 3_500, 3_000);
+    }
+
+    #[test]
+    fn without_stamps_the_index_tells_what_was_written_before() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        std::fs::write(&path, "old\nold\nnew\nnew\n").unwrap();
+        let minute = |minute: i64| Timestamp::from_millis(minute * 60_000);
+        let mut index = index::Index::open(&path).unwrap();
+        for (at, size) in [(1, 0), (2, 8), (9, 16)] {
+            index.note(&path, minute(at), size).unwrap();
+        }
+        for (since, expect) in [(0, 0), (1, 0), (2, 8), (5, 8), (9, 16)] {
+            assert_eq!(since_offset(&path, minute(since), minute(-1)).unwrap(), expect, "{since}");
+        }
     }
 
     #[test]

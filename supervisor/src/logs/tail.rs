@@ -63,7 +63,9 @@ fn offset_in(source: &mut Source, lines: usize) -> io::Result<u64> {
         }
         end = start;
     }
-    Ok(gap.filter(|(_, end)| *end == floor).map_or(floor, |(begin, _)| begin))
+    // Behind a gap a line begins.
+    let enough = newlines + 1 >= lines;
+    Ok(gap.filter(|(_, end)| *end == floor && !enough).map_or(floor, |(begin, _)| begin))
 }
 
 #[cfg(test)]

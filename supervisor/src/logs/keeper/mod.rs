@@ -9,9 +9,9 @@
 //! A quiet log costs no wake-up. A busy one costs a look each `FIRST_LOOK` to `LAST_LOOK`, on a grid, so that all slow ones share one
 //! wake-up; its writer pays nothing. Compression runs aside, one segment at a time.
 
-mod tracked;
 #[cfg(test)]
 mod tests;
+mod tracked;
 
 use super::{Caps, Disk, LogError, LossCause, caps::excess, pack::pack_aside, parts::Part, rotate::Rotation};
 use crate::{

@@ -31,6 +31,8 @@ pub(super) struct Tracked {
     pub(super) bytes: u64,
     pub(super) oldest: Option<Timestamp>,
     index: Index,
+    /// The file was there once.
+    seen: bool,
     deleted: bool,
     unsupported: bool,
     /// What went wrong at the last look; told once.
@@ -62,6 +64,7 @@ impl Tracked {
             bytes: 0,
             oldest: None,
             index: Index::default(),
+            seen: false,
             deleted: false,
             unsupported: false,
             failed: None,
@@ -109,12 +112,13 @@ impl Tracked {
         let about = match fs::metadata(&path) {
             Ok(about) => about,
             Err(error) if error.kind() == ErrorKind::NotFound => {
-                let first = self.kept.running && self.size > 0 && !std::mem::replace(&mut self.deleted, true);
+                let first = self.kept.running && self.seen && !std::mem::replace(&mut self.deleted, true);
                 look.reports.extend(first.then(|| self.report(Finding::Deleted)));
                 return Ok(());
             }
             Err(error) => return Err(fail(error)),
         };
+        self.seen = true;
         let rotation = Rotation::of(&path, disk);
         let mut size = about.len();
         if size < self.size {

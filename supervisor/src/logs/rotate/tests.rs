@@ -243,9 +243,7 @@ fn take(bench: &mut Bench, step: Step) -> TestDisk {
             Ok(())
         }
         Step::Rotate { keep, .. } => bench.on(&disk).rotate(keep, |_| 0).map(drop),
-        Step::Pack { which, .. } => {
-            pick(which).filter(|part| part.kind == PartKind::Plain).map_or(Ok(()), |part| pack(&bench.log, part, &disk))
-        }
+        Step::Pack { which, .. } => pick(which).filter(|part| part.kind == PartKind::Plain).map_or(Ok(()), |part| pack(&bench.log, part, &disk)),
         Step::Drop { which, .. } => pick(which).map_or(Ok(()), |part| {
             bench.given_up = bench.given_up.max(part.to);
             bench.on(&disk).discard(part.to, LossCause::Cap, false)
@@ -266,7 +264,7 @@ fn take(bench: &mut Bench, step: Step) -> TestDisk {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(300))]
+    #![proptest_config(ProptestConfig::with_cases(32))]
     #[test]
     fn whatever_is_interrupted_a_reader_gets_what_was_written_or_hears_that_it_is_lost(steps in prop::collection::vec(step(), 1..25)) {
         let mut bench = Bench::new();
