@@ -52,7 +52,7 @@ pub(crate) async fn run(ctx: &Context, args: Args) -> Result<(), Error> {
         let entry = entry?;
         write(&printer.take(&entry))?;
         if entry.lost > 0 {
-            anstream::eprintln!("{}", gap(&entry, ctx.settings.stderr.color));
+            writeln!(io::stderr(), "{}", gap(&entry, ctx.settings.stderr.color))?;
         }
     }
     write(&printer.rest())?;

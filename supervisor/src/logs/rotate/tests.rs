@@ -213,7 +213,7 @@ enum Step {
 fn step() -> impl Strategy<Value = Step> {
     // Mostly killed within.
     let end = || prop_oneof![0..12_usize, Just(usize::MAX)];
-    let line = prop::collection::vec(prop_oneof![9 => b'a'..b'z', 1 => any::<u8>()], 0..300);
+    let line = prop::collection::vec(prop_oneof![9 => b'a'..=b'z', 1 => any::<u8>()], 0..300);
     let text = (prop::collection::vec(line, 1..40), any::<bool>()).prop_map(|(lines, ended)| {
         let mut text = lines.join(&b'\n');
         text.extend(ended.then_some(b'\n'));
