@@ -10,6 +10,7 @@
 
 mod ending;
 mod furnish;
+mod logs;
 pub mod reload;
 
 pub use furnish::furnish;

@@ -49,8 +49,11 @@ pub(crate) async fn run(ctx: &Context, args: Args) -> Result<(), Error> {
     let terminal = ctx.settings.stdout;
     let mut printer = Printer { prefix, color: terminal.color, escape: terminal.is_terminal, width: 0, nodes: HashMap::new() };
     while let Some(entry) = entries.next().await {
-        let text = printer.take(&entry?);
-        write(&text)?;
+        let entry = entry?;
+        write(&printer.take(&entry))?;
+        if entry.lost > 0 {
+            writeln!(io::stderr(), "{}", gap(&entry, ctx.settings.stderr.color))?;
+        }
     }
     write(&printer.rest())?;
     Ok(())
@@ -100,6 +103,17 @@ fn since(text: &str, now: Timestamp) -> Result<String, Error> {
         .ok_or_else(|| Error::usage(format!("`{text}` is neither a duration nor a time")).with_remedy("--since 5m, or --since 2026-01-01T12:00:00Z"))
 }
 
+/// Said beside the log, not in it: `mynet/validator-0: ... 12 MiB dropped by the log cap`.
+fn gap(entry: &LogEntry, color: bool) -> String {
+    let amount = match entry.lost {
+        bytes if bytes >= 1 << 20 => format!("{} MiB", bytes >> 20),
+        bytes if bytes >= 1 << 10 => format!("{} KiB", bytes >> 10),
+        bytes => format!("{bytes} bytes"),
+    };
+    let text = format!("{}: ... {amount} {}", entry.node, entry.lost_because);
+    if color { text.dimmed().to_string() } else { text }
+}
+
 /// Puts lines together from their pieces, so that nodes do not write into each other's lines.
 struct Printer {
     prefix: bool,
@@ -117,7 +131,9 @@ impl Printer {
         let next = self.nodes.len();
         let (place, held) = self.nodes.entry(entry.node.clone()).or_insert_with(|| (next, Vec::new()));
         held.extend_from_slice(&entry.line);
-        if entry.partial && held.len() < MAX_PIECES {
+        // What came before a gap gets no end any more.
+        let ends = if entry.lost > 0 { !held.is_empty() } else { !entry.partial || held.len() >= MAX_PIECES };
+        if !ends {
             return Vec::new();
         }
         let (place, line) = (*place, std::mem::take(held));
@@ -214,6 +230,18 @@ mod tests {
         assert_eq!(printer.take(&entry("a/x", b"three", false)), b"a/x      | one three\n");
         assert!(printer.take(&entry("a/x", b"no newline", true)).is_empty());
         assert_eq!(printer.rest(), b"a/x      | no newline\n");
+    }
+
+    #[test]
+    fn a_gap_is_told_and_ends_the_line_before_it() {
+        let lost = |bytes| LogEntry { lost: bytes, lost_because: "dropped by the log cap".into(), ..entry("a/x", b"", false) };
+        assert_eq!(gap(&lost(13 << 20), false), "a/x: ... 13 MiB dropped by the log cap");
+        assert_eq!(gap(&lost(1), false), "a/x: ... 1 bytes dropped by the log cap");
+        let mut printer = printer(false, false);
+        assert!(printer.take(&lost(5)).is_empty());
+        assert!(printer.take(&entry("a/x", b"half", true)).is_empty());
+        assert_eq!(printer.take(&lost(5)), b"half\n");
+        assert_eq!(printer.take(&entry("a/x", b"whole", false)), b"whole\n");
     }
 
     #[test]

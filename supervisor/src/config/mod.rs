@@ -6,7 +6,7 @@ mod settings;
 
 pub use lock::{HomeLock, LockError};
 pub use prepare::{HomeError, prepare_home};
-pub use settings::{Keep, LogLevel, Settings, SettingsError};
+pub use settings::{Keep, LogLevel, LogSettings, Settings, SettingsError};
 
 use std::path::{Path, PathBuf};
 

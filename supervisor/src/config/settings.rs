@@ -7,8 +7,16 @@
 //! [keep]                             # how much of the past the store keeps
 //! changes = 10000
 //! events = 20000
+//!
+//! [logs]                             # of nodes; sizes as in 200Mi, times as in 336h
+//! rotate = "10Mi"                    # a running node's file above this is rotated
+//! node = "200Mi"                     # beyond these caps the oldest lines go
+//! devnet = "1Gi"
+//! age = "336h"
+//! diskFloor = "1Gi"                  # with less left on the disk, lines go instead of being copied; default: 2 %, at least 1 Gi
 //! ```
 
+use crate::model::{ByteSize, Span};
 use serde::Deserialize;
 use std::{
     fmt, fs, io,
@@ -36,6 +44,17 @@ pub struct Settings {
     /// Absolute after `load`.
     pub plugins: Vec<PathBuf>,
     pub keep: Keep,
+    pub logs: LogSettings,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct LogSettings {
+    pub rotate: ByteSize,
+    pub node: ByteSize,
+    pub devnet: ByteSize,
+    pub age: Span,
+    pub disk_floor: Option<ByteSize>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -60,6 +79,13 @@ pub enum LogLevel {
 impl Default for Keep {
     fn default() -> Self {
         Self { changes: 10_000, events: 20_000 }
+    }
+}
+
+impl Default for LogSettings {
+    fn default() -> Self {
+        let (rotate, node, devnet) = (ByteSize(10 << 20), ByteSize(200 << 20), ByteSize(1 << 30));
+        Self { rotate, node, devnet, age: Span::secs(14 * 86_400), disk_floor: None }
     }
 }
 
@@ -100,12 +126,16 @@ impl Settings {
         let syntax = |message: String| SettingsError::Syntax { path: path.to_owned(), message: message.trim_end().to_owned() };
         let document = Document::parse(text).map_err(|error| syntax(error.to_string()))?;
         check_keys(path, text, document.as_item(), KEYS)?;
-        if let Some(keep) = document.get("keep") {
-            check_keys(path, text, keep, KEEP_KEYS)?;
+        for (table, known) in [("keep", KEEP_KEYS), ("logs", LOGS_KEYS)] {
+            document.get(table).map_or(Ok(()), |table| check_keys(path, text, table, known))?;
         }
         let mut settings: Self = toml_edit::de::from_str(text).map_err(|error| syntax(error.to_string()))?;
         if settings.keep.changes < 100 || settings.keep.events < 100 {
             return Err(SettingsError::Value { path: path.to_owned(), key: "keep", message: "must be at least 100 changes and 100 events".into() });
+        }
+        if settings.logs.rotate < MIN_ROTATE || settings.logs.node < settings.logs.rotate || settings.logs.devnet < settings.logs.rotate {
+            let message = "must rotate at 64Ki or more, and keep at least as much per node and devnet".into();
+            return Err(SettingsError::Value { path: path.to_owned(), key: "logs", message });
         }
         let base = path.parent().unwrap_or(Path::new("/"));
         settings.plugins.iter_mut().for_each(|plugin| *plugin = base.join(&*plugin));
@@ -113,8 +143,12 @@ impl Settings {
     }
 }
 
-const KEYS: &[&str] = &["logLevel", "plugins", "keep"];
+/// A line that is handed out in one piece must fit.
+const MIN_ROTATE: ByteSize = ByteSize(64 << 10);
+
+const KEYS: &[&str] = &["logLevel", "plugins", "keep", "logs"];
 const KEEP_KEYS: &[&str] = &["changes", "events"];
+const LOGS_KEYS: &[&str] = &["rotate", "node", "devnet", "age", "diskFloor"];
 
 fn check_keys(path: &Path, text: &str, item: &Item, known: &[&str]) -> Result<(), SettingsError> {
     let Some(table) = item.as_table_like() else { return Ok(()) };
@@ -151,6 +185,13 @@ mod tests {
     }
 
     #[test]
+    fn limits_of_logs_are_sizes_and_times() {
+        let logs = parse("[logs]\nrotate = \"1Mi\"\nage = \"1h\"\ndiskFloor = \"5Gi\"").unwrap().logs;
+        let expect = LogSettings { rotate: ByteSize(1 << 20), age: Span::secs(3_600), disk_floor: Some(ByteSize(5 << 30)), ..LogSettings::default() };
+        assert_eq!(logs, expect);
+    }
+
+    #[test]
     fn what_is_wrong_is_named_with_its_place_and_the_nearest_key() {
         let check = |text: &str, expect: &[&str]| {
             let error = parse(text).unwrap_err();
@@ -163,5 +204,9 @@ mod tests {
         check("logLevel = \"loud\"", &["loud", "debug"]);
         check("logLevel = ", &["/home/config.toml", "line 1"]);
         check("[keep]\nevents = 1", &["at least 100"]);
+        check("[logs]\nrotte = \"1Mi\"", &[":2:", "`rotate`"]);
+        check("[logs]\nnode = \"much\"", &["`much` is not a size"]);
+        check("[logs]\nrotate = \"1Ki\"", &["64Ki or more"]);
+        check("[logs]\nnode = \"1Mi\"", &["at least as much"]);
     }
 }

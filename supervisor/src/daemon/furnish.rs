@@ -1,6 +1,6 @@
 //! The rooms above the store, each with its concrete type.
 
-use super::{Base, Furniture, ending::NativeEnding};
+use super::{Base, Furniture, ending::NativeEnding, logs};
 use crate::{
     api::daemon::HomeBinaries,
     binaries::Binaries,
@@ -61,7 +61,7 @@ pub async fn furnish(base: &Base) -> Result<Furniture, Fault> {
         }),
         cgroup_driver: capabilities.cgroup_driver,
         cgroup_message: capabilities.cgroup_message,
-        controllers: run_controllers(manager, context, base.stop.clone(), plugins, idle),
+        controllers: run_controllers(manager, context, logs::keep(base)?, base.stop.clone(), plugins, idle),
         keeper,
     })
 }
@@ -81,6 +81,7 @@ async fn native_runtime(base: &Base, keeper: Keeper) -> Result<NativeRuntime, Fa
 fn run_controllers(
     mut manager: Manager,
     context: controllers::Context,
+    logs: BoxFuture<'static, ()>,
     stop: CancellationToken,
     plugins: Arc<PluginHost>,
     idle: CancellationToken,
@@ -89,11 +90,13 @@ fn run_controllers(
     manager.register(ControllerKind::Node, Arc::new(NodeController::default()));
     manager.register(ControllerKind::Health, Arc::new(HealthController::default()));
     Box::pin(async move {
+        let logs = tokio::spawn(logs);
         if let Err(error) = manager.run(context, stop).await {
             error!(%error, "the controllers cannot go on");
         }
         idle.cancel();
         plugins.shutdown().await;
+        let _ = logs.await; // it panicked, and that is in the log
     })
 }
 

@@ -11,7 +11,7 @@ impl LogError {
             Self::Io { source, .. } if source.kind() == ErrorKind::PermissionDenied => {
                 fault(FaultCode::PermissionDenied).remedy("check owner and mode of the log named above")
             }
-            Self::Io { .. } => fault(FaultCode::Internal).retriable(),
+            Self::Io { .. } | Self::Rotate { .. } => fault(FaultCode::Internal).retriable(),
             Self::Watch { .. } => fault(FaultCode::Internal)
                 .retriable()
                 .remedy("the kernel may be out of inotify watches or instances: raise fs.inotify.max_user_watches and max_user_instances"),

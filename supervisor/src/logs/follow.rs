@@ -21,7 +21,7 @@ pub fn follow(path: PathBuf, offset: u64, ended: CancellationToken) -> impl Stre
         // First the watch, then the first look: nothing falls in between.
         tokio::task::spawn_blocking(move || {
             let growth = Growth::watch(&path)?;
-            Ok(Follower { reader: LogReader::open(&path, offset)?, growth, ended, last_look: false, done: false })
+            Ok(Box::new(Follower { reader: LogReader::open(&path, offset)?, growth, ended, last_look: false, done: false }))
         })
         .await
     };
@@ -44,7 +44,7 @@ pub fn follow(path: PathBuf, offset: u64, ended: CancellationToken) -> impl Stre
 
 enum Start<F> {
     Opening(F),
-    Open(Follower),
+    Open(Box<Follower>),
     Over,
 }
 

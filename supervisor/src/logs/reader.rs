@@ -1,10 +1,12 @@
 //! Reads a log forward from an offset, as far as it goes now.
 
-use super::{LogError, MAX_LINE};
+use super::{
+    LogError, LossCause, MAX_LINE,
+    source::{Chunk, Source},
+};
 use std::{
-    fs::File,
     io,
-    os::unix::fs::{FileExt, MetadataExt},
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
@@ -20,7 +22,9 @@ pub enum Item {
         /// It does not end here: it is longer than `MAX_LINE`, or the file ends without a newline.
         partial: bool,
     },
-    /// The file became shorter than what was read of it; reading goes on at its beginning.
+    /// These bytes are gone; reading goes on behind them.
+    Lost { from: u64, to: u64, cause: LossCause },
+    /// The file became shorter than what was read of it. Reading goes on at its beginning; that is, behind what was rotated.
     Truncated { at: u64, size: u64 },
     /// The file was deleted and is read to its end. Nothing follows.
     Deleted,
@@ -30,13 +34,15 @@ pub enum Item {
 #[derive(Debug)]
 pub struct LogReader {
     path: PathBuf,
-    file: File,
+    source: Source,
     /// Offset of `buffer[0]`.
     offset: u64,
     /// Read, but not handed out.
     buffer: Vec<u8>,
     /// So much of `buffer` holds no newline.
     searched: usize,
+    /// The file is shorter than where we are, and that was said.
+    shrunk: bool,
 }
 
 const CHUNK: usize = 64 << 10;
@@ -44,8 +50,8 @@ const CHUNK: usize = 64 << 10;
 impl LogReader {
     /// An offset beyond the end shows as a truncation at the first read.
     pub fn open(path: &Path, offset: u64) -> Result<Self, LogError> {
-        let file = File::open(path).map_err(|source| LogError::Io { path: path.to_owned(), source })?;
-        Ok(Self { path: path.to_owned(), file, offset, buffer: Vec::new(), searched: 0 })
+        let source = Source::open(path).map_err(|source| LogError::Io { path: path.to_owned(), source })?;
+        Ok(Self { path: path.to_owned(), source, offset, buffer: Vec::new(), searched: 0, shrunk: false })
     }
 
     /// The next whole line, or piece of an over-long one. None: no more for now; what there is of an unfinished line waits.
@@ -73,7 +79,7 @@ impl LogReader {
 
     /// Whether the last name of the file is gone.
     pub fn is_deleted(&self) -> Result<bool, LogError> {
-        Ok(self.file.metadata().map_err(self.error())?.nlink() == 0)
+        Ok(self.source.metadata().map_err(self.error())?.nlink() == 0)
     }
 
     /// A whole line or a full piece out of the buffer.
@@ -89,21 +95,31 @@ impl LogReader {
         }
     }
 
-    /// Reads one more chunk; Some when the file shrank.
+    /// Reads one more chunk; Some when there is a gap or the file shrank.
     fn fill(&mut self) -> io::Result<Option<Item>> {
-        let read_to = self.offset + self.buffer.len() as u64;
-        let size = self.file.metadata()?.len();
-        if size < read_to {
-            self.offset = 0;
-            self.buffer.clear();
-            self.searched = 0;
-            return Ok(Some(Item::Truncated { at: read_to, size }));
-        }
         let before = self.buffer.len();
+        let read_to = self.offset + before as u64;
         self.buffer.resize(before + CHUNK, 0);
-        let read = self.file.read_at(&mut self.buffer[before..], read_to);
-        self.buffer.truncate(before + read.as_ref().copied().unwrap_or(0));
-        read.map(|_| None)
+        let chunk = self.source.read_at(&mut self.buffer[before..], read_to);
+        self.buffer.truncate(before + if let Ok(Chunk::Bytes(read)) = chunk { read } else { 0 });
+        match chunk? {
+            Chunk::Bytes(_) => self.shrunk = false,
+            // First what stands before the gap; its end is gone.
+            Chunk::Lost { .. } if before > 0 => return Ok(Some(self.take(before, 0, true))),
+            Chunk::Lost { to, cause } => {
+                self.offset = to;
+                return Ok(Some(Item::Lost { from: read_to, to, cause }));
+            }
+            Chunk::Shrunk { .. } if self.shrunk => {}
+            Chunk::Shrunk { size } => {
+                self.buffer.clear();
+                self.searched = 0;
+                self.offset = self.source.floor();
+                self.shrunk = self.offset > 0;
+                return Ok(Some(Item::Truncated { at: read_to, size }));
+            }
+        }
+        Ok(None)
     }
 
     fn take(&mut self, length: usize, newline: usize, partial: bool) -> Item {

@@ -1,14 +1,17 @@
 //! `--since`: where in a log a point in time lies. Best effort, since nodes write what they like.
 //!
 //! 1. The launch started at or after that time: the whole file. 2. The file was last written before it: nothing of it.
-//! 3. Lines that begin with a date and time (RFC 3339 or close to it; in JSON lines it may stand further in): the first of
+//! 3. The index (see `index.rs`) knows what was surely written before. 4. In the rest, lines that begin with a date and time (RFC 3339 or close to it; in JSON lines it may stand further in): the first of
 //!    them that is late enough, found by halving, which takes the lines to be in order of time. A stamp without a zone is
-//!    taken for local time. 4. No such stamps: the whole file, that is, since the launch's start.
+//!    taken for local time. 5. No such stamps: all that the index leaves, which without one is the whole file.
 
-use super::LogError;
+use super::{
+    LogError, index,
+    source::{Chunk, Source},
+};
 use crate::model::Timestamp;
 use jiff::{civil::DateTime, tz::TimeZone};
-use std::{fs::File, io, os::unix::fs::FileExt, path::Path, time::UNIX_EPOCH};
+use std::{io, path::Path, time::UNIX_EPOCH};
 
 /// How far from one place we look for a line with a stamp, in bytes.
 const WINDOW: usize = 64 << 10;
@@ -21,21 +24,24 @@ pub fn since_offset(path: &Path, since: Timestamp, launch_started: Timestamp) ->
     if launch_started >= since {
         return Ok(0);
     }
-    File::open(path).and_then(|file| offset_in(&file, since)).map_err(|source| LogError::Io { path: path.to_owned(), source })
+    Source::open(path)
+        .and_then(|mut source| offset_in(&mut source, index::offset_at(path, since)?, since))
+        .map_err(|source| LogError::Io { path: path.to_owned(), source })
 }
 
-fn offset_in(file: &File, since: Timestamp) -> io::Result<u64> {
-    let about = file.metadata()?;
+/// What stands before `surely` was written earlier.
+fn offset_in(source: &mut Source, surely: u64, since: Timestamp) -> io::Result<u64> {
+    let about = source.metadata()?;
     let size = about.len();
     let written = about.modified()?.duration_since(UNIX_EPOCH).unwrap_or_default();
     if Timestamp::from_millis(i64::try_from(written.as_millis()).unwrap_or(i64::MAX)) < since {
         return Ok(size);
     }
     // Stamps before `low` are too early; what begins at `answer` is late enough, and so is what follows.
-    let (mut low, mut high, mut answer) = (0, size, None);
+    let (mut low, mut high, mut answer) = (surely.min(size), size, None);
     while low < high {
         let middle = low + (high - low) / 2;
-        match stamped_line(file, middle, high)? {
+        match stamped_line(source, middle, high)? {
             Some(line) if line.stamp < since => low = line.end,
             Some(line) => (answer, high) = (Some(line.start), middle),
             None => high = middle,
@@ -52,17 +58,16 @@ struct StampedLine {
     stamp: Timestamp,
 }
 
-/// The first line with a stamp that begins at or after `from` and before `to`, within the window.
-fn stamped_line(file: &File, from: u64, to: u64) -> io::Result<Option<StampedLine>> {
+/// The first line with a stamp that begins at or after `from` and before `to`, within the window; behind the gap when there is one.
+fn stamped_line(source: &mut Source, from: u64, to: u64) -> io::Result<Option<StampedLine>> {
     // One byte back: `from` is a line's beginning exactly when a newline stands before it.
     let back = u64::from(from > 0);
     let mut buffer = vec![0; WINDOW];
-    let mut length = 0;
-    while length < WINDOW {
-        match file.read_at(&mut buffer[length..], from - back + length as u64)? {
-            0 => break,
-            read => length += read,
-        }
+    let (length, stopped) = source.read_run(&mut buffer, from - back)?;
+    if let Some(Chunk::Lost { to: end, .. }) = stopped
+        && length as u64 <= back
+    {
+        return if end > from { stamped_line(source, end, to) } else { Ok(None) };
     }
     let window = &buffer[..length];
     let mut start = match back {
@@ -165,6 +170,21 @@ mod tests {
         check(3_000, 1_777, 1_777);
         check(3_000, 2_999, 2_999);
         check(3_000, 3_500, 3_000);
+    }
+
+    #[test]
+    fn without_stamps_the_index_tells_what_was_written_before() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        std::fs::write(&path, "old\nold\nnew\nnew\n").unwrap();
+        let minute = |minute: i64| Timestamp::from_millis(minute * 60_000);
+        let mut index = index::Index::open(&path).unwrap();
+        for (at, size) in [(1, 0), (2, 8), (9, 16)] {
+            index.note(&path, minute(at), size).unwrap();
+        }
+        for (since, expect) in [(0, 0), (1, 0), (2, 8), (5, 8), (9, 16)] {
+            assert_eq!(since_offset(&path, minute(since), minute(-1)).unwrap(), expect, "{since}");
+        }
     }
 
     #[test]

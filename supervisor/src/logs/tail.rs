@@ -1,7 +1,7 @@
 //! The last lines of a log, without reading it all.
 
-use super::{Item, LogError, LogReader, MAX_LINE};
-use std::{fs::File, io, os::unix::fs::FileExt, path::Path};
+use super::{Item, LogError, LogReader, MAX_LINE, source::Source};
+use std::{io, path::Path};
 
 const CHUNK: u64 = 64 << 10;
 
@@ -18,6 +18,7 @@ pub fn tail(path: &Path, lines: usize) -> Result<Vec<Vec<u8>>, LogError> {
                 goes_on = partial;
                 found.push(bytes);
             }
+            Item::Lost { .. } => goes_on = false,
             Item::Truncated { .. } => found.clear(),
             Item::Deleted => break,
         }
@@ -28,23 +29,28 @@ pub fn tail(path: &Path, lines: usize) -> Result<Vec<Vec<u8>>, LogError> {
 }
 
 /// Where the last `lines` lines begin: to read or follow from there. Looks back at most `MAX_LINE` for each line, so with
-/// longer ones it may point into a line. Blocking.
+/// longer ones it may point into a line; and back to the last gap, which is then what it points to. Blocking.
 pub fn tail_offset(path: &Path, lines: usize) -> Result<u64, LogError> {
-    File::open(path).and_then(|file| offset_in(&file, lines)).map_err(|source| LogError::Io { path: path.to_owned(), source })
+    Source::open(path).and_then(|mut source| offset_in(&mut source, lines)).map_err(|source| LogError::Io { path: path.to_owned(), source })
 }
 
-fn offset_in(file: &File, lines: usize) -> io::Result<u64> {
-    let size = file.metadata()?.len();
+fn offset_in(source: &mut Source, lines: usize) -> io::Result<u64> {
+    let size = source.metadata()?.len();
     if lines == 0 {
         return Ok(size);
     }
-    let floor = size.saturating_sub((lines as u64).saturating_mul(MAX_LINE as u64 + 1));
+    let gap = source.last_gap().filter(|(_, end)| *end <= size);
+    let reach = size.saturating_sub((lines as u64).saturating_mul(MAX_LINE as u64 + 1));
+    let floor = gap.map_or(reach, |(_, end)| end.max(reach));
     let mut buffer = vec![0; CHUNK as usize];
     let (mut end, mut newlines) = (size, 0);
     while end > floor {
         let start = end.saturating_sub(CHUNK).max(floor);
         let chunk = &mut buffer[..(end - start) as usize];
-        file.read_exact_at(chunk, start)?;
+        let (_, None) = source.read_run(chunk, start)? else {
+            // It was cut or dropped while we looked.
+            return Ok(end);
+        };
         for (index, _) in chunk.iter().enumerate().rev().filter(|(_, byte)| **byte == b'\n') {
             let after = start + index as u64 + 1;
             // The newline at the very end closes the last line and begins none.
@@ -57,7 +63,9 @@ fn offset_in(file: &File, lines: usize) -> io::Result<u64> {
         }
         end = start;
     }
-    Ok(floor)
+    // Behind a gap a line begins.
+    let enough = newlines + 1 >= lines;
+    Ok(gap.filter(|(_, end)| *end == floor && !enough).map_or(floor, |(begin, _)| begin))
 }
 
 #[cfg(test)]

@@ -1,5 +1,8 @@
-//! The machine, where the rest of the daemon may not touch it itself: clock and fresh ids, commands, processes, signal names, boot id, what the kernel may be asked.
+//! The machine, where the rest of the daemon may not touch it itself: clock and fresh ids, commands, processes, signal names, boot id,
+//! inotify alarms, what the kernel may be asked.
 
+mod alarm;
+mod background;
 mod clock;
 mod command;
 mod kernel;
@@ -7,6 +10,8 @@ mod process;
 mod signals;
 mod spawn;
 
+pub use alarm::Alarm;
+pub use background::yield_to_all_others;
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use command::{boot_id, command, die_with_us, own_program};
 pub use kernel::Kernel;

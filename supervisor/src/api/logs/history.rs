@@ -48,7 +48,7 @@ fn next_batch(mut reading: Reading) -> Result<Option<(Vec<v1::LogEntry>, Reading
             }
         };
         match reader.next_or_rest()? {
-            Some(Item::Line { offset, .. }) if offset >= piece.end => {}
+            Some(Item::Line { offset, .. } | Item::Lost { from: offset, .. }) if offset >= piece.end => {}
             Some(item) => {
                 if let Some(entry) = entry(&piece.node, &piece.launch, item) {
                     bytes += entry.line.len();

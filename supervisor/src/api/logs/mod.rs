@@ -12,7 +12,7 @@ mod tests;
 
 use super::{Context, change::key_of, nearest, status};
 use crate::{
-    logs::{Item, LogError},
+    logs::{Item, LogError, LossCause},
     model::{Fault, FaultCode, Kind, Launch, LaunchId, Node, NodeName, Object, Timestamp, Violation},
     store::Selector,
 };
@@ -72,10 +72,16 @@ fn choose(nodes: Vec<Object>, short: &[String], devnet: &str) -> Result<Vec<Arc<
     Ok(taken.map(|(node, _)| node).collect())
 }
 
-/// None for what is no line: a truncation shows in the offsets, a deletion in the end.
+/// None for a deletion, which shows in the end.
 fn entry(node: &str, launch: &LaunchId, item: Item) -> Option<v1::LogEntry> {
-    let Item::Line { bytes, offset, partial, .. } = item else { return None };
-    Some(v1::LogEntry { node: node.to_owned(), launch_id: launch.to_string(), offset, line: bytes, partial })
+    let about = v1::LogEntry { node: node.to_owned(), launch_id: launch.to_string(), ..v1::LogEntry::default() };
+    let gap = |offset, lost, cause: LossCause| v1::LogEntry { offset, lost, lost_because: cause.to_string(), ..about.clone() };
+    match item {
+        Item::Line { bytes, offset, partial, .. } => Some(v1::LogEntry { offset, line: bytes, partial, ..about }),
+        Item::Lost { from, to, cause } => Some(gap(from, to - from, cause)),
+        Item::Truncated { at, size } => Some(gap(size, at.saturating_sub(size), LossCause::Truncated)),
+        Item::Deleted => None,
+    }
 }
 
 fn failed(error: &LogError) -> Status {

@@ -1,7 +1,7 @@
 //! Which parts of which log files a request takes. Blocking: it looks into the files.
 
 use crate::{
-    logs::{LogReader, since_offset, tail_offset},
+    logs::{Item, LogReader, since_offset, tail_offset},
     model::{Fault, FaultCode, Launch, LaunchId, LaunchPhase, Timestamp},
 };
 use std::{
@@ -107,8 +107,10 @@ fn begin(path: &Path, launch: &Launch, since: Option<Timestamp>, tail: Option<us
     // All of the file counts: it has at most `tail` lines.
     let mut reader = LogReader::open(path, by_time)?;
     let mut lines = 0;
-    while lines < tail && reader.next_or_rest()?.is_some() {
-        lines += 1;
+    while lines < tail
+        && let Some(item) = reader.next_or_rest()?
+    {
+        lines += usize::from(matches!(item, Item::Line { .. }));
     }
     Ok((by_time, lines))
 }

@@ -97,6 +97,25 @@ async fn all_launches_are_read_node_by_node_and_the_tail_reaches_back_over_resta
 }
 
 #[tokio::test]
+async fn what_was_dropped_shows_as_a_gap_with_its_reason_and_is_no_line_of_the_tail() {
+    let served = mynet().await;
+    let text = "dropped\nkept one\nkept two\n";
+    say(&served, 0, "l1", text);
+    let parts = log_path(&served, "validator-0", "l1.log.d").with_extension("");
+    fs::create_dir(&parts).unwrap();
+    fs::write(parts.join("000000000000-000000000008.lost-cap"), "").unwrap();
+    fs::write(parts.join("000000000008-000000000017.log"), &text[8..17]).unwrap();
+    launch(&served, 0, "l1", LaunchPhase::Running).await;
+    let request = v1::LogRequest { nodes: vec!["validator-0".into()], ..Default::default() };
+    let entries: Vec<v1::LogEntry> = open(&served, request.clone()).await.map(|entry| entry.unwrap()).collect().await;
+    assert_eq!((entries[0].offset, entries[0].lost, entries[0].lost_because.as_str()), (0, 8, "dropped by the log cap"));
+    assert_eq!(entries.into_iter().skip(1).map(short).collect::<Vec<_>>(), ["0 l1 kept one", "0 l1 kept two"]);
+    assert_eq!(all(&served, v1::LogRequest { tail: Some(2), ..request.clone() }).await, ["0 l1 kept one", "0 l1 kept two"]);
+    let told = open(&served, v1::LogRequest { tail: Some(3), ..request }).await.next().await.unwrap().unwrap();
+    assert_eq!(told.lost, 8, "more was asked for than is there");
+}
+
+#[tokio::test]
 async fn a_log_larger_than_a_batch_comes_whole() {
     let served = mynet().await;
     let text: String = (0..5_000).map(|i| format!("line {i} {}\n", "x".repeat(100))).collect();

@@ -2,10 +2,11 @@
 
 use super::super::{Context, ReconcileError};
 use crate::{
+    logs,
     model::{Kind, Launch, LaunchPhase, Node, Object},
     store::{Expect, Selector, Write},
 };
-use std::{fs, io, sync::Arc};
+use std::{path::Path, sync::Arc};
 
 /// With the one that runs.
 const KEEP: usize = 20;
@@ -26,11 +27,8 @@ pub(super) fn removal(launch: &Arc<Launch>) -> Write {
 /// After the commit: a log without a row is litter, a row without its log is a lie.
 pub(super) fn remove_logs(launches: &[Arc<Launch>]) {
     for launch in launches {
-        match fs::remove_file(&launch.spec.log_path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                tracing::warn!(log = launch.spec.log_path, %error, "an old log stays until its node is removed");
-            }
-            _ => {}
+        if let Err(error) = logs::remove(Path::new(&launch.spec.log_path)) {
+            tracing::warn!(log = launch.spec.log_path, %error, "an old log stays until its node is removed");
         }
     }
 }

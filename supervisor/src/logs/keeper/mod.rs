@@ -1,0 +1,379 @@
+//! Keeps the logs of all launches within their limits: one task that owns what is known of them.
+//!
+//! ```text
+//!            alarm rings                          grown: again, later when it is slow
+//!   quiet ───────────────► look by a timer ──┐◄──────────────────────────────────────┐
+//!     ▲                    (no alarm is set) └── rotate, note the time, report ───────┘
+//!     └──────────────────────── not grown: set the alarm ◄────┘
+//! ```
+//! A quiet log costs no wake-up. A busy one costs a look each `FIRST_LOOK` to `LAST_LOOK`, on a grid, so that all slow ones share one
+//! wake-up; its writer pays nothing. Compression runs aside, one segment at a time.
+
+#[cfg(test)]
+mod tests;
+mod tracked;
+
+use super::{Caps, Disk, LogError, LossCause, caps::excess, pack::pack_aside, parts::Part, rotate::Rotation};
+use crate::{
+    model::{Key, LaunchId, Timestamp},
+    sys::{Alarm, Clock},
+};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::{Instant, sleep_until},
+};
+use tokio_util::sync::CancellationToken;
+use tracked::{Look, Tracked};
+
+const FIRST_LOOK: Duration = Duration::from_millis(100);
+const LAST_LOOK: Duration = Duration::from_secs(5);
+/// Age is looked at when the oldest part is due, and so often at most.
+const EXPIRY: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(6 * 3_600));
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct KeptLog {
+    pub path: PathBuf,
+    pub node: Key,
+    pub launch: LaunchId,
+    /// Its process may write to it.
+    pub running: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeepLimits {
+    /// A live file above this is rotated.
+    pub rotate: u64,
+    pub caps: Caps,
+    /// With less left on the disk, lines are dropped instead of copied. None: 2 % of the disk and at least 1 GiB, or a tenth where
+    /// that is less.
+    pub disk_floor: Option<u64>,
+}
+
+impl KeepLimits {
+    fn reserve(&self, total: u64) -> u64 {
+        self.disk_floor.unwrap_or_else(|| (total / 50).max((1 << 30).min(total / 10)))
+    }
+}
+
+#[derive(Clone, Debug)]
+pub enum Order {
+    /// From now on; again when it changed.
+    Keep(KeptLog),
+    /// It is gone, or will be.
+    Forget(PathBuf),
+}
+
+/// Something that the owner of a node should know.
+#[derive(Debug)]
+pub struct Report {
+    pub log: KeptLog,
+    pub finding: Finding,
+}
+
+#[derive(Debug)]
+pub enum Finding {
+    Lost {
+        from: u64,
+        to: u64,
+        cause: LossCause,
+    },
+    /// The process writes on into a file without a name.
+    Deleted,
+    /// The file system punches no holes: the log of a running node grows on.
+    CannotRotate,
+    Failed(LogError),
+}
+
+pub struct Keeper {
+    limits: KeepLimits,
+    clock: Arc<dyn Clock>,
+    disk: Arc<dyn Disk>,
+    alarm: Alarm,
+    logs: HashMap<PathBuf, Tracked>,
+    /// Logs that grow, by when to look at them.
+    due: BTreeSet<(Instant, PathBuf)>,
+    looked: HashMap<PathBuf, Instant>,
+    grid: Instant,
+    to_pack: VecDeque<(PathBuf, Part)>,
+    packing: Option<(PathBuf, oneshot::Receiver<Result<(), LogError>>)>,
+    /// By wall clock, which may jump: recomputed whenever it was waited for.
+    expiry: Instant,
+    reports: mpsc::UnboundedSender<Report>,
+}
+
+enum Event {
+    Order(Option<Order>),
+    Rung(Vec<PathBuf>),
+    Due,
+    Packed(Result<(), LogError>),
+    Expired,
+}
+
+impl Keeper {
+    pub fn new(limits: KeepLimits, clock: Arc<dyn Clock>, disk: Arc<dyn Disk>, reports: mpsc::UnboundedSender<Report>) -> std::io::Result<Self> {
+        let now = Instant::now();
+        Ok(Self {
+            limits,
+            clock,
+            disk,
+            alarm: Alarm::new()?,
+            logs: HashMap::new(),
+            due: BTreeSet::new(),
+            looked: HashMap::new(),
+            grid: now,
+            to_pack: VecDeque::new(),
+            packing: None,
+            expiry: now + EXPIRY.0,
+            reports,
+        })
+    }
+
+    /// Until `stop`, or until nobody gives orders any more. What is half done is finished by the next start.
+    pub async fn run(mut self, mut orders: mpsc::UnboundedReceiver<Order>, stop: CancellationToken) -> std::io::Result<()> {
+        loop {
+            let next = self.due.first().map(|(at, _)| *at);
+            let event = tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                order = orders.recv() => Event::Order(order),
+                rung = self.alarm.rung() => Event::Rung(rung?),
+                () = sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => Event::Due,
+                packed = packed(&mut self.packing) => Event::Packed(packed),
+                () = sleep_until(self.expiry), if !self.logs.is_empty() => Event::Expired,
+            };
+            match event {
+                Event::Order(None) => return Ok(()),
+                Event::Order(Some(order)) => self.obey(order, &mut orders).await,
+                Event::Rung(paths) => self.hear(paths),
+                Event::Due => self.look_at_due().await,
+                Event::Packed(result) => self.packed(result).await,
+                Event::Expired => self.enforce(None).await,
+            }
+            self.pack_next();
+        }
+    }
+
+    /// Takes further orders along: a start brings hundreds.
+    async fn obey(&mut self, first: Order, orders: &mut mpsc::UnboundedReceiver<Order>) {
+        let (mut fresh, mut ended) = (Vec::new(), Vec::new());
+        let mut next = Some(first);
+        while let Some(order) = next {
+            match order {
+                Order::Forget(path) => self.forget(&path),
+                Order::Keep(kept) => match self.logs.get_mut(&kept.path) {
+                    Some(known) => {
+                        if known.kept.running && !kept.running {
+                            ended.push(kept.path.clone());
+                        }
+                        known.kept = kept;
+                    }
+                    None => fresh.push(Tracked::new(kept)),
+                },
+            }
+            next = orders.try_recv().ok();
+        }
+        if !fresh.is_empty() {
+            self.look(fresh, Tracked::take_up).await;
+        }
+        let ended: Vec<Tracked> = ended.iter().filter_map(|path| self.logs.remove(path)).collect();
+        if !ended.is_empty() {
+            self.look(ended, Tracked::look).await;
+        }
+    }
+
+    fn forget(&mut self, path: &PathBuf) {
+        self.logs.remove(path);
+        self.looked.remove(path);
+        self.due.retain(|(_, other)| other != path);
+        self.to_pack.retain(|(other, _)| other != path);
+        self.alarm.unset(path);
+    }
+
+    fn hear(&mut self, paths: Vec<PathBuf>) {
+        let now = self.clock.now();
+        for path in paths {
+            if let Some(tracked) = self.logs.get_mut(&path) {
+                tracked.grows(now);
+                self.schedule(path, FIRST_LOOK);
+            }
+        }
+    }
+
+    async fn look_at_due(&mut self) {
+        let now = Instant::now();
+        let mut due = Vec::new();
+        while let Some((at, path)) = self.due.pop_first() {
+            if at > now {
+                self.due.insert((at, path));
+                break;
+            }
+            due.extend(self.logs.remove(&path));
+        }
+        self.look(due, Tracked::look).await;
+    }
+
+    /// Looks at logs on a thread for blocking work, then decides about each when to look again.
+    async fn look(&mut self, logs: Vec<Tracked>, how: fn(&mut Tracked, &KeepLimits, &dyn Disk, Timestamp) -> Look) {
+        let (limits, disk, clock) = (self.limits, self.disk.clone(), self.clock.clone());
+        let look = move |mut tracked: Tracked| {
+            let look = how(&mut tracked, &limits, disk.as_ref(), clock.now());
+            (tracked, look)
+        };
+        let Ok(looked) = tokio::task::spawn_blocking(move || logs.into_iter().map(look).collect::<Vec<_>>()).await else { return };
+        let mut devnets = BTreeSet::new();
+        for (tracked, look) in looked {
+            for report in look.reports {
+                let _ = self.reports.send(report); // nobody listens: the daemon goes down
+            }
+            let path = tracked.kept.path.clone();
+            self.to_pack.extend(look.to_pack.into_iter().map(|part| (path.clone(), part)));
+            devnets.insert(devnet_of(&tracked.kept.node));
+            self.logs.insert(path.clone(), tracked);
+            self.look_again(path, look.grown);
+        }
+        self.enforce(Some(devnets)).await;
+    }
+
+    fn look_again(&mut self, path: PathBuf, grown: u64) {
+        let Some(tracked) = self.logs.get(&path) else { return };
+        self.due.retain(|(_, other)| *other != path);
+        let before = self.looked.insert(path.clone(), Instant::now());
+        if !tracked.kept.running {
+            self.alarm.unset(&path);
+            self.looked.remove(&path);
+            return;
+        }
+        if grown > 0 {
+            let elapsed = before.map_or(FIRST_LOOK, |before| before.elapsed());
+            let room = self.limits.rotate.saturating_sub(tracked.live);
+            self.schedule(path, next_look(grown, elapsed, room));
+            return;
+        }
+        let size = tracked.size;
+        // A file that is not there yet comes with the launch's next change.
+        if self.alarm.set(&path).is_ok() && std::fs::metadata(&path).is_ok_and(|about| about.len() != size) {
+            self.alarm.unset(&path);
+            self.hear(vec![path]);
+        }
+    }
+
+    fn schedule(&mut self, path: PathBuf, after: Duration) {
+        let wanted = Instant::now() + after;
+        // Upwards to the next multiple of the pause: the slow ones all fall together.
+        let since = wanted.duration_since(self.grid).as_millis();
+        let step = after.as_millis().max(1);
+        let at = self.grid + Duration::from_millis(u64::try_from(since.div_ceil(step) * step).unwrap_or(u64::MAX));
+        self.looked.insert(path.clone(), Instant::now());
+        self.due.insert((at, path));
+    }
+
+    async fn packed(&mut self, result: Result<(), LogError>) {
+        let Some((path, _)) = self.packing.take() else { return };
+        if let Err(error) = result {
+            tracing::warn!(%error, "a segment of a log stays uncompressed");
+        }
+        if let Some(tracked) = self.logs.get_mut(&path) {
+            tracked.recount();
+            let devnet = devnet_of(&tracked.kept.node);
+            self.enforce(Some(BTreeSet::from([devnet]))).await;
+        }
+    }
+
+    fn pack_next(&mut self) {
+        if self.packing.is_some() {
+            return;
+        }
+        if let Some((path, part)) = self.to_pack.pop_front() {
+            match pack_aside(path.clone(), part, self.disk.clone()) {
+                Ok(done) => self.packing = Some((path, done)),
+                Err(error) => tracing::warn!(%error, log = %path.display(), "a segment of a log stays uncompressed"),
+            }
+        }
+    }
+
+    /// Holds these devnets, or all, to the caps; also finds out when the next part is too old.
+    async fn enforce(&mut self, devnets: Option<BTreeSet<(String, String)>>) {
+        let now = self.clock.now();
+        let caps = self.limits.caps;
+        let mut groups: BTreeMap<(String, String), Vec<PathBuf>> = BTreeMap::new();
+        let mut oldest = None;
+        for tracked in self.logs.values() {
+            oldest = [oldest, tracked.oldest].into_iter().flatten().min();
+            let devnet = devnet_of(&tracked.kept.node);
+            if devnets.as_ref().is_none_or(|devnets| devnets.contains(&devnet)) {
+                groups.entry(devnet).or_default().push(tracked.kept.path.clone());
+            }
+        }
+        for paths in groups.into_values() {
+            if self.is_over(&paths, &caps, now) {
+                self.trim(paths, caps, now).await;
+            }
+        }
+        let expires = oldest.map_or(EXPIRY.1, |oldest: Timestamp| oldest.plus(caps.age).since(now));
+        self.expiry = Instant::now() + expires.clamp(EXPIRY.0, EXPIRY.1);
+    }
+
+    /// By what is known without looking.
+    fn is_over(&self, paths: &[PathBuf], caps: &Caps, now: Timestamp) -> bool {
+        let logs = || paths.iter().filter_map(|path| self.logs.get(path));
+        let mut nodes: BTreeMap<&Key, u64> = BTreeMap::new();
+        logs().for_each(|log| *nodes.entry(&log.kept.node).or_default() += log.bytes);
+        nodes.values().sum::<u64>() > caps.devnet_bytes
+            || nodes.values().any(|bytes| *bytes > caps.node_bytes)
+            || logs().any(|log| log.oldest.is_some_and(|oldest| now.since(oldest) > caps.age))
+    }
+
+    async fn trim(&mut self, paths: Vec<PathBuf>, caps: Caps, now: Timestamp) {
+        // A log with a segment in the packer's hands waits for it.
+        let busy = self.packing.as_ref().map(|(path, _)| path.clone());
+        let logs: Vec<Tracked> = paths.iter().filter_map(|path| self.logs.remove(path)).collect();
+        let disk = self.disk.clone();
+        let trimmed = tokio::task::spawn_blocking(move || trim(logs, busy.as_ref(), &caps, now, disk.as_ref())).await;
+        let Ok((logs, failures)) = trimmed else { return };
+        self.logs.extend(logs.into_iter().map(|tracked| (tracked.kept.path.clone(), tracked)));
+        failures.into_iter().for_each(|error| tracing::warn!(%error, "a log stays above its cap"));
+    }
+}
+
+/// Blocking.
+fn trim(mut logs: Vec<Tracked>, busy: Option<&PathBuf>, caps: &Caps, now: Timestamp, disk: &dyn Disk) -> (Vec<Tracked>, Vec<LogError>) {
+    let mut nodes: BTreeMap<&Key, usize> = BTreeMap::new();
+    let mut held = Vec::new();
+    for log in &logs {
+        let next = nodes.len();
+        let node = *nodes.entry(&log.kept.node).or_insert(next);
+        held.extend(log.held(node));
+    }
+    let drops: Vec<(KeptLog, u64)> = excess(&held, caps, now).into_iter().map(|(log, to)| (log.clone(), to)).collect();
+    let mut failures = Vec::new();
+    for (log, to) in drops.into_iter().filter(|(log, _)| busy != Some(&log.path)) {
+        let dropped = Rotation::of(&log.path, disk).discard(to, LossCause::Cap, !log.running);
+        failures.extend(dropped.err());
+    }
+    logs.iter_mut().for_each(Tracked::recount);
+    (logs, failures)
+}
+
+async fn packed(packing: &mut Option<(PathBuf, oneshot::Receiver<Result<(), LogError>>)>) -> Result<(), LogError> {
+    match packing {
+        // Its thread panicked: then the segment stays as it is.
+        Some((_, done)) => done.await.unwrap_or(Ok(())),
+        None => std::future::pending().await,
+    }
+}
+
+/// A fast log sooner: before it has filled half of the room that is left.
+fn next_look(grown: u64, elapsed: Duration, room: u64) -> Duration {
+    let fills_half = elapsed.as_secs_f64() * room as f64 / grown.max(1) as f64 / 2.0;
+    Duration::from_secs_f64(fills_half.clamp(FIRST_LOOK.as_secs_f64(), LAST_LOOK.as_secs_f64()))
+}
+
+fn devnet_of(node: &Key) -> (String, String) {
+    let devnet = node.name.split('/').next().unwrap_or_default();
+    (node.namespace.clone(), devnet.to_owned())
+}
