@@ -175,6 +175,24 @@ fn a_keeper_that_is_killed_is_replaced_and_ends_with_the_last_launch() {
 }
 
 #[test]
+fn with_daemon_and_keeper_killed_nodes_are_adopted_all_the_same() {
+    let home = up();
+    let before = home.pids("net");
+    let first = keeper(&home).expect("it runs");
+    kill_daemon(&home);
+    kill(first, Signal::SIGKILL).unwrap();
+    home.eventually("the keeper has gone", SOON, |_| !is_alive(first));
+    kill(before["victim"], Signal::SIGKILL).unwrap();
+    home.eventually("one node too", SOON, |_| !is_alive(before["victim"]));
+    home.ctl(&["daemon", "start"]).ok();
+    settled(&home, "net/victim", 1);
+    assert!(home.node("net/victim")["status"]["lastExit"]["message"].as_str().unwrap().contains("while devnetd was down"));
+    assert_eq!((home.pids("net")["coder"], home.pids("net")["bystander"]), (before["coder"], before["bystander"]));
+    assert!(keeper(&home).is_some_and(|pid| pid != first), "what was adopted is kept again");
+    assert_each_once(&home);
+}
+
+#[test]
 fn a_reload_keeps_pids_and_children_and_nobody_is_refused_meanwhile() {
     let home = up();
     let (daemon, before) = (home.daemon_pid().unwrap(), home.pids("net"));

@@ -171,7 +171,7 @@ impl Keeper {
                     return Err(KeeperError::Stranger { uid });
                 }
                 // It may be about to end, having nothing to hold: then it does not answer any more.
-                let Some(pid) = greet(&line) else { continue };
+                let Some(pid) = greet(&line)? else { continue };
                 state.child = Pidfd::open(pid).ok();
                 self.take(state, line)?;
                 return Ok(true);
@@ -248,11 +248,15 @@ async fn watch(shared: Weak<Shared>, of: u64, line: OwnedFd) {
     let _ = tokio::task::spawn_blocking(move || Keeper(shared).mourn(of)).await;
 }
 
-fn greet(line: &OwnedFd) -> Option<u32> {
-    wire::send(line, Word::Hello, "", None).ok()?;
+/// The keeper's pid; None when it has hung up. One that says nothing is an error: to ask again would only take as long again.
+fn greet(line: &OwnedFd) -> io::Result<Option<u32>> {
+    if wire::send(line, Word::Hello, "", None).is_err() {
+        return Ok(None);
+    }
     match wire::receive(line) {
-        Ok(Received::Message(message)) if message.word == Word::Welcome => message.name.parse().ok(),
-        _ => None,
+        Ok(Received::Message(message)) if message.word == Word::Welcome => Ok(message.name.parse().ok()),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(io::Error::new(io::ErrorKind::TimedOut, "it does not answer")),
+        _ => Ok(None),
     }
 }
 

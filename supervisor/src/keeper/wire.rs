@@ -25,7 +25,7 @@ const VERSION: u8 = 1;
 /// Bytes of a name.
 pub(super) const MAX_NAME: usize = 250;
 /// How long either side waits for the other: only one that hangs takes longer.
-const PATIENCE: Duration = Duration::from_secs(2);
+pub(super) const PATIENCE: Duration = Duration::from_secs(2);
 const BACKLOG: i32 = 64;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -139,7 +139,7 @@ fn damaged_messages_harm_nothing() {
     }
     wire::send(&line, Word::End, "out of turn", None).unwrap();
     assert!(wire::send(&line, Word::Put, &"n".repeat(wire::MAX_NAME + 1), None).is_err());
-    assert!(greet(&line).is_some(), "it still answers on that line");
+    assert!(greet(&line).unwrap().is_some(), "it still answers on that line");
     assert_eq!(daemon.names().unwrap(), ["a"]);
     let (_, far) = daemon.recall("a").unwrap().remove(0);
     says(&mut near, far);
@@ -192,6 +192,17 @@ async fn a_keeper_that_dies_is_followed_by_one_that_holds_the_same() {
     daemon.close();
     let keepers: Vec<_> = keepers.lock().unwrap().drain(..).collect();
     keepers.into_iter().for_each(|keeper| keeper.join().unwrap().unwrap());
+}
+
+#[test]
+fn a_keeper_that_hangs_is_an_error_and_takes_no_longer_than_one_answer() {
+    let hash = format!("test-{}", SystemClock.fresh_id());
+    let hanging = wire::listen_on(&wire::address(&hash).unwrap()).unwrap();
+    let daemon = Keeper::with_start(hash, Box::new(|_| unreachable!("one listens")));
+    let started = Instant::now();
+    let error = daemon.put("a", hanging.as_fd()).unwrap_err();
+    assert!(error.to_string().contains("does not answer"), "{error}");
+    assert!(started.elapsed() < 2 * wire::PATIENCE, "{:?}", started.elapsed());
 }
 
 #[test]
