@@ -374,22 +374,17 @@ impl ns::NodeService for Fake {
     }
     async fn start(&self, request: Request<v1::StartRequest>) -> Reply<v1::Node> {
         self.node_verb(
-            &node_ref(request.get_ref()),
+            &request.get_ref().name,
             &verb("start", &request),
             |node| node.spec.get_or_insert_default().desired = "running".into(),
             "Running",
         )
     }
     async fn stop(&self, request: Request<v1::ObjectRef>) -> Reply<v1::Node> {
-        self.node_verb(request.get_ref(), "stop", |node| node.spec.get_or_insert_default().desired = "stopped".into(), "Stopped")
+        self.node_verb(&request.get_ref().name, "stop", |node| node.spec.get_or_insert_default().desired = "stopped".into(), "Stopped")
     }
     async fn restart(&self, request: Request<v1::StartRequest>) -> Reply<v1::Node> {
-        self.node_verb(
-            &node_ref(request.get_ref()),
-            &verb("restart", &request),
-            |node| node.spec.get_or_insert_default().restart_request += 1,
-            "Running",
-        )
+        self.node_verb(&request.get_ref().name, &verb("restart", &request), |node| node.spec.get_or_insert_default().restart_request += 1, "Running")
     }
     type WatchStream = Items<v1::NodeEvent>;
     async fn watch(&self, request: Request<v1::WatchRequest>) -> Reply<Self::WatchStream> {
@@ -437,13 +432,13 @@ impl ns::NodeService for Fake {
 }
 
 impl Fake {
-    fn node_verb(&self, request: &v1::ObjectRef, verb: &str, edit: impl FnOnce(&mut v1::Node), phase: &'static str) -> Reply<v1::Node> {
-        self.log(format!("{verb} {}", request.name));
-        let node = self.change_node(&request.name, |node| {
+    fn node_verb(&self, name: &str, verb: &str, edit: impl FnOnce(&mut v1::Node), phase: &'static str) -> Reply<v1::Node> {
+        self.log(format!("{verb} {name}"));
+        let node = self.change_node(name, |node| {
             edit(node);
             node.status.get_or_insert_default().phase = "Stopping".into();
         })?;
-        let (this, name) = (self.clone(), request.name.clone());
+        let (this, name) = (self.clone(), name.to_owned());
         tokio::spawn(async move {
             tokio::time::sleep(Duration::from_millis(20)).await;
             let _ = this.change_node(&name, |node| {
@@ -533,8 +528,4 @@ impl ds::DaemonService for Fake {
 /// As it is logged.
 fn verb(name: &str, request: &Request<v1::StartRequest>) -> String {
     format!("{name}{}", if request.get_ref().allow_double_sign { " anyhow" } else { "" })
-}
-
-fn node_ref(request: &v1::StartRequest) -> v1::ObjectRef {
-    v1::ObjectRef { namespace: request.namespace.clone(), name: request.name.clone() }
 }
