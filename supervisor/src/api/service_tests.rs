@@ -212,7 +212,7 @@ async fn events_are_listed_oldest_first_and_followed() {
     };
     assert_eq!(list(of_devnet("mynet")).await.len(), 2);
     for absent in [of_devnet("mynit"), v1::ListEventsRequest { name: "mynet/validator-9".into(), follow: true, ..Default::default() }] {
-        let refused = served.devnets().list_events(absent).await.err().expect("nothing of that name exists");
+        let refused = served.devnets().list_events(absent).await.unwrap_err();
         assert_eq!(fault(&refused).code, FaultCode::NotFound);
     }
 
