@@ -218,6 +218,7 @@ impl Session {
             seen.height = seen.height.max(health.height);
             seen.peers = health.peers;
             seen.catching_up = health.catching_up;
+            seen.details.clone_from(&health.details);
         });
     }
 
