@@ -191,6 +191,7 @@ fn node() -> Node {
         recent_restarts: 2,
         observed_restart: 3,
         log_path: some(),
+        details: map(text()),
     };
     Node { metadata: meta(), spec, status }
 }

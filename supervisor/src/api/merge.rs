@@ -6,8 +6,9 @@ use crate::{
     observe::Observations,
 };
 use dvb_proto::devnet::v1;
+use std::collections::BTreeMap;
 
-/// The node with its last height, peers and usage. A node that does not run has no usage and is not catching up.
+/// The node with its last height, peers, details and usage. Of a node that does not run only the height is known.
 pub(super) fn node(node: &Node, observations: &Observations) -> Node {
     let mut node = node.clone();
     let alive = matches!(node.status.phase, NodePhase::Starting | NodePhase::Running | NodePhase::Stopping);
@@ -19,6 +20,7 @@ pub(super) fn node(node: &Node, observations: &Observations) -> Node {
         status.peer_count = if alive { seen.peers } else { 0 };
         status.catching_up = alive && seen.catching_up;
         status.usage = seen.usage.filter(|_| alive);
+        status.details = if alive { seen.details } else { BTreeMap::new() };
     }
     node
 }
