@@ -155,12 +155,12 @@ fn a_program_that_is_no_cosmos_chain_gets_one_clear_error() {
 fn a_network_profile_of_the_home_shapes_genesis_and_configuration() {
     let Some(program) = wasmd() else { return };
     let home = TestHome::new();
-    let file = devnet(&home, "shaped", &program, &["localhost: false", "desired: stopped", "network: quick"]);
-    home.ctl(&["apply", "--wait", "-f", &file]).exits(1).says("there is no network profile `quick`");
+    let file = |name: &str| devnet(&home, name, &program, &["localhost: false", "desired: stopped", "network: quick"]);
+    home.ctl(&["apply", "--wait", "-f", &file("early")]).exits(1).says("there is no network profile `quick`");
     let profile = r#"{"genesis": {"app_state": {"staking": {"params": {"unbonding_time": "61s"}}}}, "config": {"app.toml": {"pruning": "nothing"}}}"#;
     fs::create_dir_all(home.home().join("networks")).unwrap();
     fs::write(home.home().join("networks/quick.json"), profile).unwrap();
-    home.ctl(&["apply", "--wait", "--timeout", "60s", "-f", &file]).ok();
+    home.ctl(&["apply", "--wait", "--timeout", "60s", "-f", &file("shaped")]).ok();
     home.eventually("five nodes are planned", Duration::from_secs(30), |home| home.nodes("shaped").len() == 5);
     let node = home.node("shaped/validator-0")["spec"]["homeDir"].as_str().unwrap().to_owned();
     let read = |name: &str| fs::read_to_string(format!("{node}/config/{name}")).unwrap();
@@ -188,14 +188,12 @@ fn a_binary_runs_with_the_library_beside_it_when_the_module_cache_is_gone() {
     home.eventually("a block", Duration::from_secs(30), |home| home.lowest("alone") >= 1);
 }
 
-/// A copy whose search path names folders that do not exist; of the same length, so that the ELF file stays whole.
+/// A copy whose search path names folders that do not exist; of the same length, so that the ELF file stays whole. Another process
+/// writes it: what this one holds open for writing, it could not run.
 #[expect(clippy::disallowed_methods, reason = "tests drive programs; the ban is about the supervisor's children")]
 fn without_module_cache(from: &Path, to: &Path) {
-    let out = fs::File::create(to).unwrap();
-    let status =
-        Command::new("sed").env("LC_ALL", "C").arg("s#/pkg/mod/github.com/!cosm!wasm/wasmvm#/pkg/off/github.com/!cosm!wasm/wasmvm#g").arg(from);
-    assert!(status.stdout(out).status().unwrap().success());
-    fs::set_permissions(to, fs::Permissions::from_mode(0o755)).unwrap();
+    let script = r#"LC_ALL=C sed 's#/pkg/mod/github.com/!cosm!wasm/wasmvm#/pkg/off/github.com/!cosm!wasm/wasmvm#g' "$0" > "$1" && chmod 755 "$1""#;
+    assert!(Command::new("sh").arg("-c").arg(script).arg(from).arg(to).status().unwrap().success());
     let bare = Command::new(to).arg("version").output().unwrap();
     assert!(!bare.status.success(), "without help it must not find its library, or this test shows nothing");
 }
