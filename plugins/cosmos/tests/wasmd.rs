@@ -219,8 +219,9 @@ fn wasmd_passes_the_conformance_suite() {
     // Without any, the rest of the suite runs.
     let runs: Vec<_> = if found.is_empty() { vec![("none", String::new())] } else { with_binary.collect() };
     for (version, binary_path) in runs {
-        let mut profile = conformance::Profile::default();
-        profile.job_env = vec![("LD_LIBRARY_PATH".into(), Path::new(&binary_path).with_file_name("lib").display().to_string())];
+        let libraries = Path::new(&binary_path).with_file_name("lib").display().to_string();
+        let job_env = vec![("LD_LIBRARY_PATH".into(), libraries)];
+        let mut profile = conformance::Profile { job_env, ..Default::default() };
         profile.devnet.binary_path = binary_path;
         let report = conformance::run(Path::new(env!("CARGO_BIN_EXE_dvb-plugin-cosmos")), profile);
         assert!(report.passed(), "wasmd {version}: {report}");
