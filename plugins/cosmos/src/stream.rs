@@ -1,4 +1,4 @@
-//! Edits a JSON document of any size while it flows by: what lies between the edits is copied as it stands, never held.
+//! Edits a JSON document of any size while it flows by: what lies between the edits is copied, but for its blanks, and never held.
 //!
 //! Memory is that of the edits and of one buffer, so that a genesis of half a gigabyte (an export of a live chain) can be changed
 //! on a small machine. What is copied is not checked beyond its brackets and strings; the chain reads it anyway.

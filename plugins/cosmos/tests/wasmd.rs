@@ -196,7 +196,7 @@ async fn a_hundred_validators_are_made_in_seconds_and_their_genesis_is_valid() {
         let four = Net::make(&wasmd.path, 4, 0).await;
         let net = Net::make(&wasmd.path, 100, 0).await;
         println!(
-            "MEASURED: wasmd {} (SDK {}), provisioning beyond one `init`: 4 validators {:.0?}, 100 validators {:.0?}; 4 validators by the chain's \
+            "MEASURED: wasmd {} (SDK {}), provisioning beyond one `init`: 4 validators {:.2?}, 100 validators {:.2?}; 4 validators by the chain's \
              own commands (init, keys add, add-genesis-account, gentx, collect-gentxs): {by_shell:.1?}",
             wasmd.version, wasmd.sdk, four.generation, net.generation
         );
