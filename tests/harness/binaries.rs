@@ -17,11 +17,36 @@ pub fn program(name: &str) -> Option<PathBuf> {
     std::env::split_paths(&dirs).map(|dir| dir.join(name)).find(|path| path.is_file())
 }
 
+/// One real chain binary.
+#[derive(Clone, Debug)]
+pub struct Wasmd {
+    pub version: &'static str,
+    /// Its Cosmos SDK, `v0.50`.
+    pub sdk: &'static str,
+    pub path: PathBuf,
+}
+
+/// What `tests/binaries.yaml` lists.
+const WASMDS: [(&str, &str); 3] = [("v0.45.0", "v0.47"), ("v0.54.0", "v0.50"), ("v0.60.1", "v0.53")];
+
 /// The wasmd v0.54.0 that `.ci/run` had the product's own cache build. Prints the SKIP line itself when there is none.
 pub fn wasmd() -> Option<PathBuf> {
-    let found = std::env::var_os("DVB_TEST_WASMD").map(PathBuf::from).filter(|path| path.is_file());
+    find(WASMDS[1].0, WASMDS[1].1).map(|wasmd| wasmd.path)
+}
+
+/// wasmd on each Cosmos SDK; a SKIP line for each that is not there.
+pub fn wasmds() -> Vec<Wasmd> {
+    WASMDS.iter().filter_map(|(version, sdk)| find(version, sdk)).collect()
+}
+
+/// `DVB_TEST_WASMDS` lists `version=path` with commas between; `DVB_TEST_WASMD` is v0.54.0.
+fn find(version: &'static str, sdk: &'static str) -> Option<Wasmd> {
+    let listed = std::env::var("DVB_TEST_WASMDS").unwrap_or_default();
+    let listed = listed.split(',').filter_map(|entry| entry.split_once('=')).find(|(name, _)| *name == version).map(|(_, path)| path.to_owned());
+    let path = listed.or_else(|| std::env::var("DVB_TEST_WASMD").ok().filter(|_| version == WASMDS[1].0)).map(PathBuf::from);
+    let found = path.filter(|path| path.is_file());
     if found.is_none() {
-        eprintln!("SKIP: no wasmd; set DVB_TEST_WASMD to a wasmd v0.54.0 (see tests/binaries.yaml for how dvbctl builds it)");
+        eprintln!("SKIP: no wasmd {version} (SDK {sdk}); name it in DVB_TEST_WASMDS (see tests/binaries.yaml for how dvbctl builds it)");
     }
-    found
+    found.map(|path| Wasmd { version, sdk, path })
 }

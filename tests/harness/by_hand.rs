@@ -8,6 +8,7 @@ use nix::{
 use serde_json::Value;
 use std::{
     fs::File,
+    path::Path,
     process::{Child, Command, Stdio},
 };
 
@@ -23,7 +24,9 @@ impl ByHand {
         let word = |name: &str| spec[name].as_str().expect("a word in a node's spec").to_owned();
         let log = home.path().join(format!("{}-{}.log", word("role"), spec["index"]));
         let log = File::create(log).expect("a log file");
-        let mut command = Command::new(word("binaryPath"));
+        let program = word("binaryPath");
+        let mut command = Command::new(&program);
+        command.env("LD_LIBRARY_PATH", Path::new(&program).with_file_name("lib"));
         command.args(["start", "--home"]).arg(word("homeDir")).stdin(Stdio::null()).stdout(log.try_clone().expect("a second descriptor")).stderr(log);
         Self { child: command.spawn().expect("the chain's binary starts") }
     }

@@ -9,7 +9,7 @@ mod home;
 mod output;
 mod process;
 
-pub use binaries::{binary, program, wasmd};
+pub use binaries::{Wasmd, binary, program, wasmd, wasmds};
 pub use by_hand::ByHand;
 pub use chain::{NODES, quickstart};
 pub use home::TestHome;

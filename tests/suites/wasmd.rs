@@ -1,6 +1,6 @@
-//! A chain that we did not write: wasmd on the Cosmos SDK, four validators and a full node.
+//! A chain that we did not write: wasmd on three versions of the Cosmos SDK.
 
-use e2e::{ByHand, TestHome, is_alive, wasmd};
+use e2e::{ByHand, TestHome, Wasmd, is_alive, wasmd, wasmds};
 use nix::sys::signal::{Signal, kill};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -9,6 +9,7 @@ use std::{
     net::TcpStream,
     os::unix::fs::PermissionsExt,
     path::Path,
+    process::Command,
     time::{Duration, Instant},
 };
 
@@ -52,31 +53,151 @@ fn wasmd_makes_blocks_heals_a_killed_validator_and_goes_without_a_trace() {
     assert!(!home.home().join("devnets/default/wasm").exists());
 }
 
+/// Everything that a spec and a status say of a chain, once per SDK; two validators show it as well as four.
+#[test]
+fn on_each_sdk_a_full_node_joins_and_leaves_a_running_devnet_by_apply() {
+    for wasmd in wasmds() {
+        println!("wasmd {} on SDK {}", wasmd.version, a_full_node_joins_and_leaves(&wasmd));
+    }
+}
+
+/// The SDK that the devnet's status told.
+fn a_full_node_joins_and_leaves(wasmd: &Wasmd) -> String {
+    let home = TestHome::new();
+    let file = |full_nodes: u32| {
+        let lines = ["localhost: false"];
+        let file = devnet(&home, "dynamic", &wasmd.path, &lines);
+        let text = fs::read_to_string(&file).unwrap().replace("validators: 4", "validators: 2").replace("500ms", "200ms");
+        home.file("dynamic.yaml", &text.replace("fullNodes: 1", &format!("fullNodes: {full_nodes}")))
+    };
+    home.ctl(&["up", &file(0), "--timeout", "60s"]).ok();
+    let status = home.devnet("dynamic")["status"].clone();
+    let sdk = status["sdkVersion"].as_str().unwrap_or_default().to_owned();
+    assert!(sdk.starts_with(wasmd.sdk), "{status}");
+    home.eventually("the chain tells of its validators", Duration::from_secs(15), |home| {
+        let details = home.node("dynamic/validator-1")["status"]["details"].clone();
+        details["votingPower"] != "0" && details["missedBlocks"].is_string() && details["cometbft"].is_string()
+    });
+
+    home.ctl(&["apply", "--wait", "--timeout", "60s", "-f", &file(1)]).ok();
+    let goal = home.highest("dynamic") + 2;
+    home.eventually("the full node follows", Duration::from_secs(30), |home| home.lowest("dynamic") >= goal);
+    let joined = home.node("dynamic/fullnode-0")["status"].clone();
+    assert_eq!((&joined["catchingUp"] == true, &joined["restartCount"]), (false, &serde_json::json!(0)), "{joined}");
+    let pid = home.pid("dynamic/fullnode-0");
+
+    home.ctl(&["apply", "--wait", "--timeout", "60s", "-f", &file(0)]).ok();
+    home.eventually("the full node is gone", Duration::from_secs(20), |home| home.nodes("dynamic").len() == 2 && !is_alive(pid));
+    home.all_rise("dynamic", 2);
+    assert!(home.nodes("dynamic").values().all(|node| node["status"]["restartCount"] == 0), "nobody else was disturbed");
+    sdk
+}
+
 /// The figure that users feel, beside its floor: the same five processes from ready homes, started by hand all at once.
 #[test]
 fn from_apply_to_height_one_on_all_nodes_beside_the_same_processes_started_by_hand() {
-    let Some(program) = wasmd() else { return };
+    for wasmd in wasmds() {
+        println!("MEASURED: {}", from_apply_to_height_one(&wasmd));
+    }
+}
+
+/// The figures in words.
+fn from_apply_to_height_one(wasmd: &Wasmd) -> String {
     let home = TestHome::new();
     home.ctl(&["daemon", "start"]).ok();
-    let started = Instant::now();
-    home.ctl(&["apply", "-f", &devnet(&home, "ours", &program, &["localhost: false"])]).ok();
-    home.eventually("five nodes are planned", Duration::from_secs(30), |home| home.nodes("ours").len() == 5);
-    let provisioned = started.elapsed();
-    all_at_height_one(&rpc_of(&home, "ours"));
-    let ours = started.elapsed();
-    home.ctl(&["delete", "ours", "--yes"]).ok();
+    let ours = |name: &str| {
+        let started = Instant::now();
+        home.ctl(&["apply", "-f", &devnet(&home, name, &wasmd.path, &["localhost: false"])]).ok();
+        home.eventually("five nodes are planned", Duration::from_secs(30), |home| home.nodes(name).len() == 5);
+        let provisioned = started.elapsed();
+        all_at_height_one(&rpc_of(&home, name));
+        let took = started.elapsed();
+        home.ctl(&["delete", name, "--yes"]).ok();
+        (took, provisioned)
+    };
+    let (first, first_planned) = ours("first");
+    let (second, second_planned) = ours("second");
 
-    home.ctl(&["apply", "--wait", "-f", &devnet(&home, "floor", &program, &["localhost: false", "desired: stopped"])]).ok();
+    home.ctl(&["apply", "--wait", "-f", &devnet(&home, "floor", &wasmd.path, &["localhost: false", "desired: stopped"])]).ok();
     let endpoints = rpc_of(&home, "floor");
     let by_hand: Vec<ByHand> = home.nodes("floor").into_values().map(|node| ByHand::start(&home, &node["spec"])).collect();
     let floor = all_at_height_one(&endpoints);
     drop(by_hand);
-    println!(
-        "MEASURED: wasmd, 4 validators and a full node, blocks of 500 ms: {ours:.2?} from `apply` to height 1 on all nodes ({provisioned:.2?} of it \
-         until the nodes are planned); floor: {floor:.2?}, the same processes by hand from ready homes"
-    );
     // Not the goal, which a busy machine would miss by chance: a bound that only a defect breaks.
-    assert!(ours < floor * 4 + Duration::from_secs(5), "{ours:?} beside {floor:?}");
+    assert!(second < floor * 4 + Duration::from_secs(5), "{second:?} beside {floor:?}");
+    format!(
+        "wasmd {} (SDK {}), 4 validators and a full node, blocks of 500 ms, from `apply` to height 1 on all nodes: {first:.2?} for a binary \
+         that is new to the home ({first_planned:.2?} of it until the nodes are planned), {second:.2?} for a known one ({second_planned:.2?}); floor: \
+         {floor:.2?}, the same processes by hand from ready homes",
+        wasmd.version, wasmd.sdk
+    )
+}
+
+#[test]
+fn two_sdks_in_one_devnet_are_refused_with_both_named() {
+    let [first, .., last] = &wasmds()[..] else { return };
+    let home = TestHome::new();
+    let other = format!("nodes: [{{name: validator-1, binary: {{path: {}}}}}]", last.path.display());
+    let file = devnet(&home, "mixed", &first.path, &["localhost: false", &other]);
+    let said = home.ctl(&["up", &file, "--timeout", "60s"]).exits(1).stderr;
+    for word in ["spec.nodes[validator-1].binary", first.sdk, last.sdk, "all nodes of a devnet must be on one SDK"] {
+        assert!(said.contains(word), "{word}: {said}");
+    }
+    assert!(home.nodes("mixed").is_empty(), "nothing was started");
+}
+
+#[test]
+fn a_program_that_is_no_cosmos_chain_gets_one_clear_error() {
+    let home = TestHome::new();
+    let file = devnet(&home, "odd", &fs::canonicalize("/bin/ls").unwrap(), &["localhost: false"]);
+    home.ctl(&["up", &file, "--timeout", "30s"]).exits(1).says("is not a Cosmos SDK chain: `version --long --output json` exited with code 2");
+}
+
+#[test]
+fn a_network_profile_of_the_home_shapes_genesis_and_configuration() {
+    let Some(program) = wasmd() else { return };
+    let home = TestHome::new();
+    let file = |name: &str| devnet(&home, name, &program, &["localhost: false", "desired: stopped", "network: quick"]);
+    home.ctl(&["apply", "--wait", "-f", &file("early")]).exits(1).says("there is no network profile `quick`");
+    let profile = r#"{"genesis": {"app_state": {"staking": {"params": {"unbonding_time": "61s"}}}}, "config": {"app.toml": {"pruning": "nothing"}}}"#;
+    fs::create_dir_all(home.home().join("networks")).unwrap();
+    fs::write(home.home().join("networks/quick.json"), profile).unwrap();
+    home.ctl(&["apply", "--wait", "--timeout", "60s", "-f", &file("shaped")]).ok();
+    home.eventually("five nodes are planned", Duration::from_secs(30), |home| home.nodes("shaped").len() == 5);
+    let node = home.node("shaped/validator-0")["spec"]["homeDir"].as_str().unwrap().to_owned();
+    let read = |name: &str| fs::read_to_string(format!("{node}/config/{name}")).unwrap();
+    assert!(read("genesis.json").contains(r#""unbonding_time": "61s""#));
+    assert!(read("app.toml").contains("pruning = \"nothing\""));
+}
+
+/// The library that wasmd links lies in Go's module cache, which users clean. Here the search path in the program leads nowhere.
+#[test]
+fn a_binary_runs_with_the_library_beside_it_when_the_module_cache_is_gone() {
+    let Some(program) = wasmd() else { return };
+    let home = TestHome::new();
+    let library = program.with_file_name("lib/libwasmvm.x86_64.so");
+    if !library.is_file() {
+        println!("SKIP: a binary without its module cache: {} is not there", library.display());
+        return;
+    }
+    let moved = home.path().join("moved/wasmd");
+    fs::create_dir_all(moved.with_file_name("lib")).unwrap();
+    fs::copy(&library, moved.with_file_name("lib").join(library.file_name().unwrap())).unwrap();
+    without_module_cache(&program, &moved);
+    let file = devnet(&home, "alone", &moved, &["localhost: false"]);
+    let text = fs::read_to_string(&file).unwrap().replace("validators: 4", "validators: 1").replace("fullNodes: 1", "fullNodes: 0");
+    home.ctl(&["up", &home.file("alone.yaml", &text), "--timeout", "60s"]).ok();
+    home.eventually("a block", Duration::from_secs(30), |home| home.lowest("alone") >= 1);
+}
+
+/// A copy whose search path names folders that do not exist; of the same length, so that the ELF file stays whole. Another process
+/// writes it: what this one holds open for writing, it could not run.
+#[expect(clippy::disallowed_methods, reason = "tests drive programs; the ban is about the supervisor's children")]
+fn without_module_cache(from: &Path, to: &Path) {
+    let script = r#"LC_ALL=C sed 's#/pkg/mod/github.com/!cosm!wasm/wasmvm#/pkg/off/github.com/!cosm!wasm/wasmvm#g' "$0" > "$1" && chmod 755 "$1""#;
+    assert!(Command::new("sh").arg("-c").arg(script).arg(from).arg(to).status().unwrap().success());
+    let bare = Command::new(to).arg("version").output().unwrap();
+    assert!(!bare.status.success(), "without help it must not find its library, or this test shows nothing");
 }
 
 #[test]

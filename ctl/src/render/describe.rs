@@ -68,6 +68,7 @@ pub(crate) fn node(node: &Node, launches: &[Launch], events: &[Event], style: &S
     }
     text.map("Ports", &spec.ports.iter().map(|(name, port)| (name.clone(), port.to_string())).collect());
     text.map("Endpoints", &status.endpoints);
+    text.map("Details", &status.details);
     if let Some(exit) = &status.last_exit {
         text.line("Last exit", &format!("{} at {}", exit_text(exit), exit.at));
         text.block("Last log lines", exit.log_tail.iter().cloned());

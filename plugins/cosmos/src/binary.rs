@@ -44,11 +44,14 @@ pub struct Chain {
     pub prefixes: Prefixes,
 }
 
-/// Bech32 prefixes of accounts and validators.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// Bech32 prefixes of accounts, validators and their consensus keys.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Prefixes {
     pub account: String,
     pub validator: String,
+    /// Empty where the binary does not tell it.
+    #[serde(default)]
+    pub consensus: String,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -136,16 +139,21 @@ pub fn outcome<'a>(results: &'a [pb::JobResult], name: &str) -> Option<&'a pb::J
     results.iter().rev().find(|r| r.name == name)
 }
 
-fn version_job(binary: &str, home: &str) -> pb::Job {
-    job(VERSION_JOB, binary, &["version", "--long", "--output", "json"], home)
+fn version_job(binary: &str, work: &str) -> pb::Job {
+    probe_job(VERSION_JOB, binary, &["version", "--long", "--output", "json"], work)
 }
 
-fn prefixes_job(binary: &str, home: &str) -> pb::Job {
-    job(PREFIXES_JOB, binary, &["keys", "parse", ZERO_ADDRESS, "--output", "json"], home)
+fn prefixes_job(binary: &str, work: &str) -> pb::Job {
+    probe_job(PREFIXES_JOB, binary, &["keys", "parse", ZERO_ADDRESS, "--output", "json"], work)
 }
 
-fn prefixes_fallback_job(binary: &str, home: &str) -> pb::Job {
-    job(PREFIXES_FALLBACK_JOB, binary, &["debug", "addr", ZERO_ADDRESS], home)
+fn prefixes_fallback_job(binary: &str, work: &str) -> pb::Job {
+    probe_job(PREFIXES_FALLBACK_JOB, binary, &["debug", "addr", ZERO_ADDRESS], work)
+}
+
+/// In a home of its own: each command writes default files there.
+fn probe_job(name: &str, binary: &str, arguments: &[&str], work: &str) -> pb::Job {
+    job(name, binary, arguments, &format!("{work}/{name}"))
 }
 
 fn read_version(binary: &str, results: &[pb::JobResult]) -> Result<Chain, BinaryError> {
@@ -164,7 +172,7 @@ fn read_version(binary: &str, results: &[pb::JobResult]) -> Result<Chain, Binary
         tracing::warn!(%sdk_version, "newer than any SDK that this plugin was tried with");
     }
     let comet_version = ["github.com/cometbft/cometbft", "github.com/cometbft/cometbft/v2"].iter().find_map(|m| dependency(&version, m));
-    let prefixes = Prefixes { account: String::new(), validator: String::new() };
+    let prefixes = Prefixes::default();
     Ok(Chain { sdk_version, binary_version: text("version"), comet_version: comet_version.unwrap_or_default(), prefixes })
 }
 
@@ -179,12 +187,13 @@ fn read_prefixes(results: &[pb::JobResult]) -> Option<Prefixes> {
         let printed: Value = serde_json::from_str(&read(&r.stdout_path)).ok()?;
         // Account, its public key, validator, its public key, consensus, its public key.
         let format = |i: usize| hrp(printed["formats"][i].as_str()?);
-        Some(Prefixes { account: format(0)?, validator: format(2)? })
+        Some(Prefixes { account: format(0)?, validator: format(2)?, consensus: format(4).unwrap_or_default() })
     });
     from_keys.or_else(|| {
         let printed = read(&outcome(results, PREFIXES_FALLBACK_JOB)?.stdout_path);
         let labelled = |label: &str| hrp(printed.lines().find_map(|line| line.strip_prefix(label))?.trim());
-        Some(Prefixes { account: labelled("Bech32 Acc:")?, validator: labelled("Bech32 Val:")? })
+        let consensus = labelled("Bech32 Con:").unwrap_or_default();
+        Some(Prefixes { account: labelled("Bech32 Acc:")?, validator: labelled("Bech32 Val:")?, consensus })
     })
 }
 
@@ -237,7 +246,7 @@ mod tests {
         let results = [ran(dir.path(), "version", 0, VERSION, "WARNING:(ast) sonic only"), ran(dir.path(), "prefixes", 0, FORMATS, "")];
         let chain = known(probe("/b", "/w", &results).unwrap());
         assert_eq!((chain.sdk_version.as_str(), chain.comet_version.as_str(), chain.binary_version.as_str()), ("v0.50.11", "v0.38.15", "1.2"));
-        assert_eq!(chain.prefixes, Prefixes { account: "wasm".into(), validator: "wasmvaloper".into() });
+        assert_eq!(chain.prefixes, Prefixes { account: "wasm".into(), validator: "wasmvaloper".into(), consensus: String::new() });
         assert_eq!(Chain::from_state(&chain.to_state()).unwrap(), chain);
     }
 
@@ -246,7 +255,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut results = vec![ran(dir.path(), "version", 0, VERSION, ""), ran(dir.path(), "prefixes", 1, "", "Error: unknown command")];
         let Probe::Jobs(jobs) = probe("/b", "/w", &results).unwrap() else { panic!("wants a second round") };
-        assert_eq!(jobs[1].argv, ["/b", "debug", "addr", ZERO_ADDRESS, "--home", "/w"]);
+        assert_eq!(jobs[1].argv, ["/b", "debug", "addr", ZERO_ADDRESS, "--home", "/w/prefixes-debug"]);
         let printed = "Address: [0 0]\nBech32 Acc: wasm1qqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqel32wk\nBech32 Val: wasmvaloper1qqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqvrykqv\n";
         results.push(ran(dir.path(), "prefixes-debug", 0, printed, ""));
         assert_eq!(known(probe("/b", "/w", &results).unwrap()).prefixes.validator, "wasmvaloper");

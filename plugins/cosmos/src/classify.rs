@@ -229,6 +229,10 @@ mod tests {
         );
         check(r#"5:45AM ERR failure when running app err="listen tcp 127.0.191.4:26656: bind: address already in use""#, "port-busy");
         check(r#"5:45AM ERR failure when running app err="unknown flag: --no-such""#, "bad-flag");
+        check("Error: unknown flag: --no-such", "bad-flag");
+        check("Error: listen tcp 127.0.191.4:26657: bind: address already in use", "port-busy");
+        check("panic: Expected signing info for validator 2C6F0D but not found", "panic");
+        check(r#"5:45AM ERR CONSENSUS FAILURE!!! err="failed to apply block; error no validator signing info found""#, "panic");
         check("panic: genesis supply is incorrect, expected 5stake, got 3000000000000stake", "genesis-mismatch");
         check("panic: not bonded pool balance is different from not bonded coins:  <-> 1000000000stake", "genesis-mismatch");
         check("panic: invalid coin denomination: got stake, expected uother: invalid request", "genesis-mismatch");
@@ -253,6 +257,14 @@ mod tests {
         }
         check(
             "panic: version of store circuit mismatch root store's version; expected 0 got 5; new stores should be added using StoreUpgrades",
+            "upgrade-needed",
+        );
+        check(
+            "panic: version of store protocolpool mismatch root store's version; expected 0 got 77; new stores should be added using StoreUpgrades",
+            "upgrade-needed",
+        );
+        check(
+            r#"panic: BINARY UPDATED BEFORE TRIGGER! UPGRADE "v0.60" - in binary but not executed on chain. Downgrade your binary"#,
             "upgrade-needed",
         );
         check(

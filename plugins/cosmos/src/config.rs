@@ -68,6 +68,14 @@ impl Templates {
         set(&mut self.documents[1], "minimum-gas-prices", format!("0{denom}"));
     }
 
+    /// Merges a network's settings into the defaults; JSON as in the overrides of [`Self::render`].
+    pub fn merge(&mut self, settings: &str) -> Result<(), String> {
+        for (file, settings) in parse_overrides(settings)? {
+            merge(self.documents[file].as_table_mut(), &settings)?;
+        }
+        Ok(())
+    }
+
     /// Names and contents, to keep for later starts.
     pub fn texts(&self) -> impl Iterator<Item = (&'static str, String)> {
         FILES.into_iter().zip(self.documents.iter().map(ToString::to_string))

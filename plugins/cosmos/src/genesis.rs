@@ -35,14 +35,14 @@ pub struct Additions<'a> {
     /// Bech32 addresses that get [`BALANCE`], in order.
     pub funded: &'a [String],
     pub gentxs: Vec<Value>,
-    /// JSON merge patch, applied last.
-    pub patch: Option<&'a Value>,
+    /// JSON merge patches, applied last and in this order.
+    pub patches: &'a [Value],
 }
 
-/// The token that validators stake: the patch's word, else the chain's.
-pub fn bond_denom(template: &Value, patch: Option<&Value>) -> Result<String, GenesisError> {
+/// The token that validators stake: the last patch's word, else the chain's.
+pub fn bond_denom(template: &Value, patches: &[Value]) -> Result<String, GenesisError> {
     const PATH: &str = "/app_state/staking/params/bond_denom";
-    let denom = patch.and_then(|p| p.pointer(PATH)).or_else(|| template.pointer(PATH)).and_then(Value::as_str);
+    let denom = patches.iter().rev().find_map(|p| p.pointer(PATH)).or_else(|| template.pointer(PATH)).and_then(Value::as_str);
     denom.map(str::to_owned).ok_or_else(|| GenesisError::Missing("app_state.staking.params.bond_denom".into()))
 }
 
@@ -74,7 +74,7 @@ pub fn complete(mut genesis: Value, additions: Additions<'_>) -> Result<Value, G
     quicken_governance(state);
     tolerate_downtime(state);
     make_room(state, validators);
-    if let Some(patch) = additions.patch {
+    for patch in additions.patches {
         dvb_plugin_sdk::merge(&mut genesis, patch);
     }
     Ok(genesis)
@@ -188,30 +188,32 @@ mod tests {
         })
     }
 
-    fn additions<'a>(denom: &'a str, funded: &'a [String], patch: Option<&'a Value>) -> Additions<'a> {
+    fn additions<'a>(denom: &'a str, funded: &'a [String], patches: &'a [Value]) -> Additions<'a> {
         let genesis_time = "2026-01-01T00:00:00Z";
-        Additions { chain_id: "mynet-1", genesis_time, denom, funded, gentxs: vec![json!({"gentx": 0})], patch }
+        Additions { chain_id: "mynet-1", genesis_time, denom, funded, gentxs: vec![json!({"gentx": 0})], patches }
     }
 
     #[test]
     fn the_document_of_init_is_completed_and_the_rest_left_alone() {
         let funded = ["wasm1a".to_owned()];
-        insta::assert_json_snapshot!(complete(template(), additions("stake", &funded, None)).unwrap());
+        insta::assert_json_snapshot!(complete(template(), additions("stake", &funded, &[])).unwrap());
     }
 
     #[test]
     fn another_bond_denom_reaches_every_module_that_names_it() {
-        let patch = json!({"app_state": {"staking": {"params": {"bond_denom": "uatom"}}}});
-        let denom = bond_denom(&template(), Some(&patch)).unwrap();
-        let made = complete(template(), additions(&denom, &["wasm1a".to_owned()], Some(&patch))).unwrap();
+        let patches = [json!({"app_state": {"staking": {"params": {"bond_denom": "uatom"}}}})];
+        let denom = bond_denom(&template(), &patches).unwrap();
+        let made = complete(template(), additions(&denom, &["wasm1a".to_owned()], &patches)).unwrap();
         assert_eq!(denom, "uatom");
         assert!(!made.to_string().contains("\"stake\""), "{made}");
     }
 
     #[test]
-    fn the_patch_has_the_last_word() {
-        let patch = json!({"app_state": {"gov": {"params": {"voting_period": "3s"}}, "wasm": null}});
-        let made = complete(template(), additions("stake", &[], Some(&patch))).unwrap();
+    fn the_last_patch_has_the_last_word() {
+        let profile = json!({"app_state": {"gov": {"params": {"voting_period": "9s"}}, "extra": {}}});
+        let patches = [profile, json!({"app_state": {"gov": {"params": {"voting_period": "3s"}}, "wasm": null}})];
+        let made = complete(template(), additions("stake", &[], &patches)).unwrap();
+        assert!(made["app_state"]["extra"].is_object());
         assert_eq!(made["app_state"]["gov"]["params"]["voting_period"], "3s");
         assert!(made["app_state"].get("wasm").is_none());
     }
@@ -230,19 +232,19 @@ mod tests {
         for module in ["crisis", "mint", "gov", "slashing"] {
             old["app_state"].as_object_mut().unwrap().remove(module);
         }
-        assert!(complete(old, additions("stake", &[], None)).is_ok());
+        assert!(complete(old, additions("stake", &[], &[])).is_ok());
     }
 
     #[test]
     fn a_genesis_without_staking_is_refused_by_name() {
         let mut odd = template();
         odd["app_state"].as_object_mut().unwrap().remove("staking");
-        assert!(bond_denom(&odd, None).unwrap_err().to_string().contains("staking.params.bond_denom"));
+        assert!(bond_denom(&odd, &[]).unwrap_err().to_string().contains("staking.params.bond_denom"));
     }
 
     #[test]
     fn more_validators_than_the_chain_allows_raise_its_limit() {
-        let mut more = additions("stake", &[], None);
+        let mut more = additions("stake", &[], &[]);
         more.gentxs = vec![json!({}); 101];
         assert_eq!(complete(template(), more).unwrap()["app_state"]["staking"]["params"]["max_validators"], 101);
     }

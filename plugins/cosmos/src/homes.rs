@@ -13,6 +13,7 @@ use crate::{
     genesis::{self, Additions, GenesisError},
     gentx::{self, Declaration},
     keys::{CometKey, KeyError, Purpose, Wallet, bech32_address},
+    network::Profile,
     plan,
 };
 use dvb_plugin_sdk::{StagingError, pb, sha256_hex, write_staged};
@@ -37,6 +38,8 @@ pub enum HomesError {
     Init(String),
     #[error("spec.genesis.patch {0}")]
     Patch(String),
+    #[error("network profile `{network}` {reason}")]
+    Profile { network: String, reason: String },
     #[error("spec.genesis.time is missing")]
     NoGenesisTime,
     #[error("cannot read {path}: {reason}")]
@@ -56,11 +59,11 @@ pub enum HomesError {
 }
 
 /// The `init` job as long as it has not run; then everything.
-pub fn generate(request: &pb::GenerateGenesisRequest, chain: &Chain) -> Result<pb::GenerateGenesisResponse, HomesError> {
+pub fn generate(request: &pb::GenerateGenesisRequest, chain: &Chain, profile: Profile) -> Result<pb::GenerateGenesisResponse, HomesError> {
     let devnet = request.devnet.clone().unwrap_or_default();
     match binary::outcome(&request.job_results, INIT_JOB) {
         None => Ok(pb::GenerateGenesisResponse { jobs: vec![init_job(&devnet, &request.staging_dir)], ..Default::default() }),
-        Some(result) if result.exit_code == Some(0) => Generation::new(request, &devnet, chain)?.run(),
+        Some(result) if result.exit_code == Some(0) => Generation::new(request, &devnet, chain, profile)?.run(),
         Some(_) => Err(HomesError::Init(binary::describe(&request.job_results, INIT_JOB))),
     }
 }
@@ -68,6 +71,12 @@ pub fn generate(request: &pb::GenerateGenesisRequest, chain: &Chain) -> Result<p
 /// The p2p ids of nodes, in their order.
 pub fn node_ids(devnet: &pb::DevnetContext, nodes: &[pb::PlacedNode]) -> Vec<String> {
     nodes.iter().map(|node| node_key(devnet, node, Purpose::Node).node_id()).collect()
+}
+
+/// The address under which a validator signs blocks; none for other nodes, and where the chain's prefix is not known.
+pub fn consensus_address(devnet: &pb::DevnetContext, node: &pb::PlacedNode, chain: &Chain) -> Option<String> {
+    let signs = node.role == "validator" && !chain.prefixes.consensus.is_empty();
+    signs.then(|| bech32_address(&chain.prefixes.consensus, &node_key(devnet, node, Purpose::Consensus).address()).ok())?
 }
 
 /// The keys of a node and its fresh sign state, by path below the home. A full node has a consensus key as well, since
@@ -115,20 +124,24 @@ struct Generation<'a> {
     chain: &'a Chain,
     staging: PathBuf,
     wallet: Wallet,
-    patch: Option<Value>,
+    /// The network's settings of nodes, JSON.
+    settings: String,
+    patches: Vec<Value>,
     node_ids: Vec<String>,
     files: Vec<pb::StagedFile>,
 }
 
 impl<'a> Generation<'a> {
-    fn new(request: &'a pb::GenerateGenesisRequest, devnet: &'a pb::DevnetContext, chain: &'a Chain) -> Result<Self, HomesError> {
+    fn new(request: &'a pb::GenerateGenesisRequest, devnet: &'a pb::DevnetContext, chain: &'a Chain, profile: Profile) -> Result<Self, HomesError> {
+        let patch = plan::parse_patch(&devnet.genesis_patch).map_err(HomesError::Patch)?;
         Ok(Self {
             devnet,
             nodes: &request.nodes,
             chain,
             staging: PathBuf::from(&request.staging_dir),
             wallet: Wallet::from_seed(&devnet.seed, &devnet.chain_id)?,
-            patch: plan::parse_patch(&devnet.genesis_patch).map_err(HomesError::Patch)?,
+            settings: profile.settings(),
+            patches: profile.genesis.into_iter().chain(patch).collect(),
             node_ids: node_ids(devnet, &request.nodes),
             files: Vec::new(),
         })
@@ -136,7 +149,7 @@ impl<'a> Generation<'a> {
 
     fn run(mut self) -> Result<pb::GenerateGenesisResponse, HomesError> {
         let template = read_json(&self.staging.join(TEMPLATE).join("config/genesis.json"))?;
-        let denom = genesis::bond_denom(&template, self.patch.as_ref())?;
+        let denom = genesis::bond_denom(&template, &self.patches)?;
         let accounts = self.accounts()?;
         let document = self.document(template, &denom, &accounts)?;
         let genesis_sha256 = self.stage(GENESIS, &pretty(&document), 0o644)?;
@@ -182,7 +195,7 @@ impl<'a> Generation<'a> {
         }
         operators.extend_from_slice(accounts);
         let (chain_id, genesis_time) = (self.devnet.chain_id.as_str(), self.devnet.genesis_time.as_str());
-        let additions = Additions { chain_id, genesis_time, denom, funded: &operators, gentxs, patch: self.patch.as_ref() };
+        let additions = Additions { chain_id, genesis_time, denom, funded: &operators, gentxs, patches: &self.patches };
         Ok(genesis::complete(template, additions)?)
     }
 
@@ -190,6 +203,7 @@ impl<'a> Generation<'a> {
         let from_init = self.staging.join(TEMPLATE).join("config");
         let mut templates = Templates::read(&from_init)?;
         templates.prepare(denom);
+        templates.merge(&self.settings).map_err(|reason| HomesError::Profile { network: self.devnet.network.clone(), reason })?;
         for (name, text) in templates.texts() {
             self.stage(&format!("shared/{TEMPLATES}/{name}"), text.as_bytes(), 0o644)?;
         }

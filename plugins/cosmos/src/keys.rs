@@ -79,7 +79,8 @@ impl CometKey {
         json!({"type": "tendermint/PrivKeyEd25519", "value": STANDARD.encode(self.0.to_keypair_bytes())})
     }
 
-    fn address(&self) -> [u8; 20] {
+    /// What consensus calls it.
+    pub fn address(&self) -> [u8; 20] {
         let mut address = [0; 20];
         address.copy_from_slice(&Sha256::digest(self.public())[..20]);
         address

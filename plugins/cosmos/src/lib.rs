@@ -3,7 +3,8 @@
 //! ```text
 //! binary    what the chain is (versions, prefixes)          plan      nodes and ports, what a spec may say
 //! keys ──► gentx ──► genesis ──► homes ◄── config           launch    argv, changed files
-//! rpc ──► status, heights                                   classify  why a node ended
+//! rpc ──► signing ──► status, heights                       classify  why a node ended
+//! network   named profiles of chains                      stream    edits documents of any size
 //! ```
 //! [`plugin`] joins them. The library exists for the tests; devnetd starts the executable.
 
@@ -16,7 +17,10 @@ pub mod heights;
 pub mod homes;
 pub mod keys;
 pub mod launch;
+pub mod network;
 pub mod plan;
 pub mod plugin;
 pub mod rpc;
+pub mod signing;
 pub mod status;
+pub mod stream;

@@ -33,13 +33,6 @@ pub fn violations(devnet: &pb::DevnetContext) -> Vec<pb::Violation> {
     if let Some(message) = chain_id_fault(&devnet.chain_id) {
         refuse("spec.chainId", message, "use letters, digits, `.`, `_` and `-`, such as mynet-1");
     }
-    if !devnet.network.is_empty() {
-        refuse(
-            "spec.network",
-            format!("the cosmos plugin has no network profile `{}`", devnet.network),
-            "leave it out; the binary says what the chain is",
-        );
-    }
     if devnet.validators == 0 {
         refuse("spec.validators", "a chain needs at least one validator".into(), "4");
     }
@@ -121,7 +114,7 @@ mod tests {
     use crate::binary::Prefixes;
 
     fn chain(sdk: &str) -> Chain {
-        let prefixes = Prefixes { account: "wasm".into(), validator: "wasmvaloper".into() };
+        let prefixes = Prefixes { account: "wasm".into(), validator: "wasmvaloper".into(), consensus: String::new() };
         Chain { sdk_version: sdk.into(), binary_version: String::new(), comet_version: String::new(), prefixes }
     }
 
@@ -169,7 +162,6 @@ mod tests {
         check(|d| d.chain_id = String::new(), "spec.chainId");
         check(|d| d.chain_id = "x".repeat(51), "spec.chainId");
         check(|d| d.chain_id = "../x".into(), "spec.chainId");
-        check(|d| d.network = "osmosis".into(), "spec.network");
         check(|d| d.validators = 0, "spec.validators");
         check(|d| d.validators = 10_000, "spec.validators");
         check(|d| d.full_nodes = u32::MAX, "spec.fullNodes");

@@ -5,6 +5,7 @@ use crate::{
     classify, config, heights,
     homes::{self, HomesError},
     launch::{self, LaunchError},
+    network::{self, ProfileError},
     plan,
     rpc::RpcError,
     status,
@@ -26,12 +27,13 @@ impl Plugin for Cosmos {
             default_validators: Some(4),
             needs_binary: true,
             capabilities: vec!["late-fullnodes".into()],
+            networks: network::names(&network::folders()),
             ..pb::PluginInfo::default()
         })
     }
 
     async fn get_supported_sdk_versions(&self, _request: pb::GetSupportedSdkVersionsRequest) -> Result<pb::SdkVersionRange> {
-        let tested = vec!["v0.50.11".into()];
+        let tested = ["v0.47.5", "v0.50.11", "v0.53.0"].map(str::to_owned).to_vec();
         Ok(pb::SdkVersionRange { min: format!("v{}", binary::OLDEST), max: format!("v{}", binary::NEWEST), tested })
     }
 
@@ -52,7 +54,7 @@ impl Plugin for Cosmos {
     }
 
     async fn validate_spec(&self, request: pb::ValidateSpecRequest) -> Result<pb::ValidateSpecResponse> {
-        Ok(pb::ValidateSpecResponse { violations: plan::violations(&request.devnet.unwrap_or_default()) })
+        Ok(pb::ValidateSpecResponse { violations: violations(&request.devnet.unwrap_or_default()) })
     }
 
     async fn plan_nodes(&self, request: pb::PlanNodesRequest) -> Result<pb::PlanNodesResponse> {
@@ -66,7 +68,8 @@ impl Plugin for Cosmos {
         let devnet = request.devnet.as_ref().ok_or_else(|| PluginFault::InvalidArgument("the devnet is missing".into()))?;
         refuse_violations(devnet)?;
         let chain = Chain::from_state(&devnet.initialized)?;
-        let made = blocking(move || homes::generate(&request, &chain)).await?;
+        let profile = network::load(&devnet.network, &network::folders())?;
+        let made = blocking(move || homes::generate(&request, &chain, profile)).await?;
         Ok(made?)
     }
 
@@ -82,7 +85,9 @@ impl Plugin for Cosmos {
         let node = placed(&request)?;
         let devnet = request.devnet.clone().unwrap_or_default();
         let id = homes::node_ids(&devnet, std::slice::from_ref(node)).concat();
-        Ok(status::of(&request, &rpc_address(node)?, &id).await?)
+        let chain = Chain::from_state(&devnet.initialized).ok();
+        let signer = chain.and_then(|chain| homes::consensus_address(&devnet, node, &chain));
+        Ok(status::of(&request, &rpc_address(node)?, &id, signer.as_deref()).await?)
     }
 
     async fn get_block_height(&self, request: pb::NodeRef) -> Result<pb::BlockHeight> {
@@ -106,8 +111,14 @@ fn rpc_address(node: &pb::PlacedNode) -> Result<String> {
     config::address(node, "rpc").map_err(|e| PluginFault::InvalidArgument(e.to_string()))
 }
 
+fn violations(devnet: &pb::DevnetContext) -> Vec<pb::Violation> {
+    let mut found = plan::violations(devnet);
+    found.extend(network::violation(&devnet.network, &network::folders()));
+    found
+}
+
 fn refuse_violations(devnet: &pb::DevnetContext) -> Result<()> {
-    match plan::violations(devnet).into_iter().next() {
+    match violations(devnet).into_iter().next() {
         Some(first) => Err(PluginFault::InvalidArgument(format!("{}: {}", first.field, first.message))),
         None => Ok(()),
     }
@@ -124,6 +135,12 @@ impl From<BinaryError> for PluginFault {
             BinaryError::State(_) => Self::FailedPrecondition(error.to_string()),
             _ => Self::InvalidArgument(error.to_string()),
         }
+    }
+}
+
+impl From<ProfileError> for PluginFault {
+    fn from(error: ProfileError) -> Self {
+        Self::InvalidArgument(error.to_string())
     }
 }
 

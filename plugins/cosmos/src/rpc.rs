@@ -1,5 +1,6 @@
 //! CometBFT's RPC over plain HTTP: one request, one connection, bounded in time and size.
 
+use base64::{Engine, engine::general_purpose::STANDARD};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::{Request, body::Bytes};
 use hyper_util::rt::TokioIo;
@@ -20,8 +21,12 @@ pub enum RpcError {
 
 /// The `result` of a call without parameters, such as `status`. `address` is host:port.
 pub async fn call(address: &str, method: &'static str) -> Result<Value, RpcError> {
+    call_uri(address, method, method).await
+}
+
+async fn call_uri(address: &str, method: &'static str, uri: &str) -> Result<Value, RpcError> {
     let unreachable = |reason: String| RpcError::Unreachable { address: address.into(), reason };
-    let fetched = timeout(PATIENCE, fetch(address, method)).await.map_err(|_| unreachable(format!("silent for {} s", PATIENCE.as_secs())))?;
+    let fetched = timeout(PATIENCE, fetch(address, uri)).await.map_err(|_| unreachable(format!("silent for {} s", PATIENCE.as_secs())))?;
     let body = fetched.map_err(unreachable)?;
     let bad = |reason: String| RpcError::BadReply { address: address.into(), method, reason };
     let mut reply: Value = serde_json::from_slice(&body).map_err(|e| bad(e.to_string()))?;
@@ -32,6 +37,14 @@ pub async fn call(address: &str, method: &'static str) -> Result<Value, RpcError
     }
 }
 
+/// The value that the application answers to a query, protobuf as the request; nothing where it knows none or refuses.
+pub async fn query(address: &str, path: &str, request: &[u8]) -> Result<Option<Vec<u8>>, RpcError> {
+    let uri = format!("abci_query?path=%22{path}%22&data=0x{}", hex::encode(request));
+    let reply = call_uri(address, "abci_query", &uri).await?;
+    let value = reply["response"]["value"].as_str().filter(|_| reply["response"]["code"].as_u64().unwrap_or(0) == 0);
+    Ok(value.and_then(|value| STANDARD.decode(value).ok()))
+}
+
 /// A TCP connection within the time that a local node needs.
 pub async fn connect(address: &str) -> Result<TcpStream, String> {
     match timeout(PATIENCE, TcpStream::connect(address)).await {
@@ -40,10 +53,10 @@ pub async fn connect(address: &str) -> Result<TcpStream, String> {
     }
 }
 
-async fn fetch(address: &str, method: &str) -> Result<Bytes, String> {
+async fn fetch(address: &str, uri: &str) -> Result<Bytes, String> {
     let stream = connect(address).await?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| e.to_string())?;
-    let request = Request::get(format!("/{method}")).header("host", address).body(Empty::<Bytes>::new()).map_err(|e| e.to_string())?;
+    let request = Request::get(format!("/{uri}")).header("host", address).body(Empty::<Bytes>::new()).map_err(|e| e.to_string())?;
     let exchange = async {
         let response = sender.send_request(request).await.map_err(|e| e.to_string())?;
         let body = Limited::new(response.into_body(), LARGEST_REPLY).collect().await.map_err(|e| e.to_string())?;

@@ -5,17 +5,20 @@
 //!                                              any of them, upgrade's height stored, not applied ──► sick
 //! ```
 
-use crate::{classify, rpc};
+use crate::{classify, rpc, signing};
 use dvb_plugin_sdk::pb;
 use serde_json::Value;
 use std::collections::BTreeMap;
 
-/// Fetches and reads. `expected_id` is the node's p2p id, `address` its RPC.
-pub async fn of(node: &pb::NodeRef, address: &str, expected_id: &str) -> Result<pb::NodeStatus, rpc::RpcError> {
-    let (status, net) = tokio::join!(rpc::call(address, "status"), rpc::call(address, "net_info"));
+/// Fetches and reads. `expected_id` is the node's p2p id, `address` its RPC, `signer` a validator's consensus address.
+pub async fn of(node: &pb::NodeRef, address: &str, expected_id: &str, signer: Option<&str>) -> Result<pb::NodeStatus, rpc::RpcError> {
+    let (status, net, signing) = tokio::join!(rpc::call(address, "status"), rpc::call(address, "net_info"), signing::details(address, signer));
     let status = status?;
     let chain_id = node.devnet.as_ref().map(|d| d.chain_id.as_str()).unwrap_or_default();
     let mut read = read_status(&status, net.as_ref().unwrap_or(&Value::Null), chain_id, expected_id);
+    if !read.details.is_empty() {
+        read.details.extend(signing);
+    }
     let home = node.node.as_ref().map(|n| n.home_dir.as_str()).unwrap_or_default();
     if let Some(plan) = read_upgrade_info(home).filter(|plan| plan.height == read.height)
         && let Ok(abci) = rpc::call(address, "abci_info").await

@@ -193,6 +193,7 @@ fn node() -> Node {
         observed_restart: 3,
         observed_double_sign: 1,
         log_path: some(),
+        details: map(text()),
     };
     Node { metadata: meta(), spec, status }
 }

@@ -14,7 +14,7 @@ pub(super) fn node(node: &Node, observations: &Observations) -> Node {
     let seen = observations.get(&crate::model::Key::node(&node.metadata.namespace, &node.metadata.name)).filter(|_| alive).unwrap_or_default();
     let status = &mut node.status;
     (status.block_height, status.peer_count) = (seen.height, seen.peers);
-    (status.catching_up, status.usage) = (seen.catching_up, seen.usage);
+    (status.catching_up, status.usage, status.details) = (seen.catching_up, seen.usage, seen.details);
     node
 }
 

@@ -4,7 +4,7 @@
 //! read-only; each file is hashed again before it is used whenever its stat differs from when it was last hashed.
 
 use super::{BinaryError, digest::Digests, program};
-use crate::model::Timestamp;
+use crate::{model::Timestamp, sys};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::{
@@ -18,7 +18,9 @@ use std::{
 };
 
 const INDEX: &str = "index.json";
-const LIBRARIES: &str = "lib";
+const DIGESTS: &str = "digests.json";
+/// Folder of the libraries that came with a program.
+pub(super) const LIBRARIES: &str = "lib";
 /// Names of folders that are not entries begin so.
 const STAGING: &str = ".staging-";
 /// A source that is written to while it is copied is tried so often.
@@ -40,6 +42,9 @@ pub(super) struct Entry {
     pub(super) libraries: BTreeMap<String, String>,
     /// In words, as in BinaryStatus.
     pub(super) source: String,
+    /// What its source calls it, `v0.54.0`; empty where no source does.
+    #[serde(default)]
+    pub(super) version: String,
     pub(super) added_at: Timestamp,
     pub(super) used_at: Timestamp,
 }
@@ -66,6 +71,8 @@ pub(super) struct Origin {
     /// None: found by content alone.
     pub(super) key: Option<String>,
     pub(super) words: String,
+    /// Empty: unknown.
+    pub(super) version: String,
 }
 
 pub(super) struct Cache {
@@ -78,7 +85,8 @@ pub(super) struct Cache {
 
 impl Cache {
     pub(super) fn new(root: PathBuf) -> Self {
-        Self { root, index: Mutex::default(), digests: Digests::default(), adding: Mutex::default() }
+        let digests = Digests::new(root.join(DIGESTS), sys::boot_id().unwrap_or_default());
+        Self { root, index: Mutex::default(), digests, adding: Mutex::default() }
     }
     pub(super) fn root(&self) -> &Path {
         &self.root
@@ -88,15 +96,12 @@ impl Cache {
     pub(super) fn add(&self, program: &Path, origin: &Origin, id: &str, now: Timestamp) -> Result<Cached, BinaryError> {
         let _one = self.adding.lock().unwrap_or_else(PoisonError::into_inner);
         for _ in 0..COPY_ATTEMPTS {
-            let wanted = self.describe(program)?;
-            let folder = folder_name(&wanted);
-            if let Some(cached) = self.intact(&folder)? {
+            if let Some(cached) = self.present(program)? {
                 return self.record(cached, origin, now);
             }
-            let name = self.index()?.get_or_insert_default().entries.get(&folder).map_or_else(|| file_name(program), |entry| entry.name.clone());
-            if let Some(entry) = self.copy(program, &folder, &name, id, &wanted)? {
-                let entry = Entry { source: origin.words.clone(), added_at: now, used_at: now, ..entry };
-                let cached = Cached { path: self.root.join(&folder).join(&entry.name), folder, entry };
+            if let Some((entry, staging)) = self.copy(program, id)? {
+                let (source, version) = (origin.words.clone(), origin.version.clone());
+                let cached = self.place(Entry { source, version, added_at: now, used_at: now, ..entry }, staging)?;
                 return self.record(cached, origin, now);
             }
         }
@@ -195,13 +200,23 @@ impl Cache {
         Ok(guard)
     }
 
-    /// The entry of a program that lies elsewhere.
-    fn describe(&self, program: &Path) -> Result<Entry, BinaryError> {
-        let mut libraries = BTreeMap::new();
-        for (name, path) in program::own_libraries(program)? {
-            libraries.insert(name, self.digests.of(&path)?);
+    /// The entry of a program that lies elsewhere. Reads the program only when its digest is not known and something of its size is
+    /// cached: else copying it tells the digest.
+    fn present(&self, program: &Path) -> Result<Option<Cached>, BinaryError> {
+        let libraries = program::own_libraries(program)?;
+        let mut size = size_of(program)?;
+        let mut entry = Entry::default();
+        for (name, path) in libraries {
+            size += size_of(&path)?;
+            entry.libraries.insert(name, self.digests.of(&path)?);
         }
-        Ok(Entry { sha256: self.digests.of(program)?, libraries, ..Entry::default() })
+        let alike = self.index()?.get_or_insert_default().entries.values().any(|known| known.size == size);
+        entry.sha256 = match self.digests.recall(program)? {
+            Some(digest) => digest,
+            None if alike => self.digests.of(program)?,
+            None => return Ok(None),
+        };
+        self.intact(&folder_name(&entry))
     }
 
     fn intact(&self, folder: &str) -> Result<Option<Cached>, BinaryError> {
@@ -226,45 +241,62 @@ impl Cache {
         program::check(&cached.path)
     }
 
-    /// None when the source changed under the copy.
-    fn copy(&self, program: &Path, folder: &str, name: &str, id: &str, wanted: &Entry) -> Result<Option<Entry>, BinaryError> {
+    /// Program and libraries in a staging folder, with what they are; none when one of them changed under the copy.
+    fn copy(&self, program: &Path, id: &str) -> Result<Option<(Entry, Staging)>, BinaryError> {
         let staging = Staging(self.root.join(format!("{STAGING}{id}")));
         fs::create_dir_all(&staging.0).map_err(BinaryError::io("create", &staging.0))?;
-        let mut files = vec![(program.to_owned(), PathBuf::from(name), &wanted.sha256, 0o555)];
+        let mut entry = Entry { name: file_name(program), ..Entry::default() };
+        let Some(sha256) = self.copy_file(program, &staging.0.join(&entry.name), 0o555)? else { return Ok(None) };
+        entry.size = size_of(&staging.0.join(&entry.name))?;
+        entry.sha256 = sha256;
         let libraries = program::own_libraries(program)?;
         if !libraries.is_empty() {
             let into = staging.0.join(LIBRARIES);
             fs::create_dir_all(&into).map_err(BinaryError::io("create", &into))?;
         }
         for (name, path) in libraries {
-            let Some(sha256) = wanted.libraries.get(&name) else { return Ok(None) };
-            files.push((path, Path::new(LIBRARIES).join(name), sha256, 0o444));
+            let to = staging.0.join(LIBRARIES).join(&name);
+            let Some(sha256) = self.copy_file(&path, &to, 0o444)? else { return Ok(None) };
+            entry.size += size_of(&to)?;
+            entry.libraries.insert(name, sha256);
         }
-        let mut size = 0;
-        for (from, to, sha256, mode) in &files {
-            let to = staging.0.join(to);
-            size += fs::copy(from, &to).map_err(BinaryError::io("copy", from))?;
-            let file = File::open(&to).map_err(BinaryError::io("open", &to))?;
-            file.set_permissions(Permissions::from_mode(*mode)).map_err(BinaryError::io("set the mode of", &to))?;
-            file.sync_all().map_err(BinaryError::io("write", &to))?;
-            if self.digests.of(&to)? != **sha256 {
-                return Ok(None);
-            }
+        Ok(Some((entry, staging)))
+    }
+
+    /// Not forced to the disk: digests are not believed after another boot, so a copy that was lost then is noticed.
+    fn copy_file(&self, from: &Path, to: &Path, mode: u32) -> Result<Option<String>, BinaryError> {
+        let digest = self.digests.copy(from, to)?;
+        fs::set_permissions(to, Permissions::from_mode(mode)).map_err(BinaryError::io("set the mode of", to))?;
+        Ok(digest)
+    }
+
+    /// Renames a copy to where its content belongs, unless it is there already.
+    fn place(&self, entry: Entry, staging: Staging) -> Result<Cached, BinaryError> {
+        let folder = folder_name(&entry);
+        if let Some(cached) = self.intact(&folder)? {
+            return Ok(cached);
         }
-        let into = self.root.join(folder);
+        // Nodes may run what lies there under the name that it had first.
+        let known = self.index()?.get_or_insert_default().entries.get(&folder).map(|entry| entry.name.clone());
+        let name = known.unwrap_or_else(|| entry.name.clone());
+        if name != entry.name {
+            fs::rename(staging.0.join(&entry.name), staging.0.join(&name)).map_err(BinaryError::io("rename", staging.0.join(&name)))?;
+        }
+        let into = self.root.join(&folder);
         if into.exists() {
             // A damaged entry: each file is replaced in one step, under whoever still runs the old one.
-            if !wanted.libraries.is_empty() {
+            if !entry.libraries.is_empty() {
                 fs::create_dir_all(into.join(LIBRARIES)).map_err(BinaryError::io("create", &into))?;
             }
-            for (_, to, _, _) in &files {
-                fs::rename(staging.0.join(to), into.join(to)).map_err(BinaryError::io("replace", into.join(to)))?;
+            let libraries = entry.libraries.keys().map(|name| Path::new(LIBRARIES).join(name));
+            for file in libraries.chain([PathBuf::from(&name)]) {
+                fs::rename(staging.0.join(&file), into.join(&file)).map_err(BinaryError::io("replace", into.join(file)))?;
             }
         } else {
             fs::rename(&staging.0, &into).map_err(BinaryError::io("create", &into))?;
         }
         sync_folder(&self.root)?;
-        Ok(Some(Entry { size, name: name.to_owned(), ..wanted.clone() }))
+        Ok(Cached { path: into.join(&name), folder, entry: Entry { name, ..entry } })
     }
 
     /// Writes the index when the entry is new, its source is, or its last use lies back.
@@ -282,6 +314,7 @@ impl Cache {
         // How it was built says more than the path where its like was found once.
         if origin.key.is_some() {
             cached.entry.source.clone_from(&origin.words);
+            cached.entry.version.clone_from(&origin.version);
         }
         index.entries.insert(cached.folder.clone(), cached.entry.clone());
         if let Some(key) = &origin.key {
@@ -321,6 +354,10 @@ fn folder_name(entry: &Entry) -> String {
     }
     let libraries = super::digest::hex(&hasher.finalize());
     format!("{}-{}", entry.sha256, &libraries[..12])
+}
+
+fn size_of(path: &Path) -> Result<u64, BinaryError> {
+    fs::metadata(path).map(|meta| meta.len()).map_err(BinaryError::io("look at", path))
 }
 
 fn file_name(path: &Path) -> String {

@@ -1,8 +1,7 @@
 //! Gets a program from a URL: `file://` by copying, `http(s)://` with the system's curl. The digest is required and checked.
 
 use super::{
-    BinaryError,
-    digest::Digests,
+    BinaryError, digest,
     tool::{self, Bench, Step},
 };
 use std::{
@@ -40,7 +39,7 @@ pub(super) async fn fetch(bench: &Bench, url: &str, sha256: &str) -> Result<Path
     let subject = url.to_owned();
     let expected = sha256.to_owned();
     let work = move || -> Result<PathBuf, BinaryError> {
-        let found = Digests::default().of(&to)?;
+        let found = digest::hash(&to)?;
         if found != expected {
             return Err(BinaryError::WrongDigest { subject, expected, found });
         }

@@ -79,8 +79,8 @@ pub(super) fn check(source: &GoModule) -> Result<(), BinaryError> {
     Ok(())
 }
 
-/// The program, in the bench's folder.
-pub(super) async fn build(bench: &Bench, source: &GoModule) -> Result<PathBuf, BinaryError> {
+/// The program, in the bench's folder, and the module's version as Go names it.
+pub(super) async fn build(bench: &Bench, source: &GoModule) -> Result<(PathBuf, String), BinaryError> {
     let path = bench.env.get("PATH").map_or("", String::as_str);
     let go = tool::find("go", path).ok_or_else(|| BinaryError::ToolMissing { tool: "go", purpose: bench.subject.clone(), install: INSTALL_GO })?;
     bench.lines.say(format!("asking for {}@{}", source.module, source.version));
@@ -98,7 +98,7 @@ pub(super) async fn build(bench: &Bench, source: &GoModule) -> Result<PathBuf, B
     let out = bench.cwd.join("out").join(program_name(&package));
     bench.lines.say(format!("compiling {package}; this can take minutes"));
     run(bench, &go, "go build", build_args(source, &package, &out), &toolchain, BUILD_TIMEOUT).await?;
-    Ok(out)
+    Ok((out, downloaded.version))
 }
 
 async fn run(bench: &Bench, go: &Path, name: &str, args: Vec<OsString>, toolchain: &str, timeout: Duration) -> Result<String, BinaryError> {

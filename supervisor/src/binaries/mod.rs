@@ -46,6 +46,8 @@ pub struct ResolvedBinary {
     pub sha256: String,
     /// What the spec named, in words: `path /x/wasmd`, `goModule github.com/CosmWasm/wasmd@v0.54.0`.
     pub source: String,
+    /// The release, where the source names one or its tool told it: `v0.54.0`. Else empty.
+    pub version: String,
     /// What it needs in its environment to find the libraries that were copied with it.
     pub env: BTreeMap<String, String>,
 }
@@ -111,7 +113,12 @@ impl Binaries {
             BinarySource { git: Some(git), .. } => return Err(BinaryError::Unsupported { what: format!("git repository {}", git.url) }),
             _ => return Err(BinaryError::BadSource("none".into())),
         };
-        Ok(resolved(cached, describe(source)))
+        let mut resolved = resolved(cached, describe(source));
+        // What was cached before versions were kept.
+        if let Some(module) = source.go_module.as_ref().filter(|module| resolved.version.is_empty() && go_module::is_pinned(&module.version)) {
+            resolved.version.clone_from(&module.version);
+        }
+        Ok(resolved)
     }
 
     /// A path that `resolve` returned once: verified again. An altered or vanished file is an error, never used.
@@ -157,7 +164,7 @@ impl Binaries {
 
     async fn take_path(&self, path: &Path) -> Result<ResolvedBinary, BinaryError> {
         let words = format!("path {}", path.display());
-        let (inner, path, origin) = (self.0.clone(), path.to_owned(), Origin { key: None, words: words.clone() });
+        let (inner, path, origin) = (self.0.clone(), path.to_owned(), Origin { words: words.clone(), ..Origin::default() });
         let cached = blocking(move || {
             program::check(&path)?;
             inner.add(&path, &origin)
@@ -183,8 +190,8 @@ impl Binaries {
                 }
                 let words = go_module::describe(&module);
                 let (bench, _scratch) = inner.bench(&build_key, &words, lines).await?;
-                let program = go_module::build(&bench, &module).await?;
-                inner.take_in(&bench, program, build_key, words).await
+                let (program, version) = go_module::build(&bench, &module).await?;
+                inner.take_in(&bench, program, Origin { key: Some(build_key), words, version }).await
             }
             .boxed()
         };
@@ -205,7 +212,7 @@ impl Binaries {
                 let words = format!("url {url}");
                 let (bench, _scratch) = inner.bench(&fetch_key, &words, lines).await?;
                 let program = fetch::fetch(&bench, &url, &sha256).await?;
-                inner.take_in(&bench, program, fetch_key, words).await
+                inner.take_in(&bench, program, Origin { key: Some(fetch_key), words, ..Origin::default() }).await
             }
             .boxed()
         };
@@ -248,12 +255,12 @@ impl Inner {
         Ok((bench, scratch))
     }
 
-    async fn take_in(self: &Arc<Self>, bench: &Bench, program: PathBuf, key: String, words: String) -> Result<Cached, BinaryError> {
+    async fn take_in(self: &Arc<Self>, bench: &Bench, program: PathBuf, origin: Origin) -> Result<Cached, BinaryError> {
         bench.lines.say("putting it into the cache");
         let inner = self.clone();
         blocking(move || {
             program::check(&program)?;
-            inner.add(&program, &Origin { key: Some(key), words })
+            inner.add(&program, &origin)
         })
         .await
     }
@@ -325,7 +332,7 @@ pub fn describe(source: &BinarySource) -> String {
 
 fn resolved(cached: Cached, source: String) -> ResolvedBinary {
     let env = cache::environment(&cached.path);
-    ResolvedBinary { path: cached.path, sha256: cached.entry.sha256, source, env }
+    ResolvedBinary { path: cached.path, sha256: cached.entry.sha256, source, version: cached.entry.version, env }
 }
 
 fn shown(cached: Cached) -> CachedBinary {

@@ -161,7 +161,8 @@ fn parse_elf(data: &ReadCache<File>) -> Result<Elf, object::read::Error> {
 }
 
 /// Libraries that a program finds through its own search path outside the system's folders, by file name: they go where it goes.
-/// (A Go build that links against C finds them in the module cache, which may be cleaned at any time.)
+/// (A Go build that links against C finds them in the module cache, which may be cleaned at any time. A program that was copied
+/// with its libraries, such as one of another home's cache, has them in `lib/` beside it.)
 pub(super) fn own_libraries(program: &Path) -> Result<BTreeMap<String, PathBuf>, BinaryError> {
     let mut found = BTreeMap::new();
     let mut open = vec![program.to_owned()];
@@ -173,9 +174,10 @@ pub(super) fn own_libraries(program: &Path) -> Result<BTreeMap<String, PathBuf>,
         }
         let elf = read_elf(&path)?;
         let origin = path.parent().unwrap_or(Path::new("/"));
+        let beside = (!elf.search.is_empty()).then(|| origin.join(super::cache::LIBRARIES));
         for name in elf.needed.into_iter().filter(|name| !name.contains('/')) {
-            let there =
-                elf.search.iter().filter_map(|folder| search_folder(folder, origin)).map(|folder| folder.join(&name)).find(|path| path.is_file());
+            let folders = elf.search.iter().filter_map(|folder| search_folder(folder, origin)).chain(beside.clone());
+            let there = folders.map(|folder| folder.join(&name)).find(|path| path.is_file());
             if let Some(library) = there
                 && !found.contains_key(&name)
                 && found.len() < MOST_LIBRARIES

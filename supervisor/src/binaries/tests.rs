@@ -109,6 +109,23 @@ async fn a_path_is_kept_by_content_and_rebuilding_it_changes_nothing_that_was_re
 }
 
 #[tokio::test]
+async fn a_path_is_hashed_once_by_all_daemons_of_a_boot() {
+    let bed = Bed::new();
+    let path = bed.file("chaind", b"#!/bin/sh\necho one\n", 0o755);
+    tokio::time::sleep(Duration::from_millis(150)).await; // a file that changed just now is not trusted
+    let good = bed.path(&path).await.unwrap();
+    let digests = bed.at("home/cache/binaries/digests.json");
+    let known = fs::read_to_string(&digests).unwrap();
+    assert!(known.contains(path.to_str().unwrap()) && known.contains(&good.sha256), "{known}");
+    assert_eq!(
+        Bed::binaries(&bed.dir).resolve(&BinarySource { path: Some(path.display().to_string()), ..Default::default() }, &|_| {}).await.unwrap(),
+        good
+    );
+    fs::write(&path, "#!/bin/sh\necho two\n").unwrap();
+    assert_ne!(bed.path(&path).await.unwrap().sha256, good.sha256);
+}
+
+#[tokio::test]
 async fn an_altered_file_is_noticed_then_repaired_from_its_source_or_refused() {
     let bed = Bed::new();
     let path = bed.file("chaind", b"#!/bin/sh\necho one\n", 0o755);
@@ -175,7 +192,7 @@ async fn sources_of_later_releases_say_so() {
 async fn a_file_url_is_taken_only_with_the_right_digest() {
     let bed = Bed::new();
     let path = bed.file("chaind", b"#!/bin/sh\necho url\n", 0o644);
-    let digest = digest::Digests::default().of(&path).unwrap();
+    let digest = digest::hash(&path).unwrap();
     let source =
         |sha256: &str| BinarySource { url: Some(format!("file://{}", path.display())), sha256: Some(sha256.into()), ..BinarySource::default() };
     assert!(matches!(bed.resolve(&source(&"0".repeat(64))).await, Err(BinaryError::WrongDigest { .. })));
@@ -215,7 +232,7 @@ async fn one_build_serves_many_waiters_and_later_ones_find_it() {
     let asked: Vec<_> = (0..8).map(|_| bed.binaries.resolve(&source, &progress)).collect();
     let answers: Vec<_> = futures::future::join_all(asked).await.into_iter().map(Result::unwrap).collect();
     assert!(answers.windows(2).all(|pair| pair[0] == pair[1]));
-    assert_eq!(answers[0].source, "goModule example.org/chaind@v1.0.0");
+    assert_eq!((answers[0].source.as_str(), answers[0].version.as_str()), ("goModule example.org/chaind@v1.0.0", "v1.0.0"));
     let calls = fs::read_to_string(bed.at("calls")).unwrap();
     assert_eq!(calls.lines().filter(|line| line.starts_with("go1.23.1 build -v -mod=mod -o")).count(), 1, "{calls}");
     assert!(heard.lock().unwrap().iter().any(|line| line == "compiling"));
@@ -309,6 +326,9 @@ async fn libraries_from_outside_the_system_come_along() {
     let status = retry_busy(|| command(&resolved.path).envs(&resolved.env).status());
     assert!(status.success(), "{status} with {:?}", resolved.env);
     assert!(bed.binaries.verify().await.unwrap()[0].1.is_none());
+    // Its search path leads nowhere now: another home finds what lies beside it.
+    let elsewhere = Bed::new().path(&resolved.path).await.unwrap();
+    assert_eq!((elsewhere.sha256, elsewhere.env.len()), (resolved.sha256.clone(), 1));
     fs::remove_file(resolved.path.parent().unwrap().join("lib/libanswer.so")).unwrap();
     assert!(bed.binaries.verify().await.unwrap()[0].1.is_some(), "a lost library is a fault of its binary");
 }

@@ -106,7 +106,8 @@ fn plugin_settings(base: &Base) -> HostSettings {
     let (named, folders): (Vec<_>, Vec<_>) = base.settings.plugins.iter().cloned().partition(|path| !path.is_dir());
     let dirs = folders.into_iter().chain([base.home.plugins()]).chain(beside).collect();
     let extra = named.into_iter().filter_map(|path| Some((family(&path)?, path))).collect();
-    let env: BTreeMap<String, String> = PLUGIN_ENV.iter().filter_map(|name| Some(((*name).to_owned(), std::env::var(name).ok()?))).collect();
+    let mut env: BTreeMap<String, String> = PLUGIN_ENV.iter().filter_map(|name| Some(((*name).to_owned(), std::env::var(name).ok()?))).collect();
+    env.insert("DVB_HOME".into(), base.home.root().display().to_string());
     HostSettings { dirs, extra, env, ..HostSettings::default() }
 }
 

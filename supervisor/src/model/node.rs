@@ -171,6 +171,8 @@ pub struct NodeStatus {
     pub observed_double_sign: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub log_path: Option<String>,
+    /// Observed, like the height: what the chain tells of this node in its own words.
+    pub details: BTreeMap<String, String>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

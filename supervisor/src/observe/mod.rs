@@ -2,7 +2,7 @@
 
 use crate::model::{Key, Timestamp, Usage};
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     sync::{Mutex, PoisonError},
 };
 use tokio::sync::{broadcast, watch};
@@ -17,6 +17,8 @@ pub struct NodeSeen {
     /// When the height last rose.
     pub advanced_at: Timestamp,
     pub usage: Option<Usage>,
+    /// In the chain's own words: voting power, missed blocks.
+    pub details: BTreeMap<String, String>,
 }
 
 /// Last observations by node key, with a feed of which node changed. A slow reader of the feed misses entries, never blocks.

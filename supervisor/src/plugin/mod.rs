@@ -13,6 +13,7 @@ pub use crate::model::Readiness;
 use crate::model::{Account, Devnet, DevnetSpec, Exit, ExitClass, PlacedNode, PlannedNode, Violation};
 use async_trait::async_trait;
 use futures::stream::BoxStream;
+use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 pub use host::{HostSettings, PluginHost};
@@ -134,7 +135,8 @@ pub enum Reply<T> {
     Done(T),
 }
 
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Initialized {
     pub sdk_version: String,
     pub binary_version: String,
@@ -201,6 +203,7 @@ pub struct Health {
     pub message: String,
     /// Alive, but unable to go on.
     pub sick: Option<ExitClass>,
+    pub details: BTreeMap<String, String>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -1,5 +1,7 @@
 //! A devnet of the real binary without devnetd: the plugin's answers carried out by hand, every process reaped.
 
+pub(crate) mod by_shell;
+
 use dvb_plugin_cosmos::plugin::Cosmos;
 use dvb_plugin_sdk::{Plugin, pb};
 use std::{
@@ -10,13 +12,38 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// The binary to test with, or nothing and the reason on the test's output.
+/// The versions that the tests know, each on the SDK that it shows. `.ci/run` builds them from `tests/binaries.yaml`.
+pub(crate) const VERSIONS: [(&str, &str); 3] = [("v0.45.0", "0.47"), ("v0.54.0", "0.50"), ("v0.60.1", "0.53")];
+
+/// One real binary.
+#[derive(Clone)]
+pub(crate) struct Wasmd {
+    pub(crate) version: &'static str,
+    /// `0.50`
+    pub(crate) sdk: &'static str,
+    pub(crate) path: String,
+}
+
+/// The binaries to test with; for each that is not there, the reason on the test's output.
+pub(crate) fn wasmds(test: &str) -> Vec<Wasmd> {
+    VERSIONS.iter().filter_map(|(version, sdk)| find(test, version, sdk)).collect()
+}
+
+/// The one on SDK 0.50, for what shows nothing more on the others.
 pub(crate) fn wasmd(test: &str) -> Option<String> {
-    match std::env::var("DVB_TEST_WASMD") {
-        Ok(path) if Path::new(&path).is_absolute() => Some(path),
-        Ok(path) => panic!("DVB_TEST_WASMD must be an absolute path, not {path}"),
-        Err(_) => {
-            println!("SKIP: {test}: DVB_TEST_WASMD names no wasmd binary");
+    find(test, VERSIONS[1].0, VERSIONS[1].1).map(|wasmd| wasmd.path)
+}
+
+/// From `DVB_TEST_WASMDS`, which lists `version=path` with commas between; v0.54.0 from `DVB_TEST_WASMD` as well.
+fn find(test: &str, version: &'static str, sdk: &'static str) -> Option<Wasmd> {
+    let listed = std::env::var("DVB_TEST_WASMDS").unwrap_or_default();
+    let listed = listed.split(',').filter_map(|entry| entry.split_once('=')).find(|(name, _)| *name == version);
+    let alone = std::env::var("DVB_TEST_WASMD").ok().filter(|_| version == VERSIONS[1].0);
+    match listed.map(|(_, path)| path.to_owned()).or(alone) {
+        Some(path) if Path::new(&path).is_absolute() => Some(Wasmd { version, sdk, path }),
+        Some(path) => panic!("the path of wasmd {version} must be absolute, not {path}"),
+        None => {
+            println!("SKIP: {test} on SDK {sdk}: DVB_TEST_WASMDS names no wasmd {version}");
             None
         }
     }
@@ -185,5 +212,7 @@ pub(crate) fn run(job: &pb::Job, dir: &Path) -> pb::JobResult {
 fn command(program: &str) -> Command {
     let mut command = Command::new(program);
     command.env_clear();
+    // As the daemon does for a binary of its cache, whose libraries lie beside it.
+    command.env("LD_LIBRARY_PATH", Path::new(program).with_file_name("lib"));
     command
 }

@@ -1,9 +1,9 @@
 //! Has the plugin write genesis, keys and homes into a staging folder, checks what it wrote, and renames it into place.
 
-use super::super::{Context, ReconcileError, node::run_job};
+use super::super::{Context, ReconcileError};
 use super::{
     files::{FreshDir, put_in_place},
-    provision::{MAX_ROUNDS, outcome},
+    provision::{MAX_ROUNDS, run_jobs},
 };
 use crate::{
     model::{Account, Devnet, PlacedNode},
@@ -47,11 +47,7 @@ pub(super) async fn make(
                 return Err(ReconcileError::Unfit(format!("plugin {} asked for jobs {MAX_ROUNDS} times without an answer", devnet.spec.plugin)));
             }
             Reply::Jobs(jobs) => {
-                request.job_outcomes.clear();
-                for job in &jobs {
-                    let result = run_job(job, &[namespace, name, "jobs"], &staging.path().join("jobs"), cx).await?;
-                    request.job_outcomes.push(outcome(result));
-                }
+                request.job_outcomes = run_jobs(&jobs, devnet, &staging.path().join("jobs"), cx).await?;
                 request.round += 1;
             }
         }

@@ -5,6 +5,7 @@
 mod apply;
 mod files;
 mod genesis;
+mod identity;
 mod plan;
 mod provision;
 mod retries;

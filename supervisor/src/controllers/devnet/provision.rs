@@ -10,14 +10,14 @@ use super::super::{
     node::{program, run_job},
     placing::{BINARY_SOURCE, NodeBinary, SERVICE, TEMPLATE, desired_node, devnet_context, hex, planned_service},
 };
-use super::genesis;
+use super::{genesis, identity};
 use crate::{
     binaries::ResolvedBinary,
     model::{
         BinarySource, BinaryStatus, Condition, ConditionStatus, Devnet, DevnetPhase, Key, Meta, Node, Plan, PlanBody, PlannedNode, SdkChange,
         Timestamp, Uid,
     },
-    plugin::{ChainPlugin, DevnetContext, Initialized, JobOutcome, Reply},
+    plugin::{DevnetContext, Initialized, Job, JobOutcome},
     ports::PortError,
     store::{Expect, Write},
 };
@@ -48,11 +48,16 @@ pub(super) async fn provision(devnet: &Devnet, nodes: &[Arc<Node>], refresh_bina
     };
     say(devnet, "reading what the binary is", cx).await?;
     let bare = devnet_context(devnet, (&binary.path, &binary.sha256), &[]);
-    let initialized = initialize(plugin.as_ref(), &bare, devnet, cx).await?;
-    binary.version = initialized.binary_version.clone();
+    let initialized = identity::initialize(plugin.as_ref(), &bare, devnet, cx).await?;
+    // A program that was built without its release flags says nothing; then what its source says counts.
+    if !initialized.binary_version.is_empty() {
+        binary.version.clone_from(&initialized.binary_version);
+    }
     let context = DevnetContext { initialized: initialized.state.clone(), ..bare };
 
     let chain = plugin.plan_nodes(&context).await?;
+    let own_binaries = own_binaries(devnet, &chain, nodes, refresh_binary, cx).await?;
+    identity::refuse_other_sdks(plugin.as_ref(), &context, (&initialized, &binary), &own_binaries, devnet, cx).await?;
     refuse_latecomers(devnet, nodes, &chain, &info.capabilities)?;
     let services = devnet.spec.services.iter().enumerate().map(|(index, service)| planned_service(index, service));
     let planned: Vec<PlannedNode> = chain.iter().cloned().chain(services).collect();
@@ -70,7 +75,7 @@ pub(super) async fn provision(devnet: &Devnet, nodes: &[Arc<Node>], refresh_bina
         let placed = placement.nodes.iter().filter(|placed| placed.role != SERVICE).cloned().collect();
         made = Some(genesis::make(plugin.as_ref(), &context, placed, devnet, cx).await?);
     }
-    let node_binaries = node_binaries(devnet, &planned, nodes, &binary, refresh_binary, cx).await?;
+    let node_binaries = node_binaries(devnet, &planned, &binary, own_binaries);
 
     let now = cx.clock.now();
     let mut writes = vec![plan_write(devnet, &initialized, &binary, chain, cx, now).await?];
@@ -127,7 +132,7 @@ async fn resolve(
     };
     let building = cx.binaries.resolve(source, &tell);
     tokio::pin!(building);
-    let ResolvedBinary { path, sha256, .. } = loop {
+    let ResolvedBinary { path, sha256, version, .. } = loop {
         tokio::select! {
             done = &mut building => break done?,
             Ok(()) = lines.changed() => {
@@ -136,66 +141,65 @@ async fn resolve(
             }
         }
     };
-    Ok(BinaryStatus { source: named, path: path.display().to_string(), sha256, version: String::new() })
+    Ok(BinaryStatus { source: named, path: path.display().to_string(), sha256, version })
 }
 
-/// The binary of each node by short name: the devnet's, an override's, or a service's program.
-async fn node_binaries(
+/// The binaries of nodes that override their devnet's, by short name.
+async fn own_binaries(
     devnet: &Devnet,
-    planned: &[PlannedNode],
+    chain: &[PlannedNode],
     nodes: &[Arc<Node>],
-    binary: &BinaryStatus,
     refresh: bool,
     cx: &Context,
 ) -> Result<BTreeMap<String, NodeBinary>, ReconcileError> {
     let mut binaries = BTreeMap::new();
+    for planned in chain {
+        let Some(source) = devnet.spec.node(&planned.name).and_then(|over| over.binary.as_ref()) else { continue };
+        let before = nodes.iter().find(|node| node.node_name().short == planned.name);
+        let before = before.map(|node| BinaryStatus {
+            source: node.metadata.annotations.get(BINARY_SOURCE).cloned().unwrap_or_default(),
+            path: node.spec.binary_path.clone(),
+            sha256: node.spec.binary_hash.clone(),
+            version: String::new(),
+        });
+        let resolved = resolve(source, before.as_ref(), refresh, devnet, cx).await?;
+        binaries.insert(planned.name.clone(), NodeBinary { path: resolved.path, sha256: resolved.sha256, source: Some(resolved.source) });
+    }
+    Ok(binaries)
+}
+
+/// The binary of each node by short name: an override's, a service's program, or the devnet's.
+fn node_binaries(
+    devnet: &Devnet,
+    planned: &[PlannedNode],
+    binary: &BinaryStatus,
+    mut own: BTreeMap<String, NodeBinary>,
+) -> BTreeMap<String, NodeBinary> {
+    let mut binaries = BTreeMap::new();
     for planned in planned {
         let service = devnet.spec.services.iter().find(|service| service.name == planned.name && planned.role == SERVICE);
-        let own = devnet.spec.node(&planned.name).and_then(|over| over.binary.as_ref());
-        let found = match (service, own) {
+        let found = match (service, own.remove(&planned.name)) {
             // One that is missing is its own node's failure, told when it is launched: the others need not suffer.
             (Some(service), _) => {
                 let name = &service.command[0];
                 NodeBinary { path: program(name, service.cwd.as_deref()).unwrap_or_else(|_| name.clone()), ..NodeBinary::default() }
             }
-            (None, Some(source)) => {
-                let before = nodes.iter().find(|node| node.node_name().short == planned.name);
-                let before = before.map(|node| BinaryStatus {
-                    source: node.metadata.annotations.get(BINARY_SOURCE).cloned().unwrap_or_default(),
-                    path: node.spec.binary_path.clone(),
-                    sha256: node.spec.binary_hash.clone(),
-                    version: String::new(),
-                });
-                let resolved = resolve(source, before.as_ref(), refresh, devnet, cx).await?;
-                NodeBinary { path: resolved.path, sha256: resolved.sha256, source: Some(resolved.source) }
-            }
+            (None, Some(own)) => own,
             (None, None) => NodeBinary { path: binary.path.clone(), sha256: binary.sha256.clone(), source: None },
         };
         binaries.insert(planned.name.clone(), found);
     }
-    Ok(binaries)
+    binaries
 }
 
-/// Asks the plugin what the binary is, running the jobs that it wants.
-async fn initialize(plugin: &dyn ChainPlugin, context: &DevnetContext, devnet: &Devnet, cx: &Context) -> Result<Initialized, ReconcileError> {
-    let meta = &devnet.metadata;
-    let work = super::files::FreshDir::make(cx.home.devnet(&meta.namespace, &meta.name).join("work"))?;
-    let mut outcomes = Vec::new();
-    for _ in 0..MAX_ROUNDS {
-        match plugin.initialize(context, work.path().to_path_buf(), &outcomes).await? {
-            Reply::Done(initialized) => return Ok(initialized),
-            Reply::Jobs(jobs) => {
-                outcomes.clear();
-                for job in &jobs {
-                    outcomes.push(outcome(run_job(job, &[&meta.namespace, &meta.name, "jobs"], work.path(), cx).await?));
-                }
-            }
-        }
-    }
-    Err(ReconcileError::Unfit(format!("plugin {} asked for jobs {MAX_ROUNDS} times without an answer", devnet.spec.plugin)))
+/// Runs the jobs of one round, which do not depend on each other, side by side; their outcomes in the same order.
+pub(super) async fn run_jobs(jobs: &[Job], devnet: &Devnet, out_dir: &Path, cx: &Context) -> Result<Vec<JobOutcome>, ReconcileError> {
+    let path = [devnet.metadata.namespace.as_str(), &devnet.metadata.name, "jobs"];
+    let all = jobs.iter().map(|job| run_job(job, &path, out_dir, cx));
+    Ok(futures::future::try_join_all(all).await?.into_iter().map(outcome).collect())
 }
 
-pub(super) fn outcome(result: crate::runtime::JobResult) -> JobOutcome {
+fn outcome(result: crate::runtime::JobResult) -> JobOutcome {
     JobOutcome { name: result.name, exit: result.exit, stdout: result.stdout, stderr: result.stderr }
 }
 

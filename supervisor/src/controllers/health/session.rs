@@ -222,6 +222,7 @@ impl Session {
             seen.height = seen.height.max(Some(health.height));
             seen.peers = Some(health.peers);
             seen.catching_up = health.catching_up;
+            seen.details.clone_from(&health.details);
         });
     }
 

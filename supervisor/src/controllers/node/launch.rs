@@ -126,11 +126,15 @@ async fn prepare(plan: &LaunchPlan, node: &Node, cx: &Context) -> Result<(), Rec
 /// Runs one job; an exit code that is not in its list is an error with the last line that it printed.
 pub(in super::super) async fn run_job(job: &Job, path: &[&str], out_dir: &Path, cx: &Context) -> Result<crate::runtime::JobResult, ReconcileError> {
     make_dir(out_dir)?;
+    let mut env = job.env.clone();
+    if let Some(program) = job.argv.first() {
+        env.extend(Binaries::environment(Path::new(program)));
+    }
     let spec = JobSpec {
         name: job.name.clone(),
         path: path.iter().map(|part| (*part).to_owned()).collect(),
         argv: job.argv.clone(),
-        env: job.env.clone(),
+        env,
         cwd: if job.cwd.as_os_str().is_empty() { out_dir.to_path_buf() } else { job.cwd.clone() },
         out_dir: out_dir.to_path_buf(),
         timeout: if job.timeout.is_zero() { JOB_TIMEOUT } else { job.timeout },

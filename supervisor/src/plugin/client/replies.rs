@@ -199,7 +199,8 @@ fn readiness(readiness: Option<pb::Readiness>) -> Checked<Readiness> {
 
 pub(super) fn health(status: pb::NodeStatus) -> Checked<Health> {
     let sick = if status.sick { Some(class(&status.sick_class)?) } else { None };
-    Ok(Health { ready: status.ready, height: status.height, peers: status.peers, catching_up: status.catching_up, message: status.message, sick })
+    let pb::NodeStatus { ready, height, peers, catching_up, message, details, .. } = status;
+    Ok(Health { ready, height, peers, catching_up, message, sick, details: details.into_iter().collect() })
 }
 
 pub(super) fn height(height: pb::BlockHeight) -> BlockHeight {
