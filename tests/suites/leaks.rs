@@ -26,7 +26,8 @@ fn a_hundred_devnets_come_and_go_and_nothing_is_left() {
     let after = footprint(&home, daemon);
     println!("MEASURED: {each:.1?} for `up` and `delete` of a devnet of two commands, {rounds} times; before {before:?}, after {after:?}");
     assert_eq!(home.daemon_pid(), Some(daemon));
-    assert!(after.descriptors <= before.descriptors + 2 && after.threads <= before.threads + 4, "{after:?}");
+    // Readers of the store come as they are needed, at most four with two descriptors each, and stay.
+    assert!(after.descriptors <= before.descriptors + 8 && after.threads <= before.threads + 4, "{after:?}");
     assert!(after.processes <= before.processes && after.leases == 0 && after.folders == before.folders, "{after:?}");
     assert!(after.memory_kib < before.memory_kib + 8 * 1024, "{after:?}");
 }
