@@ -9,6 +9,7 @@
 
 mod ending;
 mod furnish;
+mod watchdog;
 
 pub use furnish::furnish;
 
@@ -39,6 +40,16 @@ const CONTROLLERS_GRACE: Duration = Duration::from_secs(10);
 pub struct Config {
     pub home: Home,
     pub settings: Settings,
+    pub socket_owner: SocketOwner,
+}
+
+/// Who made the client socket, and takes its file away.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SocketOwner {
+    #[default]
+    Daemon,
+    /// It goes on listening when the daemon has ended.
+    ServiceManager,
 }
 
 /// What everything above the store may use.
@@ -85,8 +96,10 @@ where
     F: AsyncFnOnce(&Base) -> Result<Furniture, Fault>,
 {
     let socket = SocketFile::of(&listener);
+    let owner = config.socket_owner;
     let ended = live(config, listener, shutdown, furnish, socket.as_ref()).await;
-    if let Some(Err(error)) = socket.as_ref().map(SocketFile::remove) {
+    if owner == SocketOwner::Daemon
+        && let Some(Err(error)) = socket.as_ref().map(SocketFile::remove) {
         warn!(%error, "the socket file stays behind; the next start replaces it");
     }
     ended
@@ -123,6 +136,7 @@ where
     let mut serving = std::pin::pin!(server::serve(context, listener));
     let served = tokio::select! {
         served = &mut serving => served,
+        never = watchdog::pat(sd_notify::watchdog_enabled()) => match never {},
         // Shutdown with nodes ends the controllers before the server. Otherwise their end is a defect, and then the daemon ends too,
         // instead of taking orders that nobody carries out.
         ended = &mut controllers => {
@@ -149,7 +163,7 @@ where
 }
 
 async fn open(config: Config) -> Result<Base, DaemonError> {
-    let Config { home, settings } = config;
+    let Config { home, settings, .. } = config;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let limits = Limits { changes: settings.keep.changes, events: settings.keep.events };
     let path = home.database();

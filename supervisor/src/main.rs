@@ -4,21 +4,26 @@ use anyhow::Context as _;
 use clap::Parser;
 use devnetd::{
     api::server,
+    cgroup::{HOLD_VERB, hold},
     config::{Home, HomeLock, LockError, LogLevel, Settings, prepare_home},
-    daemon::{self, Config, furnish},
+    daemon::{self, Config, SocketOwner, furnish},
+    sys,
 };
 use dvb_proto::endpoint;
 use futures::StreamExt;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook_tokio::Signals;
 use std::{
+    fs::OpenOptions,
     io::{self, IsTerminal, Write},
-    path::PathBuf,
+    os::unix::{fs::OpenOptionsExt, net::UnixListener},
+    path::{Path, PathBuf},
     process::ExitCode,
+    sync::Arc,
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::{EnvFilter, fmt::writer::MakeWriterExt};
 
 /// EX_TEMPFAIL: another devnetd has the home. dvbctl takes it as "somebody was quicker" and connects to that one.
 const ALREADY_RUNNING: u8 = 75;
@@ -42,6 +47,12 @@ struct Flags {
 }
 
 fn main() -> ExitCode {
+    // Before all else: a holder wants nothing of what follows.
+    let mut args = std::env::args_os().skip(1);
+    if args.next().is_some_and(|verb| verb == HOLD_VERB) {
+        let held = hold(Path::new(&args.next().unwrap_or_default()));
+        return if held.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    }
     let flags = Flags::parse();
     match start(flags) {
         Ok(()) => ExitCode::SUCCESS,
@@ -56,6 +67,7 @@ fn main() -> ExitCode {
 }
 
 fn start(flags: Flags) -> anyhow::Result<()> {
+    let activated = sys::activated_listener().context("cannot take the socket of the service manager")?;
     let user_home = std::env::var_os("HOME").filter(|home| !home.is_empty()).map(PathBuf::from);
     let wanted = match (flags.home, &user_home) {
         (Some(home), _) => home,
@@ -64,14 +76,16 @@ fn start(flags: Flags) -> anyhow::Result<()> {
     };
     let home = prepare_home(&wanted)?;
     let settings = Settings::load(&home.config())?;
-    trace(flags.log_level.unwrap_or(settings.log_level));
+    trace(flags.log_level.unwrap_or(settings.log_level), &home);
     let lock = HomeLock::acquire(&home)?;
     let socket = match flags.socket {
         Some(socket) => std::path::absolute(socket).context("cannot tell the current folder")?,
         None => socket_of(&home, user_home),
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the async runtime")?;
-    let ended = runtime.block_on(serve(Config { home, settings }, socket));
+    let activated = activated.filter(|listener| is_at(listener, &socket));
+    let socket_owner = if activated.is_some() { SocketOwner::ServiceManager } else { SocketOwner::Daemon };
+    let ended = runtime.block_on(serve(Config { home, settings, socket_owner }, socket, activated));
     drop(lock);
     ended
 }
@@ -84,12 +98,24 @@ fn socket_of(home: &Home, user_home: Option<PathBuf>) -> PathBuf {
     endpoint::socket_path(home.root(), &user, runtime_dir.as_deref())
 }
 
-async fn serve(config: Config, socket: PathBuf) -> anyhow::Result<()> {
+/// The unit's socket is that of the default home; a devnetd for another home may be started from the same unit.
+fn is_at(listener: &UnixListener, socket: &Path) -> bool {
+    let is_ours = listener.local_addr().is_ok_and(|address| address.as_pathname() == Some(socket));
+    if !is_ours {
+        warn!(socket = %socket.display(), "the service manager passed another socket than this home's; it is not used");
+    }
+    is_ours
+}
+
+async fn serve(config: Config, socket: PathBuf, activated: Option<UnixListener>) -> anyhow::Result<()> {
     let shutdown = CancellationToken::new();
     let signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).context("cannot take signals")?;
     let handle = signals.handle();
     let hearing = tokio::spawn(hear(signals, shutdown.clone()));
-    let listener = server::bind(&socket).await?;
+    let listener = match activated {
+        Some(listener) => tokio::net::UnixListener::from_std(listener).context("cannot take the socket of the service manager")?,
+        None => server::bind(&socket).await?,
+    };
     let ended = daemon::run(config, listener, shutdown, furnish).await;
     handle.close();
     hearing.await.context("the signal task failed")?;
@@ -113,10 +139,19 @@ async fn hear(mut signals: Signals, shutdown: CancellationToken) {
     }
 }
 
-/// To stderr, which dvbctl and service managers direct into the daemon's log.
-fn trace(level: LogLevel) {
+/// To stderr, which dvbctl directs into the daemon's log. Where stderr is the journal, also to that log, for it must be readable
+/// without journal rights and for every home.
+fn trace(level: LogLevel, home: &Home) {
     // The transport's own debug lines drown everything else.
     let filter = EnvFilter::new(format!("{level},h2=warn,hyper=warn,hyper_util=warn,tonic=warn,tower=warn"));
-    let color = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(color).init();
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter);
+    let in_journal = std::env::var_os("JOURNAL_STREAM").is_some();
+    let log = in_journal.then(|| OpenOptions::new().create(true).append(true).mode(0o600).open(home.daemon_log()));
+    match log {
+        Some(Ok(log)) => subscriber.with_writer(io::stderr.and(Arc::new(log))).with_ansi(false).init(),
+        _ => {
+            let color = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+            subscriber.with_writer(io::stderr).with_ansi(color).init();
+        }
+    }
 }

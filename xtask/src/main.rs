@@ -6,6 +6,7 @@ mod programs;
 mod quickstart;
 mod run;
 mod suite;
+mod vm;
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
@@ -31,6 +32,8 @@ enum Task {
     Quickstart(quickstart::Args),
     /// Put devnetd, dvbctl, plugins, completions and units where a user expects them
     Install(install::Args),
+    /// Try devnetd under the systemd of several distributions, in VMs
+    Vm(vm::Args),
 }
 
 fn main() -> ExitCode {
@@ -40,6 +43,7 @@ fn main() -> ExitCode {
         Task::Test(args) => suite::run(&root, &args),
         Task::Quickstart(args) => quickstart::run(&root, &args),
         Task::Install(args) => install::run(&root, &args),
+        Task::Vm(args) => vm::run(&root, &args),
     });
     match outcome {
         Ok(true) => ExitCode::SUCCESS,

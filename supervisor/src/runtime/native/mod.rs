@@ -21,7 +21,7 @@ mod usage;
 
 use super::{Adopted, Capabilities, Grants, Handle, JobResult, JobSpec, LaunchSpec, Runtime, RuntimeError, StopPolicy};
 use crate::{
-    cgroup::{CgroupError, Cgroups, DriverChoice, Leaf},
+    cgroup::{CgroupError, Cgroups, DriverChoice, Holder, Leaf, own_holder},
     config,
     model::{Exit, LaunchId, Usage},
     reaper::Identity,
@@ -72,13 +72,18 @@ const INHERITED_ENV: [&str; 4] = ["PATH", "HOME", "LANG", "TZ"];
 
 impl NativeRuntime {
     pub fn new(home: &config::Home, clock: Arc<dyn Clock>) -> Result<Self, RuntimeError> {
-        Self::with_driver(home, clock, DriverChoice::Auto)
+        // Through /proc it is this very program, also when another lies in its place by now.
+        Self::with_holder(home, clock, DriverChoice::Auto, Some(own_holder("/proc/self/exe".into())))
     }
 
     /// Fails when `choice` is a driver that cannot work here.
     pub fn with_driver(home: &config::Home, clock: Arc<dyn Clock>, choice: DriverChoice) -> Result<Self, RuntimeError> {
+        Self::with_holder(home, clock, choice, None)
+    }
+
+    fn with_holder(home: &config::Home, clock: Arc<dyn Clock>, choice: DriverChoice, holder: Option<Holder>) -> Result<Self, RuntimeError> {
         let home_id = home_hash(home.root());
-        let cgroups = Cgroups::detect(choice, &home_id)?;
+        let cgroups = Cgroups::detect(choice, &home_id, holder)?;
         let boot_id = boot_id().map_err(|source| RuntimeError::Io { path: "/proc/sys/kernel/random/boot_id".into(), source })?;
         let base_env = INHERITED_ENV.iter().filter_map(|name| Some(((*name).to_owned(), std::env::var(name).ok()?))).collect();
         Ok(Self { inner: Arc::new(Inner { clock, cgroups, home_id, boot_id, base_env, launches: Mutex::default(), jobs: Mutex::default() }) })
@@ -201,7 +206,11 @@ impl From<CgroupError> for RuntimeError {
     fn from(error: CgroupError) -> Self {
         match error {
             CgroupError::Io { path, source } => Self::Io { path, source },
-            CgroupError::Unusable(_) => Self::Unsupported(error.to_string()),
+            CgroupError::Unusable { .. } => Self::Unsupported(error.to_string()),
+            // The user manager may be busy or starting: another try is worth it.
+            CgroupError::Scope { ref scope, .. } | CgroupError::Holder { ref scope, .. } => {
+                Self::Io { path: scope.into(), source: std::io::Error::other(error.to_string()) }
+            }
         }
     }
 }
