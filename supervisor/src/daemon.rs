@@ -99,7 +99,8 @@ where
     let owner = config.socket_owner;
     let ended = live(config, listener, shutdown, furnish, socket.as_ref()).await;
     if owner == SocketOwner::Daemon
-        && let Some(Err(error)) = socket.as_ref().map(SocketFile::remove) {
+        && let Some(Err(error)) = socket.as_ref().map(SocketFile::remove)
+    {
         warn!(%error, "the socket file stays behind; the next start replaces it");
     }
     ended

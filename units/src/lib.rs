@@ -3,6 +3,7 @@
 //! Daemon and client share it: the client installs and starts the units, the daemon asks for the scope that its nodes live in.
 
 mod manager;
+mod wire;
 
 pub use manager::{ManagerError, NewScope, UnitState, UserManager};
 

@@ -1,22 +1,20 @@
 //! The user manager (`systemd --user`), by its private socket: that one is there also where no session bus runs.
 
-use futures::StreamExt;
+use crate::wire::{Message, Wire};
 use std::{
     io,
     path::{Path, PathBuf},
     time::Duration,
 };
-use tokio::{net::UnixStream, time::timeout};
-use zbus::{
-    Connection, Message, MessageStream,
-    connection::Builder,
-    message::Type,
-    zvariant::{DynamicType, OwnedObjectPath, OwnedValue, Value},
-};
+use tokio::{net::UnixStream, sync::Mutex, time::timeout};
+use zvariant::{DynamicType, OwnedObjectPath, OwnedValue, Value};
 
 const MANAGER: &str = "org.freedesktop.systemd1.Manager";
 const MANAGER_PATH: &str = "/org/freedesktop/systemd1";
 const PROPERTIES: &str = "org.freedesktop.DBus.Properties";
+/// Id, path, unit and result of a job that is over.
+type Removed = (u32, OwnedObjectPath, String, String);
+const JOB_REMOVED: &str = "JobRemoved";
 /// An idle manager answers in milliseconds; one that starts up is busy for longer.
 const ANSWER_LIMIT: Duration = Duration::from_secs(20);
 /// The longest that a unit of ours may take to start or stop.
@@ -27,7 +25,7 @@ pub enum ManagerError {
     #[error("no systemd user manager listens at {}: {source}", socket.display())]
     Unreachable { socket: PathBuf, source: io::Error },
     #[error("the systemd user manager refuses {what}: {source}")]
-    Call { what: String, source: Box<zbus::Error> },
+    Call { what: String, source: io::Error },
     #[error("the systemd user manager did not finish {what} within {JOB_LIMIT:?}")]
     TimedOut { what: String },
     #[error("{what} ended as {result}; see: systemctl --user status {unit}")]
@@ -35,9 +33,10 @@ pub enum ManagerError {
 }
 
 /// A connection; it closes when it is dropped.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct UserManager {
-    connection: Connection,
+    /// One call at a time.
+    wire: Mutex<Wire>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -79,11 +78,9 @@ impl UserManager {
     pub async fn connect(runtime_dir: &Path) -> Result<Self, ManagerError> {
         let socket = Self::socket(runtime_dir);
         let stream = UnixStream::connect(&socket).await.map_err(|source| ManagerError::Unreachable { socket, source })?;
-        let call = |source| failed("a connection")(source);
-        // No bus on this socket, so nobody to say Hello to.
-        let connecting = Builder::unix_stream(stream).p2p().method_timeout(ANSWER_LIMIT).build();
-        let connection = timeout(ANSWER_LIMIT, connecting).await.map_err(|_| call(io::Error::from(io::ErrorKind::TimedOut).into()))?;
-        Ok(Self { connection: connection.map_err(call)? })
+        let opening = timeout(ANSWER_LIMIT, Wire::open(stream, own_uid()?)).await;
+        let wire = opening.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())).map_err(failed("a connection"))?;
+        Ok(Self { wire: Mutex::new(wire) })
     }
 
     /// `257.9-1~deb13u1`
@@ -160,14 +157,16 @@ impl UserManager {
     /// A call that answers with a job; returns when that is done.
     async fn job<B>(&self, method: &str, unit: &str, body: &B) -> Result<(), ManagerError>
     where
-        B: serde::Serialize + DynamicType + Sync,
+        B: serde::Serialize + DynamicType,
     {
         let what = format!("{method} of {unit}");
-        // Before the call: the job may be done before its answer is read.
-        let signals = MessageStream::from(&self.connection);
-        let answer = self.call(method, &what, body).await?;
-        let job: OwnedObjectPath = answer.body().deserialize().map_err(failed(&what))?;
-        let result = timeout(JOB_LIMIT, outcome(signals, &job)).await.map_err(|_| ManagerError::TimedOut { what: what.clone() })?;
+        // Held until the job is done, which may be told before the call is answered.
+        let mut wire = self.wire.lock().await;
+        let mut removed = Vec::new();
+        let answer = timeout(ANSWER_LIMIT, ask(&mut wire, MANAGER_PATH, MANAGER, method, body, &mut removed)).await;
+        let answer = answer.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())).map_err(failed(&what))?;
+        let job: OwnedObjectPath = answer.body().map_err(failed(&what))?;
+        let result = timeout(JOB_LIMIT, outcome(&mut wire, removed, &job)).await.map_err(|_| ManagerError::TimedOut { what: what.clone() })?;
         match result.map_err(failed(&what))?.as_str() {
             "done" | "skipped" => Ok(()),
             result => Err(ManagerError::Job { what, unit: unit.to_owned(), result: result.to_owned() }),
@@ -176,7 +175,7 @@ impl UserManager {
 
     async fn unit(&self, unit: &str) -> Result<OwnedObjectPath, ManagerError> {
         let answer = self.call("LoadUnit", unit, &(unit,)).await?;
-        answer.body().deserialize().map_err(failed(unit))
+        answer.body().map_err(failed(unit))
     }
 
     async fn manager_property(&self, name: &str) -> Result<String, ManagerError> {
@@ -184,38 +183,68 @@ impl UserManager {
     }
 
     async fn text_property(&self, path: &str, interface: &str, name: &str) -> Result<String, ManagerError> {
-        let answer = self.connection.call_method(None::<&str>, path, Some(PROPERTIES), "Get", &(interface, name)).await;
-        let value: OwnedValue = answer.and_then(|answer| answer.body().deserialize()).map_err(failed(name))?;
-        String::try_from(value).map_err(|error| failed(name)(error.into()))
+        let answer = self.ask(path, PROPERTIES, "Get", &(interface, name)).await.map_err(failed(name))?;
+        let value: OwnedValue = answer.body().map_err(failed(name))?;
+        String::try_from(value).map_err(|error| failed(name)(io::Error::other(error)))
     }
 
     async fn call<B>(&self, method: &str, what: &str, body: &B) -> Result<Message, ManagerError>
     where
-        B: serde::Serialize + DynamicType + Sync,
+        B: serde::Serialize + DynamicType,
     {
-        self.connection.call_method(None::<&str>, MANAGER_PATH, Some(MANAGER), method, body).await.map_err(failed(what))
+        self.ask(MANAGER_PATH, MANAGER, method, body).await.map_err(failed(what))
+    }
+
+    async fn ask<B>(&self, path: &str, interface: &str, method: &str, body: &B) -> io::Result<Message>
+    where
+        B: serde::Serialize + DynamicType,
+    {
+        let mut wire = self.wire.lock().await;
+        let asked = timeout(ANSWER_LIMIT, ask(&mut wire, path, interface, method, body, &mut Vec::new())).await;
+        asked.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
+/// The answer; jobs that are done meanwhile go into `removed`.
+async fn ask<B>(wire: &mut Wire, path: &str, interface: &str, method: &str, body: &B, removed: &mut Vec<Removed>) -> io::Result<Message>
+where
+    B: serde::Serialize + DynamicType,
+{
+    let serial = wire.call(path, interface, method, body).await?;
+    loop {
+        let message = wire.read().await?;
+        if message.is_signal(JOB_REMOVED) {
+            removed.push(message.body()?);
+        } else if let Some(answer) = message.answer_to(serial) {
+            return answer;
+        }
     }
 }
 
 /// The word in the signal that ends `job`.
-async fn outcome(mut signals: MessageStream, job: &OwnedObjectPath) -> zbus::Result<String> {
-    while let Some(message) = signals.next().await {
-        let message = message?;
-        let header = message.header();
-        if message.message_type() != Type::Signal || header.member().is_none_or(|member| member.as_str() != "JobRemoved") {
-            continue;
-        }
-        let (_, path, _, result): (u32, OwnedObjectPath, String, String) = message.body().deserialize()?;
-        if path == *job {
+async fn outcome(wire: &mut Wire, removed: Vec<Removed>, job: &OwnedObjectPath) -> io::Result<String> {
+    let result = |(_, path, _, result): Removed| (path == *job).then_some(result);
+    if let Some(result) = removed.into_iter().find_map(result) {
+        return Ok(result);
+    }
+    loop {
+        let message = wire.read().await?;
+        if message.is_signal(JOB_REMOVED)
+            && let Some(result) = result(message.body()?)
+        {
             return Ok(result);
         }
     }
-    Err(io::Error::from(io::ErrorKind::ConnectionAborted).into())
 }
 
-fn failed(what: &str) -> impl Fn(zbus::Error) -> ManagerError {
+fn own_uid() -> Result<u32, ManagerError> {
+    use std::os::unix::fs::MetadataExt;
+    std::fs::metadata("/proc/self").map(|meta| meta.uid()).map_err(failed("a connection"))
+}
+
+fn failed(what: &str) -> impl Fn(io::Error) -> ManagerError {
     let what = what.to_owned();
-    move |source| ManagerError::Call { what: what.clone(), source: Box::new(source) }
+    move |source| ManagerError::Call { what: what.clone(), source }
 }
 
 #[cfg(test)]

@@ -2,11 +2,7 @@
 
 use crate::{programs, run};
 use anyhow::{Context, Result, bail};
-use std::{
-    fs,
-    os::unix::fs::PermissionsExt,
-    path::Path,
-};
+use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 
 /// The programs that the guest needs.
 const PROGRAMS: [&str; 3] = ["devnetd", "dvbctl", "dvb-plugin-exec"];

@@ -76,9 +76,7 @@ impl Cgroups {
                 detect::systemd(home_hash, holder).map_err(|refusal| CgroupError::Unusable { driver: "systemd", why: refusal.why })
             }
             DriverChoice::Cgroupfs => detect::cgroupfs(&name).map_err(|refusal| CgroupError::Unusable { driver: "cgroupfs", why: refusal.why }),
-            DriverChoice::Auto => {
-                Ok(detect::auto(home_hash, &name, holder).unwrap_or_else(|refusal| Self::none(refusal.why, Some(refusal.remedy))))
-            }
+            DriverChoice::Auto => Ok(detect::auto(home_hash, &name, holder).unwrap_or_else(|refusal| Self::none(refusal.why, Some(refusal.remedy)))),
         }
     }
 

@@ -41,7 +41,8 @@ impl fmt::Debug for Scope {
 /// Asks the user manager of `runtime_dir`, and has it take in a daemon that a login session started: from there no process can be
 /// moved into the manager's tree.
 pub(super) fn detect(home_hash: &str, runtime_dir: Option<&Path>, holder: Holder) -> Result<Cgroups, Refusal> {
-    let login = "log in by ssh or at a console, not by su or sudo; as a service of another kind: loginctl enable-linger USER, and set XDG_RUNTIME_DIR";
+    let login =
+        "log in by ssh or at a console, not by su or sudo; as a service of another kind: loginctl enable-linger USER, and set XDG_RUNTIME_DIR";
     let refuse = |why: String, remedy: &str| Refusal { why, remedy: remedy.into() };
     let Some(runtime_dir) = runtime_dir else { return Err(refuse("XDG_RUNTIME_DIR is not set, so no user manager can be asked".into(), login)) };
     if !UserManager::socket(runtime_dir).exists() {

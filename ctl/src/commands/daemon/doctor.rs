@@ -1,12 +1,7 @@
 //! `daemon doctor`: what this machine lacks for devnetd, with the command that mends it. It starts nothing.
 
 use super::install;
-use crate::{
-    client::Client,
-    context::Context,
-    error::Error,
-    service,
-};
+use crate::{client::Client, context::Context, error::Error, service};
 use dvb_units::{SERVICE, UserManager};
 use nix::sys::{resource, statvfs};
 use serde::Serialize;
@@ -297,7 +292,10 @@ mod tests {
     /// The checks that are not ok.
     fn bad(facts: &Facts) -> Vec<(&'static str, Verdict)> {
         let findings = judge(facts).into_iter().filter(|finding| finding.verdict != Verdict::Ok);
-        findings.inspect(|finding| assert!(finding.remedy.is_some(), "{} has no mend", finding.check)).map(|found| (found.check, found.verdict)).collect()
+        findings
+            .inspect(|finding| assert!(finding.remedy.is_some(), "{} has no mend", finding.check))
+            .map(|found| (found.check, found.verdict))
+            .collect()
     }
 
     #[test]

@@ -27,7 +27,10 @@ pub(super) async fn install(ctx: &Context, now: bool) -> Result<(), Error> {
     if now {
         take_over(ctx, &manager).await?;
     }
-    ctx.print(format!("{SERVICE} and {SOCKET} are enabled{}", if now { " and started" } else { "; they start at the next login, or by the next dvbctl" }))?;
+    ctx.print(format!(
+        "{SERVICE} and {SOCKET} are enabled{}",
+        if now { " and started" } else { "; they start at the next login, or by the next dvbctl" }
+    ))?;
     if !lingers(ctx) {
         ctx.note("note: you do not linger, so systemd ends devnetd and all nodes when you log out\n  try: loginctl enable-linger");
     }
