@@ -50,7 +50,7 @@ is cpu.max "$(cat "$idle/cpu.max")" "50000 100000"
 is pids.max "$(cat "$idle/pids.max")" 16
 forker=$(leaf box/forker)
 within 20 grep -q 'max [1-9]' "$forker/pids.events" || die "the kernel refused no fork: $(cat "$forker/pids.events")"
-is "a fork beyond the limit fails" "$(wc -l <"$forker/cgroup.procs")" 4
+is "a fork beyond the limit fails" "$(wc -l <"$forker/cgroup.procs")" 3
 dvbctl apply -f "$HOME/hog.yaml" || die "apply"
 dvbctl wait hog/eater --for=Failed --timeout 60s || die "the hog lives"
 is "an OOM kill is named" "$(field hog/eater class)" oom
