@@ -187,7 +187,7 @@ mod tests {
     fn without_a_user_manager_the_refusal_says_how_to_get_one() {
         let holder: Holder = Arc::new(|_| Err(io::ErrorKind::Unsupported.into()));
         let check = |runtime_dir: Option<&Path>, expect: &str| {
-            let refusal = detect("0", runtime_dir, holder.clone()).err().expect("nothing is there");
+            let refusal = detect("0", runtime_dir, holder.clone()).expect_err("nothing is there");
             assert!(refusal.why.contains(expect) && refusal.remedy.contains("enable-linger"), "{}", refusal.why);
         };
         check(None, "XDG_RUNTIME_DIR");
