@@ -234,10 +234,10 @@ mod tests {
         let (sent, text) = ask(answer(ANSWER, 1, 5, (8, b'g', b"\x01s\0"), b"\x02\0\0\0hi\0")).await;
         assert_eq!(text.unwrap(), "hi");
         let call = sent.strip_prefix(b"BEGIN\r\n").unwrap();
-        assert_eq!(&call[..12], [b'l', 1, 0, 1, 26, 0, 0, 0, 1, 0, 0, 0]);
+        assert_eq!(&call[..12], [b'l', 1, 0, 1, 28, 0, 0, 0, 1, 0, 0, 0]);
         assert!(call.windows(6).any(|window| window == b"\x01g\0\x02ss"), "{call:?}");
         assert!(call.ends_with(b"\x09\0\0\0a.service\0\0\0\x07\0\0\0replace\0"), "{call:?}");
-        assert_eq!((call.len() - 26) % 8, 0);
+        assert_eq!((call.len() - 28) % 8, 0);
     }
 
     #[tokio::test]
