@@ -3,7 +3,7 @@
 use crate::{
     context::Context,
     error::{Error, Exit},
-    launch,
+    launch, service,
     wire::Wire,
 };
 use dvb_proto::devnet::v1::{
@@ -56,7 +56,11 @@ impl Client {
 
     /// Connects and starts devnetd first when none runs.
     pub(crate) async fn connect(ctx: &Context) -> Result<Self, Error> {
-        match Self::connect_running(ctx).await? {
+        let running = match Self::connect_running(ctx).await {
+            Err(_) if service::has_started_meanwhile(ctx).await => Self::connect_running(ctx).await?,
+            running => running?,
+        };
+        match running {
             Some(client) => Ok(client),
             None => {
                 launch::start(ctx).await?;

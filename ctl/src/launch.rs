@@ -1,4 +1,5 @@
-//! The daemon on demand: devnetd in a session of its own, and the wait for its word that it is ready.
+//! The daemon on demand: through the user manager where devnetd is installed as its service, else devnetd in a session of its own, and
+//! the wait for its word that it is ready.
 //!
 //! ```text
 //! spawn ──READY=1 on our socket──► ready
@@ -6,7 +7,7 @@
 //!   └────any other exit──► the error, with the last lines of its log
 //! ```
 
-use crate::{client::Client, context::Context, error::Error};
+use crate::{client::Client, context::Context, error::Error, service};
 use nix::{
     errno::Errno,
     libc,
@@ -41,6 +42,9 @@ const LOG_LINES: usize = 12;
 
 /// Starts devnetd for the settings' home and waits until it is ready.
 pub(crate) async fn start(ctx: &Context) -> Result<(), Error> {
+    if let Some(manager) = service::manager(ctx).await {
+        return service::start(ctx, &manager).await;
+    }
     let program = find_program(ctx)?;
     let deadline = Instant::now() + START_LIMIT;
     ctx.debug(format!("starting {}", program.display()));
@@ -116,7 +120,7 @@ fn with_log(ctx: &Context, error: Error, from: u64) -> Error {
 }
 
 /// Beside our own executable, then along PATH.
-fn find_program(ctx: &Context) -> Result<PathBuf, Error> {
+pub(crate) fn find_program(ctx: &Context) -> Result<PathBuf, Error> {
     let beside = std::env::current_exe().ok().and_then(|exe| Some(exe.canonicalize().ok()?.parent()?.join("devnetd")));
     let path = ctx.settings.env.vars.get("PATH").cloned().unwrap_or_default();
     let along = std::env::split_paths(&path).filter(|dir| dir.is_absolute()).map(|dir| dir.join("devnetd"));

@@ -12,6 +12,7 @@ mod goal;
 mod kind;
 mod launch;
 mod render;
+mod service;
 mod settings;
 mod watch;
 mod wire;

@@ -12,6 +12,7 @@ mod ending;
 mod furnish;
 mod logs;
 pub mod reload;
+mod watchdog;
 
 pub use furnish::furnish;
 
@@ -49,6 +50,7 @@ pub struct Config {
     pub home: Home,
     pub settings: Settings,
     pub kernel: Kernel,
+    pub socket_owner: SocketOwner,
     /// When this program was executed.
     pub started_at: Timestamp,
 }
@@ -59,6 +61,15 @@ pub enum End {
     Shutdown,
     /// The program is to be executed anew; here is the socket that it goes on listening on.
     Reload(OwnedFd),
+}
+
+/// Who made the client socket, and takes its file away.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SocketOwner {
+    #[default]
+    Daemon,
+    /// It goes on listening when the daemon has ended.
+    ServiceManager,
 }
 
 /// What everything above the store may use.
@@ -111,11 +122,14 @@ where
     F: AsyncFnOnce(&Base) -> Result<Furniture, Fault>,
 {
     let socket = SocketFile::of(&listener);
+    let owner = config.socket_owner;
     let ended = live(config, listener, shutdown, reload, furnish, socket.as_ref()).await;
     if let Ok(End::Reload(_)) = ended {
         return ended;
     }
-    if let Some(Err(error)) = socket.as_ref().map(SocketFile::remove) {
+    if owner == SocketOwner::Daemon
+        && let Some(Err(error)) = socket.as_ref().map(SocketFile::remove)
+    {
         warn!(%error, "the socket file stays behind; the next start replaces it");
     }
     ended
@@ -155,6 +169,7 @@ where
     let mut serving = std::pin::pin!(server::serve(context, listener));
     let served = tokio::select! {
         served = &mut serving => served,
+        never = watchdog::pat(sd_notify::watchdog_enabled()) => match never {},
         // Shutdown with nodes ends the controllers before the server. Otherwise their end is a defect, and then the daemon ends too,
         // instead of taking orders that nobody carries out.
         ended = &mut controllers => {

@@ -4,13 +4,14 @@ use anyhow::Context as _;
 use clap::Parser;
 use devnetd::{
     api::server,
+    cgroup::{HOLD_VERB, hold},
     config::{Home, HomeLock, LockError, LogLevel, Settings, prepare_home},
     daemon::{
-        self, Config, End, furnish,
+        self, Config, End, SocketOwner, furnish,
         reload::{self, INHERITED_VAR, Inherited, Reload},
     },
     keeper,
-    sys::{Clock, Kernel, SystemClock},
+    sys::{self, Clock, Kernel, SystemClock},
 };
 use dvb_proto::endpoint;
 use futures::StreamExt;
@@ -18,16 +19,21 @@ use nix::sys::signal::{SigSet, Signal};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook_tokio::Signals;
 use std::{
+    fs::OpenOptions,
     io::{self, IsTerminal, Write},
-    os::{fd::OwnedFd, unix::net},
+    os::{
+        fd::OwnedFd,
+        unix::{fs::OpenOptionsExt, net},
+    },
     path::{Path, PathBuf},
     process::ExitCode,
+    sync::Arc,
     time::Duration,
 };
 use tokio::net::UnixListener;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::{EnvFilter, fmt::writer::MakeWriterExt};
 
 /// EX_TEMPFAIL: another devnetd has the home. dvbctl takes it as "somebody was quicker" and connects to that one.
 const ALREADY_RUNNING: u8 = 75;
@@ -55,10 +61,12 @@ struct Flags {
 }
 
 fn main() -> ExitCode {
-    // Before all else: a keeper wants nothing of what follows, least of all its memory.
+    // Before all else: keeper and holder want nothing of what follows, least of all its memory.
     let mut args = std::env::args_os().skip(1);
-    if args.next().is_some_and(|verb| verb == keeper::KEEPER_VERB) {
-        return said(keeper::main(&args.collect::<Vec<_>>()).map_err(Into::into));
+    match args.next() {
+        Some(verb) if verb == keeper::KEEPER_VERB => return said(keeper::main(&args.collect::<Vec<_>>()).map_err(Into::into)),
+        Some(verb) if verb == HOLD_VERB => return said(hold(Path::new(&args.next().unwrap_or_default())).map_err(Into::into)),
+        _ => {}
     }
     // Until there is somebody to hear them; a reload that comes on the heels of another must not end the daemon.
     let _ = heard().thread_block();
@@ -80,6 +88,7 @@ fn said(ended: anyhow::Result<()>) -> ExitCode {
 }
 
 fn start(flags: Flags) -> anyhow::Result<()> {
+    let passed = Passed::take()?;
     let user_home = std::env::var_os("HOME").filter(|home| !home.is_empty()).map(PathBuf::from);
     let wanted = match (flags.home, &user_home) {
         (Some(home), _) => home,
@@ -88,14 +97,19 @@ fn start(flags: Flags) -> anyhow::Result<()> {
     };
     let home = prepare_home(&wanted)?;
     let settings = Settings::load(&home.config())?;
-    trace(flags.log_level.unwrap_or(settings.log_level));
-    let (lock, mut listener) = take_over(&home)?;
+    trace(flags.log_level.unwrap_or(settings.log_level), &home);
+    let lock = match passed.lock {
+        Some(lock) => HomeLock::inherit(&home, lock).map_or_else(|| HomeLock::acquire(&home), Ok)?,
+        None => HomeLock::acquire(&home)?,
+    };
     let socket = match flags.socket {
         Some(socket) => std::path::absolute(socket).context("cannot tell the current folder")?,
         None => socket_of(&home, user_home),
     };
     let kernel = if std::env::var_os(OLD_KERNEL_VAR).is_some() { Kernel::old() } else { Kernel::as_it_is() };
-    let config = Config { home, settings, kernel, started_at: SystemClock.now() };
+    let mut listener = passed.listener.filter(|listener| is_at(listener, &socket));
+    let socket_owner = if listener.is_some() && sys::is_activated() { SocketOwner::ServiceManager } else { SocketOwner::Daemon };
+    let config = Config { home, settings, kernel, socket_owner, started_at: SystemClock.now() };
     loop {
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the async runtime")?;
         let ended = runtime.block_on(serve(config.clone(), &socket, listener.take()));
@@ -103,17 +117,36 @@ fn start(flags: Flags) -> anyhow::Result<()> {
         let End::Reload(kept) = ended? else { return Ok(()) };
         let error = reload::execute(&lock, &kept);
         error!(%error, "cannot be executed anew; this devnetd serves on");
-        listener = Some(kept);
+        listener = Some(net::UnixListener::from(kept));
     }
 }
 
-/// The lock of the home, and after a reload the socket that clients wait at.
-fn take_over(home: &Home) -> Result<(HomeLock, Option<OwnedFd>), LockError> {
-    let inherited = Inherited::take(std::env::var_os(INHERITED_VAR).as_deref());
-    match inherited.and_then(|inherited| Some((HomeLock::inherit(home, inherited.lock)?, inherited.listener))) {
-        Some((lock, listener)) => Ok((lock, Some(listener))),
-        None => Ok((HomeLock::acquire(home)?, None)),
+/// What this process was executed with: by itself before a reload, or by a service manager.
+#[derive(Default)]
+struct Passed {
+    lock: Option<OwnedFd>,
+    /// Clients wait at it already.
+    listener: Option<net::UnixListener>,
+}
+
+impl Passed {
+    /// Before anything else opens descriptors.
+    fn take() -> anyhow::Result<Self> {
+        if let Some(Inherited { lock, listener }) = Inherited::take(std::env::var_os(INHERITED_VAR).as_deref()) {
+            return Ok(Self { lock: Some(lock), listener: Some(listener.into()) });
+        }
+        let listener = sys::activated_listener().context("cannot take the socket of the service manager")?;
+        Ok(Self { lock: None, listener })
     }
+}
+
+/// The unit's socket is that of the default home; a devnetd for another home may be started from the same unit.
+fn is_at(listener: &net::UnixListener, socket: &Path) -> bool {
+    let is_ours = listener.local_addr().is_ok_and(|address| address.as_pathname() == Some(socket));
+    if !is_ours {
+        warn!(socket = %socket.display(), "another socket than this home's was passed; it is not used");
+    }
+    is_ours
 }
 
 /// The rule that dvbctl follows too.
@@ -124,14 +157,14 @@ fn socket_of(home: &Home, user_home: Option<PathBuf>) -> PathBuf {
     endpoint::socket_path(home.root(), &user, runtime_dir.as_deref())
 }
 
-async fn serve(config: Config, socket: &Path, listener: Option<OwnedFd>) -> anyhow::Result<End> {
+async fn serve(config: Config, socket: &Path, listener: Option<net::UnixListener>) -> anyhow::Result<End> {
     let (shutdown, reload) = (CancellationToken::new(), Reload::default());
     let signals = Signals::new([SIGTERM, SIGINT, SIGHUP]).context("cannot take signals")?;
     let _ = heard().thread_unblock();
     let handle = signals.handle();
     let hearing = tokio::spawn(hear(signals, shutdown.clone(), reload.clone()));
     let listener = match listener {
-        Some(kept) => UnixListener::from_std(net::UnixListener::from(kept)).context("cannot go on listening")?,
+        Some(passed) => UnixListener::from_std(passed).context("cannot listen on the socket that was passed")?,
         None => server::bind(socket).await?,
     };
     let ended = daemon::run(config, listener, shutdown, reload, furnish).await;
@@ -170,10 +203,19 @@ async fn hear(mut signals: Signals, shutdown: CancellationToken, reload: Reload)
     }
 }
 
-/// To stderr, which dvbctl and service managers direct into the daemon's log.
-fn trace(level: LogLevel) {
+/// To stderr, which dvbctl directs into the daemon's log. Where stderr is the journal, also to that log, for it must be readable
+/// without journal rights and for every home.
+fn trace(level: LogLevel, home: &Home) {
     // The transport's own debug lines drown everything else.
     let filter = EnvFilter::new(format!("{level},h2=warn,hyper=warn,hyper_util=warn,tonic=warn,tower=warn"));
-    let color = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(color).init();
+    let subscriber = tracing_subscriber::fmt().with_env_filter(filter);
+    let in_journal = std::env::var_os("JOURNAL_STREAM").is_some();
+    let log = in_journal.then(|| OpenOptions::new().create(true).append(true).mode(0o600).open(home.daemon_log()));
+    match log {
+        Some(Ok(log)) => subscriber.with_writer(io::stderr.and(Arc::new(log))).with_ansi(false).init(),
+        _ => {
+            let color = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+            subscriber.with_writer(io::stderr).with_ansi(color).init();
+        }
+    }
 }

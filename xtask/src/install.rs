@@ -18,6 +18,7 @@ const COMPLETIONS: [(&str, &str); 3] = [
     ("fish", "share/fish/vendor_completions.d/dvbctl.fish"),
 ];
 const UNITS: &str = "share/systemd/user";
+const UNIT_KINDS: [&str; 3] = ["service", "socket", "slice"];
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -88,6 +89,9 @@ fn install_units(root: &Path, bin: &Path, prefix: &Path) -> Result<()> {
     let Ok(units) = fs::read_dir(root.join("units")) else { return Ok(()) };
     for unit in units {
         let path = unit?.path();
+        if !path.extension().is_some_and(|kind| UNIT_KINDS.iter().any(|unit| kind == *unit)) {
+            continue;
+        }
         let (Some(name), Ok(text)) = (path.file_name(), fs::read_to_string(&path)) else { continue };
         put(&prefix.join(UNITS).join(name), text.replace("@BINDIR@", &bin.to_string_lossy()).as_bytes(), 0o644)?;
     }
@@ -126,8 +130,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("units")).unwrap();
         fs::write(dir.path().join("units/devnetd.service"), "ExecStart=@BINDIR@/devnetd\n").unwrap();
+        fs::write(dir.path().join("units/Cargo.toml"), "").unwrap();
         install_units(dir.path(), Path::new("/p/bin"), &dir.path().join("p")).unwrap();
         let text = fs::read_to_string(dir.path().join("p").join(UNITS).join("devnetd.service")).unwrap();
         assert_eq!(text, "ExecStart=/p/bin/devnetd\n");
+        assert!(!dir.path().join("p").join(UNITS).join("Cargo.toml").exists());
     }
 }

@@ -7,6 +7,7 @@ mod programs;
 mod quickstart;
 mod run;
 mod suite;
+mod vm;
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
@@ -34,6 +35,8 @@ enum Task {
     Install(install::Args),
     /// Measure devnetd beside other process supervisors and the floor; takes about ten minutes
     Bench(bench::Args),
+    /// Try devnetd under the systemd of several distributions, in VMs
+    Vm(vm::Args),
 }
 
 fn main() -> ExitCode {
@@ -44,6 +47,7 @@ fn main() -> ExitCode {
         Task::Quickstart(args) => quickstart::run(&root, &args),
         Task::Install(args) => install::run(&root, &args),
         Task::Bench(args) => bench::run(&root, &args),
+        Task::Vm(args) => vm::run(&root, &args),
     });
     match outcome {
         Ok(true) => ExitCode::SUCCESS,

@@ -1,4 +1,7 @@
-//! `daemon`: devnetd itself: start, stop, status, restart, reload, logs.
+//! `daemon`: devnetd itself: start, stop, status, restart, reload, logs, install, uninstall, doctor.
+
+mod doctor;
+mod install;
 
 use crate::{
     cli::Format,
@@ -7,6 +10,7 @@ use crate::{
     error::Error,
     launch,
     render::{progress::Progress, time},
+    service,
 };
 use clap::Subcommand;
 use dvb_proto::devnet::v1::{DaemonStatus, Empty, ShutdownProgress, ShutdownRequest};
@@ -30,7 +34,7 @@ const GONE_WITHIN_SECS: i64 = 15;
 const OLD_ANSWERS: u32 = 3;
 const OLD_ANSWER_PAUSE: Duration = Duration::from_millis(200);
 
-/// The daemon devnetd: start, stop, status, restart, reload, logs
+/// The daemon devnetd: start, stop, status, restart, reload, logs, install, uninstall, doctor
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(subcommand)]
@@ -62,35 +66,53 @@ enum Verb {
         #[arg(long, value_name = "N")]
         tail: Option<usize>,
     },
+    /// Make devnetd a systemd user service
+    Install {
+        /// Start it too; a devnetd that runs gives way, its nodes go on running
+        #[arg(long)]
+        now: bool,
+    },
+    /// Remove the systemd user service; nodes go on running
+    Uninstall,
+    /// Tell what this machine lacks for devnetd, and the commands that mend it
+    Doctor,
 }
 
 pub(crate) async fn run(ctx: &Context, args: Args) -> Result<(), Error> {
     match args.verb {
         Verb::Start => start(ctx).await,
-        Verb::Stop { with_nodes } => match Client::connect_running(ctx).await? {
+        Verb::Stop { with_nodes } => match running(ctx).await? {
             Some(client) => {
                 stop(ctx, client, with_nodes).await?;
                 Ok(ctx.print("devnetd stopped")?)
             }
             None => Ok(ctx.print("devnetd does not run")?),
         },
-        Verb::Status => match Client::connect_running(ctx).await? {
+        Verb::Status => match running(ctx).await? {
             Some(client) => show(ctx, &client.daemon().status(Empty {}).await?.into_inner()),
             None => Err(Error::unreachable(format!("devnetd does not run for {}", ctx.settings.home.display())).with_remedy("dvbctl daemon start")),
         },
         Verb::Restart => {
-            if let Some(client) = Client::connect_running(ctx).await? {
+            if let Some(client) = running(ctx).await? {
                 stop(ctx, client, false).await?;
             }
             start(ctx).await
         }
         Verb::Reload => reload(ctx).await,
         Verb::Logs { follow, tail } => logs(&ctx.settings.daemon_log(), follow, tail),
+        Verb::Install { now } => install::install(ctx, now).await,
+        Verb::Uninstall => install::uninstall(ctx).await,
+        Verb::Doctor => doctor::run(ctx).await,
     }
 }
 
+/// The daemon that runs. Where connecting would start the service, none does.
+async fn running(ctx: &Context) -> Result<Option<Client>, Error> {
+    if service::rests(ctx).await { Ok(None) } else { Client::connect_running(ctx).await }
+}
+
 async fn start(ctx: &Context) -> Result<(), Error> {
-    let (client, word) = match Client::connect_running(ctx).await? {
+    let (client, word) = match running(ctx).await? {
         Some(client) => (client, "runs already"),
         None => {
             launch::start(ctx).await?;

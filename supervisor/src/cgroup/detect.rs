@@ -1,6 +1,6 @@
 //! Finds out where on this machine we may make cgroups, and what they can do there.
 
-use super::{CONTROLLERS, Cgroups, Support, pass_controllers_on};
+use super::{CONTROLLERS, Cgroups, Holder, Support, pass_controllers_on, systemd};
 use nix::unistd::{AccessFlags, access};
 use std::{
     fs, io,
@@ -13,15 +13,25 @@ pub(super) struct Refusal {
     pub(super) remedy: String,
 }
 
-/// Leaves the tree alone where systemd keeps it: it allows one writer only.
-pub(super) fn auto(name: &str) -> Result<Cgroups, Refusal> {
+/// The user manager's gift where systemd keeps the tree (it allows one writer only), else a place that we take ourselves.
+pub(super) fn auto(home_hash: &str, name: &str, holder: Option<Holder>) -> Result<Cgroups, Refusal> {
+    let refusal = match systemd(home_hash, holder) {
+        Ok(cgroups) => return Ok(cgroups),
+        Err(refusal) => refusal,
+    };
     if Path::new("/run/systemd/system").exists() {
-        return Err(Refusal {
-            why: "systemd keeps this machine's cgroups, and devnetd has no delegated part of them".into(),
-            remedy: "nothing to do: nodes are kept by session and launch id; a daemonised grandchild that hides both may outlive its node".into(),
-        });
+        return Err(Refusal { why: format!("systemd keeps this machine's cgroups, and gives devnetd none: {}", refusal.why), ..refusal });
     }
     cgroupfs(name)
+}
+
+/// A scope of the user manager.
+pub(super) fn systemd(home_hash: &str, holder: Option<Holder>) -> Result<Cgroups, Refusal> {
+    let Some(holder) = holder else {
+        return Err(Refusal { why: "no process would hold a scope open".into(), remedy: "run the nodes under devnetd".into() });
+    };
+    let runtime_dir = std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty()).map(PathBuf::from);
+    systemd::detect(home_hash, runtime_dir.as_deref(), holder)
 }
 
 /// Takes the highest place at or above our own cgroup that we may write, so that nodes lie outside the daemon's cgroup.
@@ -38,7 +48,7 @@ pub(super) fn cgroupfs(name: &str) -> Result<Cgroups, Refusal> {
     let mut refusals = Vec::new();
     for place in &places {
         match try_place(place, name) {
-            Ok(support) => return Ok(Cgroups { root: Some(place.join(name)), support }),
+            Ok(support) => return Ok(Cgroups { root: Some(place.join(name)), support, scope: None }),
             Err(error) => refusals.push(format!("{}: {error}", place.display())),
         }
     }

@@ -200,7 +200,7 @@ fn folders(path: &Path) -> impl Iterator<Item = PathBuf> {
     entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|entry| entry.path())
 }
 
-fn collect_pids(path: &Path, pids: &mut Vec<u32>) {
+pub(super) fn collect_pids(path: &Path, pids: &mut Vec<u32>) {
     let text = fs::read_to_string(path.join("cgroup.procs")).unwrap_or_default();
     pids.extend(text.lines().filter_map(|line| line.parse::<u32>().ok()));
     folders(path).for_each(|folder| collect_pids(&folder, pids));
@@ -253,7 +253,7 @@ mod tests {
             cgroup::{Cgroups, DriverChoice},
             sys::command,
         };
-        let cgroups = match Cgroups::detect(DriverChoice::Cgroupfs, &format!("test-kill-{}", std::process::id())) {
+        let cgroups = match Cgroups::detect(DriverChoice::Cgroupfs, &format!("test-kill-{}", std::process::id()), None) {
             Ok(cgroups) => cgroups,
             Err(error) => return println!("SKIP: {error}"),
         };

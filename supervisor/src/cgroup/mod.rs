@@ -1,24 +1,34 @@
 //! Control groups of one home: `devnet-<home hash>/<namespace>/<devnet>/<node>@<launch id>`, one leaf per launch.
 //!
-//! Drivers: `cgroupfs` writes a version 2 tree itself, also the unified mount of a hybrid machine, where there are no
+//! Drivers: `systemd` asks the user manager for a scope and divides it; `cgroupfs` writes a version 2 tree itself, also the unified mount of a hybrid machine, where there are no
 //! controllers but kill, freeze and populated work; `none` does without. Which one, and why, is in `Support`.
 
 mod detect;
+mod holder;
 mod leaf;
+mod systemd;
 
+pub use holder::{HOLD_VERB, Holder, hold, own_holder};
 pub use leaf::{Counters, Leaf};
 
+use leaf::collect_pids;
 use std::{
     fs, io,
     path::{Path, PathBuf},
+    sync::Arc,
 };
+use systemd::Scope;
 
 #[derive(Debug, thiserror::Error)]
 pub enum CgroupError {
     #[error("cgroup {path}: {source}")]
     Io { path: PathBuf, source: io::Error },
-    #[error("the cgroupfs driver cannot work here: {0}")]
-    Unusable(String),
+    #[error("the {driver} driver cannot work here: {why}")]
+    Unusable { driver: &'static str, why: String },
+    #[error("the scope {scope} cannot be made: {why}")]
+    Scope { scope: String, why: String },
+    #[error("the process that holds the scope {scope} open cannot be started: {source}")]
+    Holder { scope: String, source: io::Error },
 }
 
 /// Which driver to take.
@@ -27,6 +37,7 @@ pub enum DriverChoice {
     /// The best that works here.
     #[default]
     Auto,
+    Systemd,
     Cgroupfs,
     None,
 }
@@ -48,19 +59,24 @@ pub struct Cgroups {
     /// None: driver `none`.
     root: Option<PathBuf>,
     support: Support,
+    /// Driver `systemd`: what the root lies in.
+    scope: Option<Arc<Scope>>,
 }
 
 /// Limits come from these; a leaf has them when each level above passes them on.
 const CONTROLLERS: [&str; 3] = ["memory", "cpu", "pids"];
 
 impl Cgroups {
-    /// `home_hash` names the root. `Auto` never fails: it falls back to none and says why.
-    pub fn detect(choice: DriverChoice, home_hash: &str) -> Result<Self, CgroupError> {
+    /// `home_hash` names the root. `Auto` never fails: it falls back to none and says why. Without a holder there is no driver `systemd`.
+    pub fn detect(choice: DriverChoice, home_hash: &str, holder: Option<Holder>) -> Result<Self, CgroupError> {
         let name = format!("devnet-{home_hash}");
         match choice {
             DriverChoice::None => Ok(Self::none("told to do without cgroups".into(), None)),
-            DriverChoice::Cgroupfs => detect::cgroupfs(&name).map_err(|refusal| CgroupError::Unusable(refusal.why)),
-            DriverChoice::Auto => Ok(detect::auto(&name).unwrap_or_else(|refusal| Self::none(refusal.why, Some(refusal.remedy)))),
+            DriverChoice::Systemd => {
+                detect::systemd(home_hash, holder).map_err(|refusal| CgroupError::Unusable { driver: "systemd", why: refusal.why })
+            }
+            DriverChoice::Cgroupfs => detect::cgroupfs(&name).map_err(|refusal| CgroupError::Unusable { driver: "cgroupfs", why: refusal.why }),
+            DriverChoice::Auto => Ok(detect::auto(home_hash, &name, holder).unwrap_or_else(|refusal| Self::none(refusal.why, Some(refusal.remedy)))),
         }
     }
 
@@ -72,7 +88,11 @@ impl Cgroups {
     }
 
     pub fn driver(&self) -> &'static str {
-        if self.root.is_some() { "cgroupfs" } else { "none" }
+        match (&self.root, &self.scope) {
+            (Some(_), Some(_)) => "systemd",
+            (Some(_), None) => "cgroupfs",
+            (None, _) => "none",
+        }
     }
 
     pub fn support(&self) -> &Support {
@@ -82,6 +102,7 @@ impl Cgroups {
     /// Makes the leaf of a launch. None with driver `none`.
     pub fn create(&self, path: &[String], id: &str) -> Result<Option<Leaf>, CgroupError> {
         let Some(root) = &self.root else { return Ok(None) };
+        self.scope.as_ref().map_or(Ok(()), |scope| scope.ensure())?;
         let (last, above) = path.split_last().map_or(("launch", path), |(last, above)| (last.as_str(), above));
         let mut folders = vec![root.clone()];
         for name in above.iter().map(|name| safe_name(name)).chain([format!("{}@{}", safe_name(last), safe_name(id))]) {
@@ -116,7 +137,7 @@ impl Cgroups {
     }
 
     fn none(message: String, remedy: Option<String>) -> Self {
-        Self { root: None, support: Support { message, remedy, ..Support::default() } }
+        Self { root: None, support: Support { message, remedy, ..Support::default() }, scope: None }
     }
 
     fn leaf(&self, path: PathBuf) -> Leaf {
@@ -171,7 +192,7 @@ mod tests {
 
     #[test]
     fn a_leaf_is_made_found_and_removed_with_its_parents() {
-        let cgroups = match Cgroups::detect(DriverChoice::Cgroupfs, &format!("test-leaf-{}", std::process::id())) {
+        let cgroups = match Cgroups::detect(DriverChoice::Cgroupfs, &format!("test-leaf-{}", std::process::id()), None) {
             Ok(cgroups) => cgroups,
             Err(error) => return println!("SKIP: {error}"),
         };

@@ -1,6 +1,7 @@
 //! The machine, where the rest of the daemon may not touch it itself: clock and fresh ids, commands, processes, signal names, boot id,
-//! inotify alarms, what the kernel may be asked.
+//! inotify alarms, what the kernel may be asked, the sockets that a service manager passes.
 
+mod activation;
 mod alarm;
 mod background;
 mod clock;
@@ -10,6 +11,7 @@ mod process;
 mod signals;
 mod spawn;
 
+pub use activation::{activated_listener, is_activated};
 pub use alarm::Alarm;
 pub use background::yield_to_all_others;
 pub use clock::{Clock, ManualClock, SystemClock};

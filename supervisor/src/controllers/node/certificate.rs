@@ -38,10 +38,10 @@ pub(super) async fn certificate(node: &Node, launch: &Launch, exit: Option<&Exit
         last.message = format!("stopped on request, {how}");
     } else if exit.oom_killed {
         last.class = ExitClass::Oom;
-        last.message = match exit.memory_peak {
-            Some(peak) => format!("killed for lack of memory; its peak was {} MiB", peak >> 20),
-            None => "killed for lack of memory".into(),
-        };
+        let peak = exit.memory_peak.map(|peak| format!("; its peak was {} MiB", peak >> 20)).unwrap_or_default();
+        let limit = node.spec.resources.and_then(|limits| limits.memory_bytes);
+        let limit = limit.map(|limit| format!(", its limit {} MiB", limit >> 20)).unwrap_or_default();
+        last.message = format!("killed for lack of memory{peak}{limit}");
     } else if exit.signal == Some(Signal::SIGKILL as i32) {
         last.message = format!("{how} by somebody other than devnetd");
     } else if node.spec.role != SERVICE

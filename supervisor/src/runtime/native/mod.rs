@@ -25,7 +25,7 @@ mod usage;
 
 use super::{Adopted, Capabilities, Grants, Handle, JobResult, JobSpec, LaunchSpec, Runtime, RuntimeError, StopPolicy};
 use crate::{
-    cgroup::{CgroupError, Cgroups, DriverChoice, Leaf},
+    cgroup::{CgroupError, Cgroups, DriverChoice, Holder, Leaf},
     config,
     keeper::Keeper,
     model::{Exit, LaunchId, Usage},
@@ -88,6 +88,8 @@ const INHERITED_ENV: [&str; 4] = ["PATH", "HOME", "LANG", "TZ"];
 #[derive(Default)]
 pub struct Machine {
     pub driver: DriverChoice,
+    /// Holds open the scope of driver `systemd`.
+    pub holder: Option<Holder>,
     pub kernel: Kernel,
     pub keeper: Option<Keeper>,
     /// The whole process may become the subreaper of its descendants; it does where there are no cgroups.
@@ -99,9 +101,9 @@ pub struct Machine {
 impl NativeRuntime {
     /// Fails when the driver that `machine` asks for cannot work here.
     pub fn new(home: &config::Home, clock: Arc<dyn Clock>, machine: Machine) -> Result<Self, RuntimeError> {
-        let Machine { driver, kernel, keeper, subreaper, open } = machine;
+        let Machine { driver, holder, kernel, keeper, subreaper, open } = machine;
         let home_id = home_hash(home.root());
-        let cgroups = Cgroups::detect(driver, &home_id)?;
+        let cgroups = Cgroups::detect(driver, &home_id, holder)?;
         let cgroups = if kernel.cgroup_kill { cgroups } else { cgroups.without_kill_file() };
         let kept = keeper.map(|keeper| Kept::with(keeper, |id| open.contains(id))).unwrap_or_default();
         let boot_id = boot_id().map_err(|source| RuntimeError::Io { path: "/proc/sys/kernel/random/boot_id".into(), source })?;
@@ -242,7 +244,11 @@ impl From<CgroupError> for RuntimeError {
     fn from(error: CgroupError) -> Self {
         match error {
             CgroupError::Io { path, source } => Self::Io { path, source },
-            CgroupError::Unusable(_) => Self::Unsupported(error.to_string()),
+            CgroupError::Unusable { .. } => Self::Unsupported(error.to_string()),
+            // The user manager may be busy or starting: another try is worth it.
+            CgroupError::Scope { ref scope, .. } | CgroupError::Holder { ref scope, .. } => {
+                Self::Io { path: scope.into(), source: std::io::Error::other(error.to_string()) }
+            }
         }
     }
 }

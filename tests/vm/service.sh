@@ -1,0 +1,87 @@
+#!/bin/bash
+# devnetd as a service of a user manager: units, socket, limits, and nodes that do not notice what becomes of the daemon. Runs in the
+# guest, in a login session of a user who lingers.
+. /shared/lib.sh
+
+cat >"$HOME/box.yaml" <<'Y'
+apiVersion: devnet.builder/v1
+kind: Devnet
+metadata: {name: box}
+spec:
+  plugin: exec
+  services:
+    - {name: idle, command: [sleep, "100000"], resources: {memory: 64Mi, memoryHigh: 48Mi, cpu: "0.5", tasks: 16}}
+    - name: forker
+      command: [sh, -c, "(for i in 1 2 3 4 5 6 7 8; do sleep 100000 & done); exec sleep 100000"]
+      resources: {tasks: 4}
+Y
+cat >"$HOME/hog.yaml" <<'Y'
+apiVersion: devnet.builder/v1
+kind: Devnet
+metadata: {name: hog}
+spec:
+  plugin: exec
+  services:
+    - {name: eater, command: [tail, /dev/zero], resources: {memory: 32Mi}, restart: {policy: never}}
+Y
+
+# Units, socket activation
+dvbctl daemon install --now || die "daemon install"
+is "install --now starts the service" "$(unit devnetd.service)" active
+dvbctl daemon stop || die "daemon stop"
+is "daemon stop stays stopped" "$(unit devnetd.service)" inactive
+is "the socket goes on listening" "$(unit devnetd.socket)" active
+rc=0; dvbctl daemon status 2>/dev/null || rc=$?
+is "status tells that it does not run" $rc 5
+is "and does not start it" "$(unit devnetd.service)" inactive
+dvbctl get devnets >/dev/null || die "get"
+is "a client that connects starts it" "$(unit devnetd.service)" active
+dvbctl daemon doctor || die "doctor"
+dvbctl daemon status | grep 'cgroups: *systemd' || die "the driver is $(dvbctl daemon status | grep cgroups)"
+
+# Limits
+dvbctl up "$HOME/box.yaml" || die "up"
+idle=$(leaf box/idle)
+case $idle in */devnet.slice/devnet-*.scope/nodes/default/box/idle@*) say "nodes live in the scope of the home" ;; *) die "idle is in $idle" ;; esac
+is memory.max "$(cat "$idle/memory.max")" 67108864
+is memory.high "$(cat "$idle/memory.high")" 50331648
+is memory.oom.group "$(cat "$idle/memory.oom.group")" 1
+is cpu.max "$(cat "$idle/cpu.max")" "50000 100000"
+is pids.max "$(cat "$idle/pids.max")" 16
+forker=$(leaf box/forker)
+within 20 grep -q 'max [1-9]' "$forker/pids.events" || die "the kernel refused no fork: $(cat "$forker/pids.events")"
+is "a fork beyond the limit fails" "$(wc -l <"$forker/cgroup.procs")" 3
+dvbctl apply -f "$HOME/hog.yaml" || die "apply"
+dvbctl wait hog/eater --for=Failed --timeout 60s || die "the hog lives"
+is "an OOM kill is named" "$(field hog/eater class)" oom
+dvbctl describe hog/eater | grep -i 'lack of memory.*limit 32 MiB' || die "the certificate does not name the limit: $(dvbctl describe hog/eater)"
+dvbctl delete hog --yes || die "delete hog"
+is "an OOM kill hurts nobody else" "$(cat "$idle/cgroup.procs")" "$(pid box/idle)"
+
+# Nodes do not blink
+before=$(pid box/idle)
+still() {
+  is "$1: same process" "$(pid box/idle)" "$before"
+  is "$1: same cgroup" "$(leaf box/idle)" "$idle"
+  is "$1: same limit" "$(cat "$idle/memory.max")" 67108864
+}
+systemctl --user restart devnetd.service; still restart
+systemctl --user kill -s KILL devnetd.service; within 30 eval '[ "$(unit devnetd.service)" = active ]' || die "not restarted"; still "kill -9"
+systemctl --user daemon-reload; still daemon-reload
+systemctl --user daemon-reexec; still daemon-reexec
+is "the scope still stands" "$(systemctl --user list-units --no-legend 'devnet-*.scope' | wc -l)" 1
+
+# Without the service, from a login session
+dvbctl daemon uninstall || die "uninstall"
+is "uninstall stops the service" "$(unit devnetd.service)" inactive
+still uninstall
+dvbctl daemon status | grep 'cgroups: *systemd' || die "a devnetd that dvbctl started has no scope"
+grep -q '/user@.*/app.slice/devnetd-' "/proc/$(dvbctl daemon status -o json | sed -n 's/^ *"pid": \([0-9]*\).*/\1/p')/cgroup" || die "devnetd stayed in the login session"
+dvbctl restart box/idle || die "restart box/idle"
+within 30 eval '[ "$(pid box/idle)" -gt 0 ] && [ "$(pid box/idle)" != "$before" ]' || die "box/idle did not restart"
+case $(leaf box/idle) in */devnet.slice/devnet-*.scope/*) say "its nodes are in the scope too" ;; *) die "restarted into $(leaf box/idle)" ;; esac
+dvbctl delete box --yes || die "delete"
+dvbctl daemon stop || die "stop"
+gone() { [ -z "$(systemctl --user list-units --no-legend 'devnet-*.scope')" ]; }
+within 20 gone || die "the scope stays: $(systemctl --user status 'devnet-*.scope')"
+say "without devnets nothing is left of the scope"
