@@ -183,7 +183,7 @@ impl Loop {
                 self.add(Task { controller: ControllerKind::Health, key: key.clone() });
                 self.add(Task { controller: ControllerKind::Node, key });
             }
-            Object::Launch(_) | Object::Lease(_) | Object::Plan(_) => {}
+            Object::Launch(_) | Object::Lease(_) | Object::Plan(_) | Object::Transaction(_) => {}
         }
     }
 
