@@ -79,10 +79,10 @@ fn a_name_that_does_not_exist_is_exit_code_3_in_text_and_json() {
 fn kinds_whose_controllers_come_later_answer_plainly() {
     let daemon = Daemon::start(two_devnets());
     assert_eq!(daemon.run(&["get", "upgrades"]).code, 1);
-    let answer = daemon.run(&["tx", "send", "--amount", "1"]);
+    let answer = daemon.run(&["gov", "propose", "--amount", "1"]);
     assert_eq!(answer.code, 1);
     assert!(answer.err.contains("not built yet"), "{}", answer.err);
-    assert!(!daemon.run(&["--help"]).out.contains("\n  tx "));
+    assert!(!daemon.run(&["--help"]).out.contains("\n  gov "));
 }
 
 #[test]

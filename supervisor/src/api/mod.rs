@@ -22,6 +22,7 @@ mod operations;
 mod plugins;
 pub mod server;
 pub mod status;
+mod transactions;
 mod watch;
 
 #[cfg(test)]

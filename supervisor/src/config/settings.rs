@@ -7,6 +7,7 @@
 //! [keep]                             # how much of the past the store keeps
 //! changes = 10000
 //! events = 20000
+//! transactions = 10000               # finished ones, of each devnet
 //! ```
 
 use serde::Deserialize;
@@ -44,6 +45,8 @@ pub struct Keep {
     /// Entries of the change feed: how far back a watch can resume.
     pub changes: usize,
     pub events: usize,
+    /// Finished transactions of each devnet.
+    pub transactions: usize,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -59,7 +62,7 @@ pub enum LogLevel {
 
 impl Default for Keep {
     fn default() -> Self {
-        Self { changes: 10_000, events: 20_000 }
+        Self { changes: 10_000, events: 20_000, transactions: 10_000 }
     }
 }
 
@@ -114,7 +117,7 @@ impl Settings {
 }
 
 const KEYS: &[&str] = &["logLevel", "plugins", "keep"];
-const KEEP_KEYS: &[&str] = &["changes", "events"];
+const KEEP_KEYS: &[&str] = &["changes", "events", "transactions"];
 
 fn check_keys(path: &Path, text: &str, item: &Item, known: &[&str]) -> Result<(), SettingsError> {
     let Some(table) = item.as_table_like() else { return Ok(()) };

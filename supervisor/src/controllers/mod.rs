@@ -14,6 +14,7 @@ mod placing;
 mod testing;
 #[cfg(test)]
 mod tests;
+pub mod transaction;
 
 pub use context::{Context, Edit, Story};
 pub use manager::{ControllerKind, Manager, Task, Wake};

@@ -21,19 +21,11 @@ pub(super) const KEEP_DATA: &str = "devnet.builder/keep-data";
 
 /// What every plugin call about `devnet` carries.
 pub(super) fn devnet_context(devnet: &Devnet, binary: (&str, &str), initialized: &[u8]) -> DevnetContext {
-    let spec = &devnet.spec;
     DevnetContext {
-        name: devnet.metadata.name.clone(),
-        namespace: devnet.metadata.namespace.clone(),
-        uid: devnet.metadata.uid.to_string(),
-        chain_id: spec.chain_id.clone().unwrap_or_default(),
-        seed: spec.seed.clone().unwrap_or_default(),
-        genesis_time: spec.genesis.time.map(|time| time.to_string()).unwrap_or_default(),
         binary_path: binary.0.to_owned(),
         binary_sha256: binary.1.to_owned(),
-        node_binaries: BTreeMap::new(),
         initialized: initialized.to_vec(),
-        spec: Arc::new(spec.clone()),
+        ..DevnetContext::bare(devnet)
     }
 }
 

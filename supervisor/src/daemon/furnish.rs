@@ -4,7 +4,9 @@ use super::{Base, Furniture, ending::NativeEnding};
 use crate::{
     api::daemon::HomeBinaries,
     binaries::Binaries,
-    controllers::{self, ControllerKind, Manager, devnet::DevnetController, health::HealthController, node::NodeController},
+    controllers::{
+        self, ControllerKind, Manager, devnet::DevnetController, health::HealthController, node::NodeController, transaction::TransactionController,
+    },
     model::{Fault, FaultCode},
     plugin::{HostSettings, PluginHost},
     ports::Ports,
@@ -51,7 +53,7 @@ pub async fn furnish(base: &Base) -> Result<Furniture, Fault> {
         control: Arc::new(NativeEnding { store: base.store.clone(), runtime, stop: base.stop.clone(), idle: idle.clone() }),
         cgroup_driver: capabilities.cgroup_driver,
         cgroup_message: capabilities.cgroup_message,
-        controllers: run_controllers(manager, context, base.stop.clone(), plugins, idle),
+        controllers: run_controllers(manager, context, base.stop.clone(), plugins, idle, base.settings.keep.transactions),
     })
 }
 
@@ -62,10 +64,12 @@ fn run_controllers(
     stop: CancellationToken,
     plugins: Arc<PluginHost>,
     idle: CancellationToken,
+    keep: usize,
 ) -> BoxFuture<'static, ()> {
     manager.register(ControllerKind::Devnet, Arc::new(DevnetController::default()));
     manager.register(ControllerKind::Node, Arc::new(NodeController::default()));
     manager.register(ControllerKind::Health, Arc::new(HealthController::default()));
+    manager.register(ControllerKind::Transaction, Arc::new(TransactionController::new(keep)));
     Box::pin(async move {
         if let Err(error) = manager.run(context, stop).await {
             error!(%error, "the controllers cannot go on");

@@ -1,6 +1,8 @@
 //! One sentence about the state of an object, and why it is so.
 
-use crate::model::{Condition, ConditionStatus, Conditions, Devnet, ExitClass, LastExit, Launch, LaunchPhase, Node, NodePhase, Object, Transaction, TransactionPhase};
+use crate::model::{
+    Condition, ConditionStatus, Conditions, Devnet, ExitClass, LastExit, Launch, LaunchPhase, Node, NodePhase, Object, Transaction, TransactionPhase,
+};
 use std::fmt::Write as _;
 
 /// Phase first, then causes, joined by `; `.

@@ -21,6 +21,10 @@ use std::{
 };
 use tokio::sync::watch;
 
+mod chain;
+
+pub use chain::{FAKE_LIFE, FakeTx};
+
 type HeightSender = UnboundedSender<Result<BlockHeight, PluginError>>;
 
 /// A chain family with as many validators and full nodes as the spec wants, each with the ports rpc and p2p.
@@ -40,6 +44,7 @@ struct State {
     health: BTreeMap<String, Health>,
     class: Classified,
     listeners: BTreeMap<String, Vec<HeightSender>>,
+    chain: chain::FakeChain,
 }
 
 impl FakePlugin {
@@ -133,7 +138,7 @@ impl FakePlugin {
 impl ChainPlugin for FakePlugin {
     async fn info(&self) -> Result<PluginInfo, PluginError> {
         self.begin("info", "").await?;
-        Ok(PluginInfo { name: self.name.clone(), version: "0".into(), api_version: 1, ..PluginInfo::default() })
+        Ok(PluginInfo { name: self.name.clone(), version: "0".into(), api_version: 1, capabilities: vec!["tx".into()], ..PluginInfo::default() })
     }
 
     async fn initialize(&self, _devnet: &DevnetContext, _work_dir: PathBuf, outcomes: &[JobOutcome]) -> Result<Reply<Initialized>, PluginError> {

@@ -11,7 +11,7 @@ mod stdio;
 pub mod tx;
 
 pub use crate::model::Readiness;
-use crate::model::{Account, DevnetSpec, Exit, ExitClass, PlacedNode, PlannedNode, Violation};
+use crate::model::{Account, Devnet, DevnetSpec, Exit, ExitClass, PlacedNode, PlannedNode, Violation};
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
@@ -83,6 +83,23 @@ pub struct DevnetContext {
     /// What Initialize returned.
     pub initialized: Vec<u8>,
     pub spec: Arc<DevnetSpec>,
+}
+
+impl DevnetContext {
+    /// What the spec alone tells, for questions that no chain answers.
+    pub fn bare(devnet: &Devnet) -> Self {
+        let spec = &devnet.spec;
+        Self {
+            name: devnet.metadata.name.clone(),
+            namespace: devnet.metadata.namespace.clone(),
+            uid: devnet.metadata.uid.to_string(),
+            chain_id: spec.chain_id.clone().unwrap_or_default(),
+            seed: spec.seed.clone().unwrap_or_default(),
+            genesis_time: spec.genesis.time.map(|time| time.to_string()).unwrap_or_default(),
+            spec: Arc::new(spec.clone()),
+            ..Self::default()
+        }
+    }
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -101,11 +101,8 @@ impl TxPlugin for Client {
     }
 
     async fn lookup(&self, devnet: &DevnetContext, node: &PlacedNode, queries: Vec<TxQuery>) -> Result<TxLookup, PluginError> {
-        let queries = queries.into_iter().map(|query| pb::TxQuery {
-            hash: query.hash,
-            after_height: query.after_height,
-            expiry_height: query.expires_at,
-        });
+        let queries =
+            queries.into_iter().map(|query| pb::TxQuery { hash: query.hash, after_height: query.after_height, expiry_height: query.expires_at });
         let request = pb::GetTxRequest { devnet: Some(requests::devnet(devnet)), node: Some(requests::placed(node)), queries: queries.collect() };
         let reply = self.call("GetTx", |mut client| async move { client.get_tx(request).await }).await?;
         let included = reply.included.into_iter().map(|tx| {
