@@ -6,4 +6,5 @@ mod binary;
 mod daemon;
 mod devchain;
 mod exec;
+mod tx;
 mod wasmd;

@@ -4,6 +4,7 @@
 //! binary    what the chain is (versions, prefixes)          plan      nodes and ports, what a spec may say
 //! keys ──► gentx ──► genesis ──► homes ◄── config           launch    argv, changed files
 //! rpc ──► status, heights                                   classify  why a node ended
+//! tx        transactions: messages, signatures, sending
 //! ```
 //! [`plugin`] joins them. The library exists for the tests; devnetd starts the executable.
 
@@ -20,3 +21,4 @@ pub mod plan;
 pub mod plugin;
 pub mod rpc;
 pub mod status;
+pub mod tx;

@@ -278,3 +278,7 @@ fn event(item: Item, _: &Observations) -> Result<v1::TransactionEvent, Fault> {
     let object = item.object().map(message).transpose()?;
     Ok(v1::TransactionEvent { r#type: item.word().into(), object, resource_version: item.revision() })
 }
+
+#[cfg(test)]
+#[path = "transactions_tests.rs"]
+mod tests;
