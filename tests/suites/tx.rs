@@ -7,7 +7,7 @@ use std::{
     io::{Read, Write},
     net::TcpStream,
     path::Path,
-    process::Stdio,
+    process::{Command, Stdio},
     time::{Duration, Instant},
 };
 
@@ -55,14 +55,38 @@ impl Ledger for Devchain {
     }
 }
 
+/// The chain's own command line is asked: each version has it.
 impl Ledger for Wasmd {
+    #[expect(clippy::disallowed_methods, reason = "tests drive programs; the ban is about the supervisor's children")]
     fn account(&self, home: &TestHome, devnet: &str, name: &str) -> (u64, u64) {
-        let (api, address) = (endpoint(home, &format!("{devnet}/validator-0"), "api"), address(home, devnet, name));
-        let get = |path: String| http(&api, &format!("GET {path} HTTP/1.0\r\n\r\n"));
-        let number = |value: &Value| value.as_str().and_then(|text| text.parse().ok()).unwrap_or(0);
-        let balance = get(format!("/cosmos/bank/v1beta1/balances/{address}"))["balances"][0]["amount"].clone();
-        let sequence = get(format!("/cosmos/auth/v1beta1/accounts/{address}"))["account"]["sequence"].clone();
-        (number(&balance), number(&sequence))
+        let node = home.node(&format!("{devnet}/validator-0"));
+        let (rpc, address) = (endpoint(home, &format!("{devnet}/validator-0"), "rpc"), address(home, devnet, name));
+        let query = |words: [&str; 2], field: &str| {
+            let mut command = Command::new(node["spec"]["binaryPath"].as_str().unwrap_or_default());
+            command
+                .arg("query")
+                .args(words)
+                .arg(&address)
+                .args(["--node", &format!("tcp://{rpc}"), "-o", "json", "--home"])
+                .arg(home.path().join("cli"));
+            let output = command.output().expect("the chain's command line runs");
+            let words = String::from_utf8_lossy(&output.stderr);
+            let answer: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {words}"));
+            number(&answer, field)
+        };
+        (query(["bank", "balances"], "amount"), query(["auth", "account"], "sequence"))
+    }
+}
+
+/// The first field of this name, wherever it stands; absent where it is 0.
+fn number(value: &Value, field: &str) -> u64 {
+    match value {
+        Value::Object(fields) => match fields.get(field).and_then(Value::as_str) {
+            Some(text) => text.parse().unwrap_or(0),
+            None => fields.values().map(|value| number(value, field)).max().unwrap_or(0),
+        },
+        Value::Array(items) => items.iter().map(|value| number(value, field)).max().unwrap_or(0),
+        _ => 0,
     }
 }
 

@@ -132,7 +132,10 @@ struct Propose {
 }
 
 fn propose(propose: Propose, from: &str) -> Result<Said> {
-    let Propose { title, summary, deposit, messages, metadata, expedited } = propose;
+    let Propose { title, summary, deposit, messages, mut metadata, expedited } = propose;
+    if messages.is_empty() && metadata.is_empty() {
+        metadata = title.clone(); // the chain takes no proposal with neither
+    }
     let meaning = format!("proposes `{title}` with a deposit of {deposit}");
     let message = MsgSubmitProposal {
         messages: messages.iter().map(any).collect::<Result<_>>()?,
