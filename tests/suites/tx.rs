@@ -161,7 +161,7 @@ fn a_transfer_on_the_devchain_is_confirmed_and_the_same_request_id_pays_once() {
 fn five_hundred_transfers_on_the_devchain_are_confirmed_once_each() {
     let home = TestHome::new();
     home.up_quickstart("quick", QUICK);
-    confirm_all(&home, "quick", &Devchain, 500, "transfer", "");
+    println!("{}", confirm_all(&home, "quick", &Devchain, 500, "transfer", ""));
 }
 
 #[test]
@@ -249,7 +249,7 @@ fn wasmd_confirms_transfers_once_each_and_says_no_in_its_own_words() {
     let propose = r#"{"title": "Words", "summary": "nothing but words", "deposit": "50000000stake"}"#;
     home.ctl(&["tx", "submit", "wasm", "--type", "gov/submit-proposal", "--signer", "account:5", "--payload", propose, "--wait"]).ok();
     home.ctl(&["tx", "submit", "wasm", "--type", "gov/vote", "--signer", "validator:0", "--set", "proposal=1", "--set", "option=yes", "--wait"]).ok();
-    confirm_all(&home, "wasm", &Wasmd, 500, "bank/send", "stake");
+    println!("{}", confirm_all(&home, "wasm", &Wasmd, 500, "bank/send", "stake"));
 }
 
 #[test]
@@ -269,7 +269,8 @@ fn up_wasmd(home: &TestHome, program: &Path) {
     home.ctl(&["up", &home.file("wasm.yaml", &text), "--timeout", "90s"]).ok();
 }
 
-fn confirm_all(home: &TestHome, devnet: &str, ledger: &dyn Ledger, count: u64, kind: &str, unit: &str) {
+/// Returns what was measured.
+fn confirm_all(home: &TestHome, devnet: &str, ledger: &dyn Ledger, count: u64, kind: &str, unit: &str) -> String {
     let before = standing(home, devnet, ledger);
     let (file, total) = transfers(home, count, kind, unit);
     let started = Instant::now();
@@ -278,11 +279,9 @@ fn confirm_all(home: &TestHome, devnet: &str, ledger: &dyn Ledger, count: u64, k
     assert_eq!((summary["confirmed"].as_u64(), summary["failed"].as_u64()), (Some(count), Some(0)), "{summary}");
     assert_once_each(home, devnet, ledger, count, total, &before);
     let events = home.rows("events");
-    println!(
-        "MEASURED: {count} transfers of 4 signers on {devnet}: {took:.2?}, {:.0} confirmed a second; {events} rows of events in all",
-        count as f64 / took.as_secs_f64()
-    );
     assert!(events < count, "events are told of many transactions at a time: {events}");
+    let rate = count as f64 / took.as_secs_f64();
+    format!("MEASURED: {count} transfers of 4 signers on {devnet}: {took:.2?}, {rate:.0} confirmed a second; {events} rows of events in all")
 }
 
 fn confirm_all_over_a_kill(home: &TestHome, devnet: &str, ledger: &dyn Ledger, count: u64, kind: &str, unit: &str) {

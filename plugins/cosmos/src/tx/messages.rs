@@ -1,7 +1,6 @@
 //! Types of transaction: a payload in, protobuf messages and a line for people out.
 
-use super::{invalid, signers::Signers};
-use base64::{Engine, engine::general_purpose::STANDARD};
+use super::{any, invalid, signers::Signers};
 use cosmos_sdk_proto::{
     Any,
     cosmos::{
@@ -37,14 +36,15 @@ pub(super) fn types() -> Vec<pb::TxType> {
         template: template.to_string(),
     };
     let proposal = json!({"title": "A title", "summary": "What it is for", "deposit": "50000000stake", "messages": [], "expedited": false});
-    let any = json!({"messages": [{"@type": "/cosmos.bank.v1beta1.MsgSend", "value": ""}]});
+    let send = json!({"@type": "/cosmos.bank.v1beta1.MsgSend", "from_address": "", "to_address": "", "amount": [{"denom": "stake", "amount": "7"}]});
+    let any = json!({ "messages": [send] });
     vec![
         kind(SEND, "coins from the signer to another account", json!({"to": "account:1", "amount": "7stake"})),
         kind(DELEGATE, "stakes coins of the signer with a validator", json!({"validator": "validator:0", "amount": "1000stake"})),
         kind(UNBOND, "takes staked coins back, after the unbonding time", json!({"validator": "validator:0", "amount": "1000stake"})),
         kind(VOTE, "votes on a proposal: yes, no, abstain or noWithVeto", json!({"proposal": 1, "option": "yes"})),
         kind(PROPOSE, "submits a proposal with a deposit; messages as in `any`", proposal),
-        kind(ANY, "any messages: @type and value, the protobuf bytes in base64", any),
+        kind(ANY, "any messages, as JSON with @type or with the protobuf bytes as value in base64", any),
     ]
 }
 
@@ -138,7 +138,7 @@ fn propose(propose: Propose, from: &str) -> Result<Said> {
     }
     let meaning = format!("proposes `{title}` with a deposit of {deposit}");
     let message = MsgSubmitProposal {
-        messages: messages.iter().map(any).collect::<Result<_>>()?,
+        messages: messages.iter().map(any::pack).collect::<Result<_>>()?,
         initial_deposit: coins(&deposit)?,
         proposer: from.into(),
         metadata,
@@ -159,18 +159,9 @@ fn anything(Anything { messages }: Anything) -> Result<Said> {
     if messages.is_empty() {
         return Err(invalid("payload.messages is empty"));
     }
-    let messages: Vec<Any> = messages.iter().map(any).collect::<Result<_>>()?;
+    let messages: Vec<Any> = messages.iter().map(any::pack).collect::<Result<_>>()?;
     let names: Vec<&str> = messages.iter().map(|message| message.type_url.trim_start_matches('/')).collect();
     Ok(Said { meaning: names.join(", "), messages })
-}
-
-/// `{"@type": "/a.b.MsgC", "value": "base64"}`
-fn any(message: &Value) -> Result<Any> {
-    let type_url = message["@type"].as_str().filter(|url| url.starts_with('/') && url.len() > 1);
-    let type_url = type_url.ok_or_else(|| invalid("a message needs \"@type\", as in /cosmos.bank.v1beta1.MsgSend"))?;
-    let value = message["value"].as_str().ok_or_else(|| invalid(format!("{type_url}: \"value\" must be the protobuf message in base64")))?;
-    let value = STANDARD.decode(value).map_err(|error| invalid(format!("{type_url}: \"value\" is no base64: {error}")))?;
-    Ok(Any { type_url: type_url.into(), value })
 }
 
 fn payload<T: DeserializeOwned>(intent: &pb::TxIntent) -> Result<T> {

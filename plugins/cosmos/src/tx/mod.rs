@@ -2,10 +2,11 @@
 //!
 //! ```text
 //! signers   account:N, validator:N, addresses ──► keys        sign     SIGN_MODE_DIRECT
-//! messages  type and payload ──► protobuf messages            refusal  what a code of the chain means
+//! messages, any   type and payload ──► protobuf messages      refusal  what a code of the chain means
 //! wire      JSON-RPC over one connection ──► chain            chain    accounts, gas, sending, finding
 //! ```
 
+mod any;
 mod chain;
 mod messages;
 mod refusal;
