@@ -40,7 +40,7 @@ impl TransactionService for Transactions {
         let caller = Caller::of(&request)?;
         let wanted = convert::transaction_from_message(request.get_ref()).and_then(check);
         reply(match wanted {
-            Ok(wanted) => self.submit(caller, vec![wanted]).await.and_then(|stored| one(&stored)),
+            Ok(wanted) => self.submit_one(caller, wanted).await,
             Err(fault) => Err(fault),
         })
     }
@@ -95,6 +95,13 @@ impl TransactionService for Transactions {
 }
 
 impl Transactions {
+    /// As it is stored, with the store's own times.
+    async fn submit_one(&self, caller: Caller, wanted: Transaction) -> Result<v1::Transaction, Fault> {
+        let stored = self.submit(caller, vec![wanted]).await?;
+        let tx = stored.first().ok_or_else(|| Fault::new(FaultCode::Internal, "nothing was stored"))?;
+        message(&self.0.find(&Key::transaction(&tx.metadata.namespace, &tx.metadata.name)).await?)
+    }
+
     /// An answer for each of the chunk up to its first that is refused.
     async fn store_chunk(&self, caller: Caller, chunk: Vec<Result<v1::Transaction, Status>>) -> Vec<Result<v1::Transaction, Status>> {
         let (mut wanted, mut refused) = (Vec::with_capacity(chunk.len()), None);
@@ -260,11 +267,6 @@ fn same(wanted: &Transaction, stored: &BTreeMap<String, Arc<Transaction>>) -> Re
     }
     let message = format!("request id `{}` was used before, for another transaction: {name}", wanted.spec.request_id);
     Err(Fault::new(FaultCode::AlreadyExists, message).about(name.as_str()).remedy("choose another request id"))
-}
-
-fn one(stored: &[Arc<Transaction>]) -> Result<v1::Transaction, Fault> {
-    let tx = stored.first().ok_or_else(|| Fault::new(FaultCode::Internal, "nothing was stored"))?;
-    convert::to_message(tx.as_ref())
 }
 
 fn message(object: &Object) -> Result<v1::Transaction, Fault> {

@@ -3,7 +3,7 @@
 use super::PluginError;
 use crate::model::{PlacedNode, TxEvent};
 use async_trait::async_trait;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::DevnetContext;
 
@@ -122,6 +122,8 @@ pub struct TxQuery {
 pub struct TxLookup {
     pub height: u64,
     pub included: BTreeMap<String, IncludedTx>,
+    /// Carried by a block in vain: no mempool holds them any more, and the bytes live on.
+    pub dropped: BTreeSet<String>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -116,7 +116,7 @@ pub(super) async fn find(request: &pb::GetTxRequest) -> Result<pb::GetTxResponse
             }
         }
     }
-    Ok(pb::GetTxResponse { height: if complete == u64::MAX { 0 } else { complete }, included })
+    Ok(pb::GetTxResponse { height: if complete == u64::MAX { 0 } else { complete }, included, dropped: Vec::new() })
 }
 
 fn in_block(tx: &Value) -> pb::IncludedTx {

@@ -126,9 +126,11 @@ pub async fn broadcast(request: &pb::BroadcastTxRequest) -> Result<pb::Broadcast
 pub async fn find(request: &pb::GetTxRequest) -> Result<pb::GetTxResponse> {
     let mut wire = open(&request.node.clone().unwrap_or_default()).await?;
     let tip = committed(&mut wire).await?;
-    let Some((heights, complete)) = range(&request.queries, tip) else { return Ok(pb::GetTxResponse { height: tip, included: Vec::new() }) };
+    let Some((heights, complete)) = range(&request.queries, tip) else {
+        return Ok(pb::GetTxResponse { height: tip, ..pb::GetTxResponse::default() });
+    };
     let wanted: BTreeSet<&str> = request.queries.iter().map(|query| query.hash.as_str()).collect();
-    let mut included = Vec::new();
+    let (mut included, mut dropped) = (Vec::new(), Vec::new());
     for height in heights {
         let block = wire.call("block", json!({"height": height.to_string()})).await?;
         let hashes: Vec<String> =
@@ -138,9 +140,17 @@ pub async fn find(request: &pb::GetTxRequest) -> Result<pb::GetTxResponse> {
         }
         let results = wire.call("block_results", json!({"height": height.to_string()})).await?;
         let ours = hashes.into_iter().zip(items(&results["txs_results"])).filter(|(hash, _)| wanted.contains(hash.as_str()));
-        included.extend(ours.map(|(hash, result)| in_block(hash, height, result)));
+        for (hash, result) in ours {
+            if refusal::is_too_early(text(&result["codespace"]), result["code"].as_i64().unwrap_or_default()) {
+                dropped.push(hash);
+            } else {
+                included.push(in_block(hash, height, result));
+            }
+        }
     }
-    Ok(pb::GetTxResponse { height: complete, included })
+    // What a later block of this call carried out was not dropped in the end.
+    dropped.retain(|hash| !included.iter().any(|tx| tx.hash == *hash));
+    Ok(pb::GetTxResponse { height: complete, included, dropped })
 }
 
 /// Which blocks are to be read, and up to which height the answer is then complete. None: nothing new can be there.

@@ -12,6 +12,12 @@ const MEMPOOL_FULL: i64 = 20;
 const TIMEOUT_HEIGHT: i64 = 30;
 const WRONG_SEQUENCE: i64 = 32;
 
+/// A proposer puts into a block what its mempool holds, with gaps when gossip left some. What stands behind a gap fails there before it
+/// is charged or counted, and may be in a later block.
+pub(super) fn is_too_early(codespace: &str, code: i64) -> bool {
+    codespace == "sdk" && code == WRONG_SEQUENCE
+}
+
 /// None: the node has it already.
 pub(super) fn of_code(codespace: &str, code: i64, log: &str) -> Option<pb::TxRefusal> {
     let class = match (codespace, code) {
@@ -70,6 +76,12 @@ mod tests {
         check("sdk", 30, "block height: 7, timeout height: 6: tx timeout height", "expired", None);
         check("gov", 5, "inactive proposal", "invalid", None);
         assert!(of_code("sdk", 19, "tx already in mempool").is_none());
+    }
+
+    #[test]
+    fn only_a_wrong_sequence_leaves_the_bytes_of_a_block_alive() {
+        assert!(is_too_early("sdk", 32));
+        assert!(!is_too_early("sdk", 0) && !is_too_early("sdk", 5) && !is_too_early("wasm", 32));
     }
 
     #[test]

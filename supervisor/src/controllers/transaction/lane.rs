@@ -109,6 +109,9 @@ impl Lane {
         let lookup = target.family.plugin.lookup(&target.family.devnet, &target.node, queries).await?;
         for entry in &mut self.entries {
             entry.looked_to = entry.looked_to.max(lookup.height);
+            if entry.hash().is_some_and(|hash| lookup.dropped.contains(hash)) {
+                entry.sent = Sent::Perhaps; // to be sent again at once
+            }
         }
         Ok(lookup)
     }

@@ -140,6 +140,21 @@ async fn a_node_that_forgets_its_mempool_is_sent_the_same_bytes_again() {
 }
 
 #[tokio::test]
+async fn what_a_block_carried_in_vain_is_sent_again_with_the_next_and_not_failed() {
+    let rig = rig().await;
+    let tx = rig.pay("a", 7).await;
+    rig.comes_to(&tx, TransactionPhase::Submitted).await;
+    rig.plugin.waste_block(NODE);
+    while rig.plugin.pending() == 0 {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    rig.plugin.make_block(NODE);
+    let done = rig.comes_to(&tx, TransactionPhase::Confirmed).await;
+    assert_eq!(done.status.attempts, 1);
+    assert_once_each(&rig.plugin, &[7]);
+}
+
+#[tokio::test]
 async fn bytes_are_replaced_only_once_they_have_expired() {
     let rig = rig().await;
     let tx = rig.pay("a", 7).await;

@@ -109,7 +109,7 @@ impl TxPlugin for Client {
             let events = tx.events.into_iter().map(|event| TxEvent { kind: event.r#type, attributes: event.attributes }).collect();
             (tx.hash, IncludedTx { height: tx.height, code: tx.code, log: tx.log, gas_used: tx.gas_used, events })
         });
-        Ok(TxLookup { height: reply.height, included: included.collect() })
+        Ok(TxLookup { height: reply.height, included: included.collect(), dropped: reply.dropped.into_iter().collect() })
     }
 }
 

@@ -35,6 +35,8 @@ pub(super) struct FakeChain {
     accounts: BTreeMap<String, (u64, u64)>,
     pool: BTreeMap<(String, u64), FakeTx>,
     blocks: Vec<(u64, FakeTx)>,
+    /// Carried by blocks in vain, and not told of yet.
+    dropped: Vec<FakeTx>,
     /// So many broadcasts are carried out and not answered.
     unheard: usize,
     /// The mempool takes so many more.
@@ -50,6 +52,15 @@ impl FakePlugin {
     /// The next `count` broadcasts reach the mempool, and their answers are lost.
     pub fn lose_answers(&self, count: usize) {
         self.state().chain.unheard = count;
+    }
+    /// A block of height + 1 carries what the mempool holds, too early for all of it.
+    pub fn waste_block(&self, node: &str) {
+        let mut state = self.state();
+        state.chain.height += 1;
+        let (height, wasted) = (state.chain.height, std::mem::take(&mut state.chain.pool));
+        state.chain.dropped.extend(wasted.into_values());
+        drop(state);
+        self.announce(node, height);
     }
     /// As a node does that restarts.
     pub fn forget_pool(&self) {
@@ -199,12 +210,13 @@ impl TxPlugin for FakePlugin {
 
     async fn lookup(&self, _devnet: &DevnetContext, _node: &PlacedNode, queries: Vec<TxQuery>) -> Result<TxLookup, PluginError> {
         self.begin("lookup", "").await?;
-        let state = self.state();
+        let mut state = self.state();
+        let dropped = std::mem::take(&mut state.chain.dropped).iter().map(|tx| hash(&serde_json::to_vec(tx).unwrap_or_default())).collect();
         let found = |(height, tx): &(u64, FakeTx)| {
             let hash = hash(&serde_json::to_vec(tx).unwrap_or_default());
             let wanted = queries.iter().any(|query| query.hash == hash && *height > query.after_height);
             wanted.then(|| (hash, IncludedTx { height: *height, gas_used: 5, ..IncludedTx::default() }))
         };
-        Ok(TxLookup { height: state.chain.height, included: state.chain.blocks.iter().filter_map(found).collect() })
+        Ok(TxLookup { height: state.chain.height, included: state.chain.blocks.iter().filter_map(found).collect(), dropped })
     }
 }
