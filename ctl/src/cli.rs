@@ -1,8 +1,8 @@
 //! The command line: global flags, and one subcommand for each verb.
 
 use crate::commands::{
-    apply, binaries, completion, daemon, delete, describe, env, events, get, later, logs, plugins, ports, reset, restart, start, stop, top, up, wait,
-    why,
+    apply, binaries, completion, daemon, delete, describe, env, events, get, later, logs, plugins, ports, reset, restart, start, stop, top, tx, up,
+    wait, why,
 };
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::{path::PathBuf, time::Duration};
@@ -77,14 +77,13 @@ pub(crate) enum Verb {
     Reset(reset::Args),
     Delete(delete::Args),
     Env(env::Args),
+    Tx(tx::Args),
     Ports(ports::Args),
     Top(top::Args),
     Plugins(plugins::Args),
     Binaries(binaries::Args),
     Daemon(daemon::Args),
     Completion(completion::Args),
-    #[command(hide = true)]
-    Tx(later::Args),
     #[command(hide = true)]
     Gov(later::Args),
     #[command(hide = true)]

@@ -36,6 +36,17 @@ impl Kind {
         WORDS.iter().find(|(_, words)| words.contains(&word.as_str())).map(|(kind, _)| *kind)
     }
 
+    /// What a name names that comes without a kind: `a` a devnet, `a/tx-...` a transaction, `a/b` a node.
+    pub(crate) fn of(name: &str) -> Self {
+        match name.split_once('/') {
+            None => Self::Devnet,
+            Some((_, short)) if short.strip_prefix("tx-").is_some_and(|id| id.len() == 16 && id.bytes().all(|c| c.is_ascii_hexdigit())) => {
+                Self::Transaction
+            }
+            Some(_) => Self::Node,
+        }
+    }
+
     /// The plural.
     pub(crate) fn word(self) -> &'static str {
         WORDS.iter().find(|(kind, _)| *kind == self).map_or("objects", |(_, words)| words[0])
@@ -82,6 +93,15 @@ mod tests {
         assert_eq!(split(&words), (None, words.as_slice()));
         let words = ["nodes".to_owned(), "mynet".to_owned()];
         assert_eq!(split(&words), (Some(Kind::Node), &words[1..]));
+    }
+
+    #[test]
+    fn a_name_tells_what_it_names() {
+        for (name, expect) in
+            [("a", Kind::Devnet), ("a/validator-0", Kind::Node), ("a/tx-0123456789abcdef", Kind::Transaction), ("a/tx-1", Kind::Node)]
+        {
+            assert_eq!(Kind::of(name), expect, "{name}");
+        }
     }
 
     #[test]

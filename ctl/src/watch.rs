@@ -6,7 +6,7 @@
 //! ```
 
 use crate::{client::Client, error::Error};
-use dvb_proto::devnet::v1::{Devnet, DevnetEvent, Fault, ListRequest, Node, NodeEvent, WatchRequest};
+use dvb_proto::devnet::v1::{Devnet, DevnetEvent, Fault, ListRequest, Node, NodeEvent, Transaction, TransactionEvent, WatchRequest};
 use futures::{StreamExt, stream, stream::LocalBoxStream};
 use prost::Message;
 use std::time::Duration;
@@ -56,6 +56,17 @@ impl Watched for Node {
         Ok(client.nodes().watch(request).await?.into_inner())
     }
     fn split(event: NodeEvent) -> (String, Option<Self>, u64) {
+        (event.r#type, event.object, event.resource_version)
+    }
+}
+
+impl Watched for Transaction {
+    type Event = TransactionEvent;
+    const IN_DEVNET: bool = true;
+    async fn open(client: &Client, request: WatchRequest) -> Result<Streaming<TransactionEvent>, Status> {
+        Ok(client.transactions().watch(request).await?.into_inner())
+    }
+    fn split(event: TransactionEvent) -> (String, Option<Self>, u64) {
         (event.r#type, event.object, event.resource_version)
     }
 }

@@ -12,4 +12,5 @@ mod keys;
 mod leaks;
 mod plugins;
 mod refused;
+mod tx;
 mod wasmd;

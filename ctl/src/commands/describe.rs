@@ -13,7 +13,7 @@ use futures::TryStreamExt;
 
 const EVENTS: u32 = 20;
 
-/// Show one devnet or node in full, with its conditions and events
+/// Show one devnet, node or transaction in full, with its conditions and events
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// [KIND] NAME...
@@ -28,14 +28,14 @@ pub(crate) async fn run(ctx: &Context, args: Args) -> Result<(), Error> {
     }
     let client = ctx.client().await?;
     if ctx.settings.format != crate::cli::Format::Table && ctx.settings.format != crate::cli::Format::Wide {
-        let node = names.iter().any(|name| name.contains('/'));
-        return get::list(ctx, &client, kind.unwrap_or(if node { Kind::Node } else { Kind::Devnet }), names, &ctx.selector()).await;
+        return get::list(ctx, &client, kind.unwrap_or_else(|| get::of_all(names)), names, &ctx.selector()).await;
     }
     for (i, name) in names.iter().enumerate() {
         if i > 0 {
             ctx.print("")?;
         }
         let text = match kind {
+            None | Some(Kind::Transaction) if Kind::of(name) == Kind::Transaction => super::tx::describe(ctx, &client, name).await?,
             None | Some(Kind::Devnet | Kind::Node) if name.contains('/') => node(ctx, &client, name).await?,
             None | Some(Kind::Devnet) => devnet(ctx, &client, name).await?,
             Some(Kind::Node) => return Err(Error::usage(format!("`{name}` is a devnet; a node is {name}/NODE"))),

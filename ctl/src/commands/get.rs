@@ -10,10 +10,10 @@ use crate::{
     render::{self, Named, Row, Style, print_items, table::Layout},
     watch::{Change, Watched, watch},
 };
-use dvb_proto::devnet::v1::{Devnet, Empty, Launch, ListRequest, Node, PluginRef};
+use dvb_proto::devnet::v1::{Devnet, Empty, Launch, ListRequest, Node, PluginRef, Transaction};
 use futures::{StreamExt, stream};
 
-/// List or show objects: devnets, nodes, events, launches, plugins, ports, binaries
+/// List or show objects: devnets, nodes, transactions, events, launches, plugins, ports, binaries
 ///
 /// dvbctl get [KIND] [NAME...]: `get nodes` lists all nodes, `get nodes mynet` those of mynet, `get node mynet/validator-0` one.
 #[derive(Debug, clap::Args)]
@@ -32,12 +32,13 @@ pub(crate) struct Args {
 pub(crate) async fn run(ctx: &Context, args: Args) -> Result<(), Error> {
     let (kind, names) = split(&args.words);
     let is_kindless = kind.is_none() && !names.iter().any(|name| name.contains('/'));
-    let kind = kind.unwrap_or(if names.iter().any(|name| name.contains('/')) { Kind::Node } else { Kind::Devnet });
+    let kind = kind.unwrap_or_else(|| of_all(names));
     let client = ctx.client().await?;
     let selector = ListRequest { labels: args.labels.into_iter().collect(), ..ctx.selector() };
     let done = match (kind, args.watch) {
         (Kind::Devnet, true) => follow::<Devnet>(ctx, &client, names, &selector).await,
         (Kind::Node, true) => follow::<Node>(ctx, &client, names, &selector).await,
+        (Kind::Transaction, true) => follow::<Transaction>(ctx, &client, names, &selector).await,
         (Kind::Event, true) => super::events::print(ctx, &client, names, &selector, true, 0).await,
         (kind, true) => Err(Error::usage(format!("{} cannot be watched", kind.word()))),
         (kind, false) => list(ctx, &client, kind, names, &selector).await,
@@ -56,6 +57,12 @@ fn no_kind(word: &str, error: Error) -> Error {
     let remedy = devnet.or_else(kind).unwrap_or_else(|| "dvbctl get devnets".to_owned());
     let kinds: Vec<&str> = Kind::all().collect();
     Error::usage(format!("`{word}` is neither a kind nor a devnet; kinds are {}", kinds.join(", "))).with_remedy(remedy)
+}
+
+/// What names without a kind name: nodes when one is a node, else what the first is.
+pub(super) fn of_all(names: &[String]) -> Kind {
+    let mut kinds = names.iter().map(|name| Kind::of(name)).filter(|kind| *kind != Kind::Devnet);
+    kinds.next().unwrap_or(Kind::Devnet)
 }
 
 /// Lists objects of `kind`: all, or those named. What is named but does not exist is NotFound.
@@ -108,7 +115,11 @@ pub(super) async fn list(ctx: &Context, client: &Client, kind: Kind, names: &[St
         }
         Kind::Binary => super::binaries::list(ctx, client, names).await,
         Kind::Upgrade => print_items(ctx, &client.upgrades().list(selector.clone()).await?.into_inner().items, Named::Many, "upgrades"),
-        Kind::Transaction => print_items(ctx, &client.transactions().list(selector.clone()).await?.into_inner().items, Named::Many, "transactions"),
+        Kind::Transaction => {
+            let found = super::tx::find(ctx, client, names, selector).await?;
+            let named = if names.len() == 1 && names[0].contains('/') { Named::One } else { Named::Many };
+            print_items(ctx, &found, named, "transactions")
+        }
         Kind::Export => print_items(ctx, &client.exports().list(selector.clone()).await?.into_inner().items, Named::Many, "exports"),
     }
 }
@@ -161,7 +172,7 @@ fn is_meant(names: &[String], node: &str) -> bool {
     names.is_empty() || names.iter().any(|name| name == node || node.split('/').next() == Some(name))
 }
 
-async fn follow<T: Watched + Row>(ctx: &Context, client: &Client, names: &[String], selector: &ListRequest) -> Result<(), Error> {
+pub(super) async fn follow<T: Watched + Row>(ctx: &Context, client: &Client, names: &[String], selector: &ListRequest) -> Result<(), Error> {
     let feeds = if names.is_empty() {
         vec![watch::<T>(client, selector.clone(), "")]
     } else {

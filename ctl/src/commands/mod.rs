@@ -18,6 +18,7 @@ pub(crate) mod restart;
 pub(crate) mod start;
 pub(crate) mod stop;
 pub(crate) mod top;
+pub(crate) mod tx;
 pub(crate) mod up;
 pub(crate) mod wait;
 pub(crate) mod why;
@@ -55,7 +56,7 @@ pub(crate) async fn run(ctx: &Context, verb: Verb) -> Result<(), Error> {
         Verb::Binaries(args) => binaries::run(ctx, args).await,
         Verb::Daemon(args) => daemon::run(ctx, args).await,
         Verb::Completion(args) => completion::run(ctx, args),
-        Verb::Tx(_) => later::run("tx"),
+        Verb::Tx(args) => tx::run(ctx, args).await,
         Verb::Gov(_) => later::run("gov"),
         Verb::Upgrade(_) => later::run("upgrade"),
         Verb::Export(_) => later::run("export"),

@@ -5,6 +5,7 @@ use crate::{
     context::Context,
     error::Error,
     follow::Target,
+    kind::Kind,
     render::{
         Style,
         table::{paint, tone},
@@ -14,7 +15,7 @@ use crate::{
 use dvb_proto::devnet::v1::{Event, ExplainRequest, ExplainResponse};
 use std::collections::BTreeSet;
 
-/// Tell why a devnet or node is as it is
+/// Tell why a devnet, node or transaction is as it is
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     name: String,
@@ -23,7 +24,11 @@ pub(crate) struct Args {
 pub(crate) async fn run(ctx: &Context, args: Args) -> Result<(), Error> {
     let client = ctx.client().await?;
     let target = Target::parse(&ctx.settings.namespace, &args.name);
-    let kind = if target.node.is_some() { "Node" } else { "Devnet" };
+    let kind = match Kind::of(&args.name) {
+        Kind::Transaction => "Transaction",
+        Kind::Node => "Node",
+        _ => "Devnet",
+    };
     let request = ExplainRequest { kind: kind.to_owned(), namespace: target.namespace.clone(), name: args.name };
     let told = client.devnets().explain(request).await?.into_inner();
     match ctx.settings.format {

@@ -8,7 +8,7 @@ use super::{
     to_value, yaml,
 };
 use crate::error::Error;
-use dvb_proto::devnet::v1::{Condition, Devnet, Event, Launch, Metadata, Node};
+use dvb_proto::devnet::v1::{Condition, Devnet, Event, Launch, Metadata, Node, Transaction};
 use std::{collections::BTreeMap, fmt::Write as _};
 
 pub(crate) fn devnet(devnet: &Devnet, nodes: &[Node], events: &[Event], style: &Style) -> Result<String, Error> {
@@ -83,6 +83,43 @@ pub(crate) fn node(node: &Node, launches: &[Launch], events: &[Event], style: &S
 /// `-` for what nobody knows.
 fn number(number: Option<impl ToString>) -> String {
     number.map_or_else(|| "-".to_owned(), |number| number.to_string())
+}
+
+pub(crate) fn transaction(tx: &Transaction, events: &[Event], style: &Style) -> Result<String, Error> {
+    let (spec, status) = (tx.spec.clone().unwrap_or_default(), tx.status.clone().unwrap_or_default());
+    let mut text = Text::default();
+    text.metadata(&tx.metadata, style);
+    text.line("Devnet", &spec.devnet_ref);
+    text.line("Type", &spec.tx_type);
+    text.line("Signer", &spec.signer);
+    text.line("Address", status.sender.as_deref().unwrap_or_default());
+    text.line("Payload", &spec.payload);
+    text.line("Memo", &spec.memo);
+    text.line("Request id", &spec.request_id);
+    text.state("Phase", &status.phase, style);
+    text.line("Signed", status.meaning.as_deref().unwrap_or_default());
+    text.line("Hash", status.tx_hash.as_deref().unwrap_or_default());
+    text.line("Height", &status.height.map(|height| height.to_string()).unwrap_or_default());
+    let gas = |gas: Option<u64>| gas.map(|gas| gas.to_string()).unwrap_or_default();
+    text.line("Gas limit", &gas(status.gas_limit));
+    text.line("Gas used", &gas(status.gas_used.filter(|gas| *gas > 0)));
+    text.line("Fee", status.fee.as_deref().unwrap_or_default());
+    if let Some(signed) = &status.signed {
+        let end = if signed.expires_at > 0 { format!(", valid until block {}", signed.expires_at) } else { String::new() };
+        text.line("Bytes", &format!("sequence {}{end}", signed.sequence));
+    }
+    if status.attempts > 1 {
+        text.line("Attempts", &status.attempts.to_string());
+    }
+    text.line("Error", status.error.as_deref().unwrap_or_default());
+    text.conditions(&status.conditions, style);
+    let said = status.events.iter().map(|event| {
+        let attributes: Vec<String> = event.attributes.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        format!("{}  {}", event.r#type, attributes.join(" "))
+    });
+    text.block("Chain events", said);
+    text.events(events, style);
+    Ok(text.0)
 }
 
 #[derive(Default)]

@@ -8,7 +8,7 @@ use crate::{
     network::{self, ProfileError},
     plan,
     rpc::RpcError,
-    status,
+    status, tx,
 };
 use async_trait::async_trait;
 use dvb_plugin_sdk::{HeightStream, Plugin, PluginFault, Result, pb};
@@ -26,7 +26,7 @@ impl Plugin for Cosmos {
             description: "Cosmos SDK chains by their stock binary".into(),
             default_validators: Some(4),
             needs_binary: true,
-            capabilities: vec!["late-fullnodes".into()],
+            capabilities: vec!["late-fullnodes".into(), "tx".into()],
             networks: network::names(&network::folders()),
             ..pb::PluginInfo::default()
         })
@@ -96,6 +96,30 @@ impl Plugin for Cosmos {
 
     async fn stream_block_heights(&self, request: pb::NodeRef) -> Result<HeightStream> {
         heights::stream(&rpc_address(placed(&request)?)?).await
+    }
+
+    async fn get_supported_tx_types(&self, _request: pb::GetSupportedTxTypesRequest) -> Result<pb::SupportedTxTypes> {
+        Ok(tx::supported())
+    }
+
+    async fn get_account(&self, request: pb::GetAccountRequest) -> Result<pb::TxAccount> {
+        tx::account(&request).await
+    }
+
+    async fn build_tx(&self, request: pb::BuildTxRequest) -> Result<pb::BuildTxResponse> {
+        tx::build(&request).await
+    }
+
+    async fn sign_tx(&self, request: pb::SignTxRequest) -> Result<pb::SignTxResponse> {
+        blocking(move || tx::sign(&request)).await?
+    }
+
+    async fn broadcast_tx(&self, request: pb::BroadcastTxRequest) -> Result<pb::BroadcastTxResponse> {
+        tx::broadcast(&request).await
+    }
+
+    async fn get_tx(&self, request: pb::GetTxRequest) -> Result<pb::GetTxResponse> {
+        tx::find(&request).await
     }
 
     async fn classify_exit(&self, request: pb::ClassifyExitRequest) -> Result<pb::ExitClass> {

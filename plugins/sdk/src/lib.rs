@@ -72,14 +72,31 @@ pub trait Plugin: Send + Sync + 'static {
     async fn classify_exit(&self, _request: pb::ClassifyExitRequest) -> Result<pb::ExitClass> {
         Ok(pb::ExitClass { class: "unknown".into(), ..pb::ExitClass::default() })
     }
-    async fn create_tx_builder(&self, _request: pb::CreateTxBuilderRequest) -> Result<pb::TxBuilder> {
-        Err(PluginFault::Unimplemented("this plugin builds no transactions".into()))
-    }
+    /// Default: none. A plugin with the capability `tx` implements this and the five calls below.
     async fn get_supported_tx_types(&self, _request: pb::GetSupportedTxTypesRequest) -> Result<pb::SupportedTxTypes> {
         Ok(pb::SupportedTxTypes::default())
+    }
+    async fn get_account(&self, _request: pb::GetAccountRequest) -> Result<pb::TxAccount> {
+        no_transactions()
+    }
+    async fn build_tx(&self, _request: pb::BuildTxRequest) -> Result<pb::BuildTxResponse> {
+        no_transactions()
+    }
+    async fn sign_tx(&self, _request: pb::SignTxRequest) -> Result<pb::SignTxResponse> {
+        no_transactions()
+    }
+    async fn broadcast_tx(&self, _request: pb::BroadcastTxRequest) -> Result<pb::BroadcastTxResponse> {
+        no_transactions()
+    }
+    async fn get_tx(&self, _request: pb::GetTxRequest) -> Result<pb::GetTxResponse> {
+        no_transactions()
     }
     async fn export(&self, _request: pb::ExportRequest) -> Result<pb::ExportPlan> {
         Err(PluginFault::Unimplemented("this plugin exports no state".into()))
     }
     async fn close(&self) {}
+}
+
+fn no_transactions<T>() -> Result<T> {
+    Err(PluginFault::Unimplemented("this plugin makes no transactions".into()))
 }

@@ -108,7 +108,11 @@ forward! {
     get_node_status(NodeRef) -> NodeStatus;
     get_block_height(NodeRef) -> BlockHeight;
     classify_exit(ClassifyExitRequest) -> ExitClass;
-    create_tx_builder(CreateTxBuilderRequest) -> TxBuilder;
     get_supported_tx_types(GetSupportedTxTypesRequest) -> SupportedTxTypes;
+    get_account(GetAccountRequest) -> TxAccount;
+    build_tx(BuildTxRequest) -> BuildTxResponse;
+    sign_tx(SignTxRequest) -> SignTxResponse;
+    broadcast_tx(BroadcastTxRequest) -> BroadcastTxResponse;
+    get_tx(GetTxRequest) -> GetTxResponse;
     export(ExportRequest) -> ExportPlan;
 }

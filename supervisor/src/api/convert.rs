@@ -1,6 +1,6 @@
 //! Model <-> generated message, through the one JSON shape that both have. No other file knows the messages' fields.
 
-use crate::model::{API_VERSION, Devnet, Event, Fault, FaultCode, Kind, Launch, Node, Violation};
+use crate::model::{API_VERSION, Devnet, Event, Fault, FaultCode, Kind, Launch, Node, Transaction, Violation};
 use dvb_proto::devnet::v1;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
@@ -36,6 +36,13 @@ impl Wire for Launch {
         name_kind(json, Kind::Launch);
         hide(json, "spec", &["env", "stopSignal", "graceMs", "readiness"]);
         hide(json, "status", &["handle"]);
+    }
+}
+
+impl Wire for Transaction {
+    type Message = v1::Transaction;
+    fn expose(json: &mut Map<String, Value>) {
+        name_kind(json, Kind::Transaction);
     }
 }
 
@@ -84,6 +91,24 @@ pub fn devnet_from_message(message: &v1::Devnet) -> Result<Devnet, Fault> {
     check_json_texts(&spec)?;
     let spec = Some(spec);
     from_message(&v1::Devnet { metadata: Some(metadata), spec, status: None, ..message.clone() })
+}
+
+/// A transaction as a client sends it: metadata and spec. An empty payload is an empty object.
+pub fn transaction_from_message(message: &v1::Transaction) -> Result<Transaction, Fault> {
+    let mut metadata = message.metadata.clone().unwrap_or_default();
+    for time in [&mut metadata.created_at, &mut metadata.updated_at] {
+        if time.is_empty() {
+            *time = EPOCH.into();
+        }
+    }
+    let mut spec = message.spec.clone().unwrap_or_default();
+    if spec.payload.is_empty() {
+        spec.payload = "{}".into();
+    }
+    if let Err(error) = serde_json::from_str::<serde::de::IgnoredAny>(&spec.payload) {
+        return Err(Fault::invalid(vec![Violation::new("spec.payload", format!("is no JSON: {error}"))]));
+    }
+    from_message(&v1::Transaction { metadata: Some(metadata), spec: Some(spec), status: None, ..message.clone() })
 }
 
 const EPOCH: &str = "1970-01-01T00:00:00Z";

@@ -5,7 +5,8 @@ use crate::model::{
     Account, Addresses, BinarySource, BinaryStatus, ByteSize, CargoSource, Condition, ConditionStatus, Conditions, Cpu, Desired, DevnetPhase,
     DevnetSpec, DevnetStatus, EventId, EventType, ExitClass, GenesisSpec, GitSource, GoModule, HealthCheck, LastExit, LaunchId, LaunchPhase,
     LaunchRecord, LaunchStatus, Meta, Mode, NodeOverride, NodePhase, NodeSpec, NodeStatus, NpmSource, Operations, ReadinessSpec, Resources,
-    ResourcesSpec, RestartPolicy, RestartRules, RestartSpec, SdkChange, ServiceSpec, Span, Timestamp, Uid, Usage,
+    ResourcesSpec, RestartPolicy, RestartRules, RestartSpec, SdkChange, ServiceSpec, SignedAttempt, Span, Timestamp, TransactionPhase,
+    TransactionSpec, TransactionStatus, TxEvent, Uid, Usage,
 };
 use proptest::prelude::*;
 use serde_json::json;
@@ -241,6 +242,38 @@ fn event() -> Event {
     }
 }
 
+fn transaction() -> Transaction {
+    let spec = TransactionSpec {
+        devnet_ref: text(),
+        tx_type: text(),
+        signer: text(),
+        payload: json!({"to": "account:1", "nothing": null}),
+        gas_limit: 1,
+        memo: text(),
+        request_id: text(),
+        gas_factor: 1.5,
+    };
+    let status = TransactionStatus {
+        phase: TransactionPhase::Retrying,
+        tx_hash: some(),
+        height: Some(7),
+        gas_used: Some(5),
+        error: some(),
+        events: vec![TxEvent { kind: text(), attributes: map(text()) }],
+        conditions: conditions(),
+        signed: Some(SignedAttempt { raw: text(), hash: text(), sequence: 3, height: 6, expires_at: 66 }),
+        attempts: 2,
+        chain_epoch: 1,
+        gas_limit: Some(9),
+        fee: some(),
+        meaning: some(),
+        cause: Some(EventId(text())),
+        code: Some(-5),
+        sender: some(),
+    };
+    Transaction { metadata: meta(), spec, status }
+}
+
 /// There and back without loss; and no field of the message is left at its default, so none was forgotten in the sample or the model.
 fn check<T>(object: &T)
 where
@@ -278,6 +311,7 @@ fn every_field_of_every_object_goes_there_and_back() {
     check(&devnet());
     check(&node());
     check(&launch());
+    check(&transaction());
     check(&event());
 }
 

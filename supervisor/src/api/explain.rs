@@ -27,8 +27,8 @@ pub(super) async fn events(cx: &Context, request: v1::ListEventsRequest) -> Resu
 
 /// The state in a sentence, and the events that led to it: newest effect first, back to the user's request.
 pub(super) async fn explain(cx: &Context, request: v1::ExplainRequest) -> Result<v1::ExplainResponse, Fault> {
-    let node = request.kind.eq_ignore_ascii_case("node") || request.kind.is_empty() && request.name.contains('/');
-    let key = key_of(if node { Kind::Node } else { Kind::Devnet }, &request.namespace, &request.name);
+    let named = Kind::ALL.into_iter().find(|kind| kind.name().eq_ignore_ascii_case(&request.kind));
+    let key = key_of(named.unwrap_or_else(|| kind_of(&request.name)), &request.namespace, &request.name);
     cx.find(&key).await?; // for a NotFound that names the nearest
     let told = events::explain(cx.store.as_ref(), key.kind, &key.namespace, &key.name).await.map_err(|error| error.fault())?;
     Ok(v1::ExplainResponse { headline: told.headline, chain: told.chain.iter().map(convert::to_message).collect::<Result<_, _>>()? })
@@ -41,10 +41,23 @@ async fn find_named(cx: &Context, request: &v1::ListEventsRequest) -> Result<(),
         return Ok(());
     }
     for name in [request.name.as_str(), selector.devnet.as_str()].into_iter().filter(|name| !name.is_empty()) {
-        let kind = if name.contains('/') { Kind::Node } else { Kind::Devnet };
+        let kind = kind_of(name);
         cx.find(&key_of(kind, &selector.namespace, name)).await?;
     }
     Ok(())
+}
+
+/// `mynet` is a devnet, `mynet/tx-0123456789abcdef` a transaction, `mynet/validator-0` a node.
+fn kind_of(name: &str) -> Kind {
+    match name.split_once('/') {
+        None => Kind::Devnet,
+        Some((_, short)) if is_transaction(short) => Kind::Transaction,
+        Some(_) => Kind::Node,
+    }
+}
+
+fn is_transaction(short: &str) -> bool {
+    short.strip_prefix("tx-").is_some_and(|digest| digest.len() == 16 && digest.bytes().all(|byte| byte.is_ascii_hexdigit()))
 }
 
 fn filter(request: &v1::ListEventsRequest) -> EventFilter {
@@ -52,8 +65,7 @@ fn filter(request: &v1::ListEventsRequest) -> EventFilter {
     let selector = request.selector.clone().unwrap_or_default();
     let kind = match request.name.as_str() {
         "" => None,
-        name if name.contains('/') => Some(Kind::Node.name().to_owned()),
-        _ => Some(Kind::Devnet.name().to_owned()),
+        name => Some(kind_of(name).name().to_owned()),
     };
     EventFilter {
         namespace: (!selector.all_namespaces).then(|| super::admission::namespace_or_default(&selector.namespace).to_owned()),

@@ -23,6 +23,7 @@ mod operations;
 mod plugins;
 pub mod server;
 pub mod status;
+mod transactions;
 mod watch;
 
 #[cfg(test)]

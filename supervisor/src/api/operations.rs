@@ -1,15 +1,12 @@
-//! UpgradeService, TransactionService, ExportService: in the API, but their controllers come with a later release. Nothing is faked.
+//! UpgradeService, ExportService: in the API, but their controllers come with a later release. Nothing is faked.
 
 use super::status;
 use crate::model::{Fault, FaultCode};
-use dvb_proto::devnet::v1::{
-    self, export_service_server::ExportService, transaction_service_server::TransactionService, upgrade_service_server::UpgradeService,
-};
+use dvb_proto::devnet::v1::{self, export_service_server::ExportService, upgrade_service_server::UpgradeService};
 use futures::stream::BoxStream;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Request, Response, Status};
 
 pub(super) struct Upgrades;
-pub(super) struct Transactions;
 pub(super) struct Exports;
 
 type Reply<T> = Result<Response<T>, Status>;
@@ -43,33 +40,6 @@ impl UpgradeService for Upgrades {
     }
     async fn watch(&self, _: Request<v1::WatchRequest>) -> Reply<Self::WatchStream> {
         later("upgrades")
-    }
-}
-
-#[tonic::async_trait]
-impl TransactionService for Transactions {
-    type CreateBatchStream = Stream<v1::Transaction>;
-    type WatchStream = Stream<v1::TransactionEvent>;
-    async fn create(&self, _: Request<v1::Transaction>) -> Reply<v1::Transaction> {
-        later("transactions")
-    }
-    async fn create_batch(&self, _: Request<Streaming<v1::Transaction>>) -> Reply<Self::CreateBatchStream> {
-        later("transactions")
-    }
-    async fn get(&self, _: Request<v1::ObjectRef>) -> Reply<v1::Transaction> {
-        later("transactions")
-    }
-    async fn list(&self, _: Request<v1::ListRequest>) -> Reply<v1::ListTransactionsResponse> {
-        later("transactions")
-    }
-    async fn delete(&self, _: Request<v1::DeleteRequest>) -> Reply<v1::Transaction> {
-        later("transactions")
-    }
-    async fn list_types(&self, _: Request<v1::TxTypesRequest>) -> Reply<v1::TxTypesResponse> {
-        later("transactions")
-    }
-    async fn watch(&self, _: Request<v1::WatchRequest>) -> Reply<Self::WatchStream> {
-        later("transactions")
     }
 }
 

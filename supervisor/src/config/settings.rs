@@ -7,6 +7,7 @@
 //! [keep]                             # how much of the past the store keeps
 //! changes = 10000
 //! events = 20000
+//! transactions = 10000               # finished ones, of each devnet
 //!
 //! [logs]                             # of nodes; sizes as in 200Mi, times as in 336h
 //! rotate = "10Mi"                    # a running node's file above this is rotated
@@ -63,6 +64,8 @@ pub struct Keep {
     /// Entries of the change feed: how far back a watch can resume.
     pub changes: usize,
     pub events: usize,
+    /// Finished transactions of each devnet.
+    pub transactions: usize,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -78,7 +81,7 @@ pub enum LogLevel {
 
 impl Default for Keep {
     fn default() -> Self {
-        Self { changes: 10_000, events: 20_000 }
+        Self { changes: 10_000, events: 20_000, transactions: 10_000 }
     }
 }
 
@@ -147,7 +150,7 @@ impl Settings {
 const MIN_ROTATE: ByteSize = ByteSize(64 << 10);
 
 const KEYS: &[&str] = &["logLevel", "plugins", "keep", "logs"];
-const KEEP_KEYS: &[&str] = &["changes", "events"];
+const KEEP_KEYS: &[&str] = &["changes", "events", "transactions"];
 const LOGS_KEYS: &[&str] = &["rotate", "node", "devnet", "age", "diskFloor"];
 
 fn check_keys(path: &Path, text: &str, item: &Item, known: &[&str]) -> Result<(), SettingsError> {

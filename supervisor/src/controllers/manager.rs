@@ -38,6 +38,7 @@ pub enum ControllerKind {
     Devnet,
     Node,
     Health,
+    Transaction,
 }
 
 impl QueueKey for Task {
@@ -167,7 +168,9 @@ impl Loop {
     fn route(&mut self, object: &Object) {
         match object {
             Object::Devnet(devnet) => {
-                self.add(Task { controller: ControllerKind::Devnet, key: Key::devnet(&devnet.metadata.namespace, &devnet.metadata.name) })
+                let key = Key::devnet(&devnet.metadata.namespace, &devnet.metadata.name);
+                self.add(Task { controller: ControllerKind::Transaction, key: key.clone() });
+                self.add(Task { controller: ControllerKind::Devnet, key });
             }
             Object::Node(node) => {
                 let key = object.key();
@@ -183,7 +186,7 @@ impl Loop {
                 self.add(Task { controller: ControllerKind::Health, key: key.clone() });
                 self.add(Task { controller: ControllerKind::Node, key });
             }
-            Object::Launch(_) | Object::Lease(_) | Object::Plan(_) => {}
+            Object::Launch(_) | Object::Lease(_) | Object::Plan(_) | Object::Transaction(_) => {}
         }
     }
 

@@ -16,6 +16,7 @@ mod placing;
 mod testing;
 #[cfg(test)]
 mod tests;
+pub mod transaction;
 #[cfg(test)]
 mod truth_tests;
 

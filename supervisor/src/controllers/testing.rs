@@ -1,6 +1,8 @@
 //! The controllers on fakes: the real manager over a memory store, with a runtime and a plugin that a test steers.
 
-use super::{Context, ControllerKind, Manager, devnet::DevnetController, health::HealthController, node::NodeController};
+use super::{
+    Context, ControllerKind, Manager, devnet::DevnetController, health::HealthController, node::NodeController, transaction::TransactionController,
+};
 use crate::{
     binaries::Binaries,
     config::Home,
@@ -34,6 +36,8 @@ pub(super) struct Rig {
     pub(super) plugin: Arc<FakePlugin>,
     pub(super) observations: Arc<Observations>,
     pub(super) home: Home,
+    /// How many finished transactions are kept.
+    pub(super) keep: usize,
     pub(super) plugins: Arc<FakePlugins>,
     ports: Arc<Ports>,
     clock: Arc<dyn Clock>,
@@ -65,6 +69,7 @@ impl Rig {
             plugin,
             observations: Arc::default(),
             home: Home::new(dir.path().canonicalize().unwrap()),
+            keep: 1_000,
             ports: Arc::new(Ports::new(store.clone(), clock.clone(), dir.path().display().to_string())),
             store,
             clock,
@@ -80,6 +85,7 @@ impl Rig {
         manager.register(ControllerKind::Devnet, Arc::new(DevnetController::default()));
         manager.register(ControllerKind::Node, Arc::new(NodeController::default()));
         manager.register(ControllerKind::Health, Arc::new(HealthController::default()));
+        manager.register(ControllerKind::Transaction, Arc::new(TransactionController::new(self.keep)));
         let cx = Context {
             store: self.store.clone(),
             runtime: Arc::new(self.runtime.clone()),
@@ -226,7 +232,7 @@ impl Rig {
     }
 
     /// The object as soon as `good` says so, by the store's feed.
-    async fn until<T: Debug>(&self, key: &Key, what: &str, good: impl Fn(&T) -> bool) -> Arc<T>
+    pub(super) async fn until<T: Debug>(&self, key: &Key, what: &str, good: impl Fn(&T) -> bool) -> Arc<T>
     where
         Arc<T>: TryFrom<Object>,
     {

@@ -5,7 +5,9 @@ use crate::{
     api::daemon::HomeBinaries,
     binaries::Binaries,
     cgroup::own_holder,
-    controllers::{self, ControllerKind, Manager, devnet::DevnetController, health::HealthController, node::NodeController},
+    controllers::{
+        self, ControllerKind, Manager, devnet::DevnetController, health::HealthController, node::NodeController, transaction::TransactionController,
+    },
     keeper::Keeper,
     model::{Fault, FaultCode, Kind, Launch, LaunchPhase},
     plugin::{HostSettings, PluginHost},
@@ -62,7 +64,7 @@ pub async fn furnish(base: &Base) -> Result<Furniture, Fault> {
         }),
         cgroup_driver: capabilities.cgroup_driver,
         cgroup_message: capabilities.cgroup_message,
-        controllers: run_controllers(manager, context, logs::keep(base)?, base.stop.clone(), plugins, idle),
+        controllers: run_controllers(manager, context, logs::keep(base)?, base.stop.clone(), plugins, idle, base.settings.keep.transactions),
         keeper,
     })
 }
@@ -88,10 +90,12 @@ fn run_controllers(
     stop: CancellationToken,
     plugins: Arc<PluginHost>,
     idle: CancellationToken,
+    keep: usize,
 ) -> BoxFuture<'static, ()> {
     manager.register(ControllerKind::Devnet, Arc::new(DevnetController::default()));
     manager.register(ControllerKind::Node, Arc::new(NodeController::default()));
     manager.register(ControllerKind::Health, Arc::new(HealthController::default()));
+    manager.register(ControllerKind::Transaction, Arc::new(TransactionController::new(keep)));
     Box::pin(async move {
         let logs = tokio::spawn(logs);
         if let Err(error) = manager.run(context, stop).await {

@@ -60,6 +60,7 @@ fn cause(object: &Object) -> Option<EventId> {
     match object {
         Object::Devnet(devnet) => devnet.status.cause.clone(),
         Object::Node(node) => node.status.cause.clone(),
+        Object::Transaction(tx) => tx.status.cause.clone(),
         Object::Launch(_) | Object::Lease(_) | Object::Plan(_) => None,
     }
 }

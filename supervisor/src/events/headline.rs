@@ -1,6 +1,8 @@
 //! One sentence about the state of an object, and why it is so.
 
-use crate::model::{Condition, ConditionStatus, Conditions, Devnet, ExitClass, LastExit, Launch, LaunchPhase, Node, NodePhase, Object};
+use crate::model::{
+    Condition, ConditionStatus, Conditions, Devnet, ExitClass, LastExit, Launch, LaunchPhase, Node, NodePhase, Object, Transaction, TransactionPhase,
+};
 use std::fmt::Write as _;
 
 /// Phase first, then causes, joined by `; `.
@@ -13,6 +15,7 @@ pub fn headline(object: &Object) -> String {
             let holder = lease.spec.node_ref.as_deref().unwrap_or(&lease.spec.devnet_ref);
             format!("Lease {} is held by {holder}", lease.metadata.name)
         }
+        Object::Transaction(tx) => of_transaction(tx),
         Object::Plan(plan) => {
             let nodes = plan.spec.nodes.len();
             format!("Plan {} has {nodes} nodes, made for generation {} of its devnet", plan.metadata.name, plan.spec.generation)
@@ -35,6 +38,26 @@ fn of_devnet(devnet: &Devnet) -> String {
         }
     }
     add_false(&mut text, &status.conditions);
+    text
+}
+
+fn of_transaction(tx: &Transaction) -> String {
+    let (spec, status) = (&tx.spec, &tx.status);
+    let mut text = format!("Transaction {} ({} by {}) is {:?}", tx.metadata.name, spec.tx_type, spec.signer, status.phase);
+    match (status.phase, status.height) {
+        (TransactionPhase::Pending, _) => add(&mut text, &format!("it waits for its turn among those of {}", spec.signer)),
+        (_, Some(height)) => add(&mut text, &format!("it is in block {height}")),
+        _ => {}
+    }
+    if let (Some(signed), None) = (&status.signed, status.height) {
+        let _ = write!(text, "; signed with sequence {}", signed.sequence);
+        if signed.expires_at > 0 {
+            let _ = write!(text, ", valid until block {}", signed.expires_at);
+        }
+    }
+    if let Some(error) = &status.error {
+        add(&mut text, error);
+    }
     text
 }
 

@@ -16,6 +16,7 @@ mod plan;
 mod quantity;
 mod spec;
 mod time;
+mod transaction;
 mod validate;
 
 pub use condition::{Condition, ConditionStatus, Conditions};
@@ -35,6 +36,7 @@ pub use spec::{
     ResourcesSpec, RestartSpec, ServiceSpec,
 };
 pub use time::Timestamp;
+pub use transaction::{GAS_FACTOR, SignedAttempt, Transaction, TransactionPhase, TransactionSpec, TransactionStatus, TxEvent};
 pub use validate::{MAX_NODES, validate_devnet};
 
 /// The API version that every object carries.

@@ -1,6 +1,6 @@
 //! Any object of the store, and its key.
 
-use super::{Devnet, Launch, Lease, Meta, Node, Plan, Revision};
+use super::{Devnet, Launch, Lease, Meta, Node, Plan, Revision, Transaction};
 use serde::{Deserialize, Serialize};
 use std::{fmt, sync::Arc};
 
@@ -12,10 +12,11 @@ pub enum Kind {
     Launch,
     Lease,
     Plan,
+    Transaction,
 }
 
 impl Kind {
-    pub const ALL: [Self; 5] = [Self::Devnet, Self::Node, Self::Launch, Self::Lease, Self::Plan];
+    pub const ALL: [Self; 6] = [Self::Devnet, Self::Node, Self::Launch, Self::Lease, Self::Plan, Self::Transaction];
     pub const fn name(self) -> &'static str {
         match self {
             Self::Devnet => "Devnet",
@@ -23,6 +24,7 @@ impl Kind {
             Self::Launch => "Launch",
             Self::Lease => "Lease",
             Self::Plan => "Plan",
+            Self::Transaction => "Transaction",
         }
     }
 }
@@ -50,6 +52,9 @@ impl Key {
     pub fn node(namespace: &str, name: &str) -> Self {
         Self::new(Kind::Node, namespace, name)
     }
+    pub fn transaction(namespace: &str, name: &str) -> Self {
+        Self::new(Kind::Transaction, namespace, name)
+    }
 }
 
 impl fmt::Display for Key {
@@ -66,6 +71,7 @@ pub enum Object {
     Launch(Arc<Launch>),
     Lease(Arc<Lease>),
     Plan(Arc<Plan>),
+    Transaction(Arc<Transaction>),
 }
 
 impl Object {
@@ -76,6 +82,7 @@ impl Object {
             Self::Launch(_) => Kind::Launch,
             Self::Lease(_) => Kind::Lease,
             Self::Plan(_) => Kind::Plan,
+            Self::Transaction(_) => Kind::Transaction,
         }
     }
     pub fn meta(&self) -> &Meta {
@@ -85,6 +92,7 @@ impl Object {
             Self::Launch(object) => &object.metadata,
             Self::Lease(object) => &object.metadata,
             Self::Plan(object) => &object.metadata,
+            Self::Transaction(object) => &object.metadata,
         }
     }
     /// Copies the object when it is shared.
@@ -95,6 +103,7 @@ impl Object {
             Self::Launch(object) => &mut Arc::make_mut(object).metadata,
             Self::Lease(object) => &mut Arc::make_mut(object).metadata,
             Self::Plan(object) => &mut Arc::make_mut(object).metadata,
+            Self::Transaction(object) => &mut Arc::make_mut(object).metadata,
         }
     }
     pub fn key(&self) -> Key {
@@ -112,12 +121,13 @@ impl Object {
             Self::Launch(object) => object.spec.node_ref.split('/').next().unwrap_or_default(),
             Self::Lease(object) => &object.spec.devnet_ref,
             Self::Plan(object) => &object.spec.devnet_ref,
+            Self::Transaction(object) => &object.spec.devnet_ref,
         }
     }
     /// Full name of the node that it belongs to, if any.
     pub fn node(&self) -> Option<&str> {
         match self {
-            Self::Devnet(_) | Self::Plan(_) => None,
+            Self::Devnet(_) | Self::Plan(_) | Self::Transaction(_) => None,
             Self::Node(object) => Some(&object.metadata.name),
             Self::Launch(object) => Some(&object.spec.node_ref),
             Self::Lease(object) => object.spec.node_ref.as_deref(),
@@ -143,4 +153,4 @@ macro_rules! from_kind {
         }
     )*};
 }
-from_kind!(Devnet, Node, Launch, Lease, Plan);
+from_kind!(Devnet, Node, Launch, Lease, Plan, Transaction);

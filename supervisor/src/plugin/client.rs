@@ -2,6 +2,7 @@
 
 mod replies;
 mod requests;
+mod tx;
 
 use super::{
     BlockHeight, ChainPlugin, Classified, DevnetContext, Genesis, GenesisRequest, Health, Initialized, JobOutcome, LaunchPlan, NodeRequest,

@@ -21,6 +21,10 @@ use std::{
 };
 use tokio::sync::watch;
 
+mod chain;
+
+pub use chain::{FAKE_LIFE, FakeTx};
+
 type HeightSender = UnboundedSender<Result<BlockHeight, PluginError>>;
 
 /// A chain family with as many validators and full nodes as the spec wants, each with the ports rpc and p2p.
@@ -41,6 +45,7 @@ struct State {
     class: Classified,
     listeners: BTreeMap<String, Vec<HeightSender>>,
     secrets: Vec<(String, Vec<u8>)>,
+    chain: chain::FakeChain,
 }
 
 impl FakePlugin {
@@ -138,7 +143,7 @@ impl FakePlugin {
 impl ChainPlugin for FakePlugin {
     async fn info(&self) -> Result<PluginInfo, PluginError> {
         self.begin("info", "").await?;
-        Ok(PluginInfo { name: self.name.clone(), version: "0".into(), api_version: 1, ..PluginInfo::default() })
+        Ok(PluginInfo { name: self.name.clone(), version: "0".into(), api_version: 1, capabilities: vec!["tx".into()], ..PluginInfo::default() })
     }
 
     async fn initialize(&self, _devnet: &DevnetContext, _work_dir: PathBuf, outcomes: &[JobOutcome]) -> Result<Reply<Initialized>, PluginError> {

@@ -2,7 +2,7 @@
 
 use crate::model::{
     Devnet, DevnetSpec, DevnetStatus, Event, EventId, Launch, LaunchId, LaunchRecord, LaunchStatus, Lease, LeaseSpec, Meta, Node, NodeSpec,
-    NodeStatus, Plan, PlanBody, Uid,
+    NodeStatus, Plan, PlanBody, Transaction, TransactionSpec, TransactionStatus, Uid,
 };
 
 pub(crate) fn meta(namespace: &str, name: &str) -> Meta {
@@ -35,6 +35,14 @@ pub(crate) fn lease(namespace: &str, devnet: &str, resource: &str) -> Lease {
 
 pub(crate) fn plan(namespace: &str, devnet: &str) -> Plan {
     Plan { metadata: meta(namespace, devnet), spec: PlanBody { devnet_ref: devnet.into(), ..PlanBody::default() } }
+}
+
+/// `id` is what its name ends with.
+pub(crate) fn transaction(namespace: &str, devnet: &str, id: &str) -> Transaction {
+    let payload = serde_json::json!({"to": "account:1"});
+    let spec =
+        TransactionSpec { devnet_ref: devnet.into(), signer: "account:0".into(), request_id: id.into(), payload, ..TransactionSpec::default() };
+    Transaction { metadata: meta(namespace, &format!("{devnet}/tx-{id}")), spec, status: TransactionStatus::default() }
 }
 
 pub(crate) fn event(id: &str, kind: &str, namespace: &str, name: &str) -> Event {

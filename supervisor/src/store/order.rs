@@ -1,4 +1,5 @@
-//! The order in which objects are listed: people read it, so numbers sort as numbers and validators come first.
+//! The order in which objects are listed: people read it, so numbers sort as numbers, validators come first, and transactions stand
+//! in the order in which they were wanted.
 
 use crate::model::{Kind, Object};
 use std::cmp::Ordering;
@@ -13,6 +14,9 @@ type Rank<'a> = (Kind, &'a str, &'a str, u8, u32, &'a str, u64, &'a str);
 fn rank(object: &Object) -> Rank<'_> {
     let meta = object.meta();
     let (namespace, name) = (meta.namespace.as_str(), meta.name.as_str());
+    if let Object::Transaction(tx) = object {
+        return (object.kind(), namespace, &tx.spec.devnet_ref, 0, 0, "", u64::try_from(meta.created_at.as_millis()).unwrap_or(0), name);
+    }
     let Object::Node(node) = object else { return (object.kind(), namespace, "", 0, 0, name, 0, name) };
     let (role, index) = match node.spec.role.as_str() {
         "validator" => (0, node.spec.index),

@@ -87,7 +87,7 @@ impl<E: Clock + Spawner + Send + 'static> Application<E> for App {
         let earliest = parent.inner().timestamp.saturating_add(self.block_time.as_millis() as u64);
         clock.sleep_until(at(earliest)).await;
         let before = self.ledger_after(parent, &mut ancestry).await?;
-        let (txs, after) = self.chain.pick(&before);
+        let (txs, after) = self.chain.pick(&before, height.get());
         let timestamp = clock.current().epoch_millis().max(earliest);
         let block = Block { parent: parent_hash, height, timestamp, state_root: after.root(), txs }.seal();
         self.chain.remember(&block, Arc::new(after));
@@ -136,7 +136,7 @@ impl Reporter for App {
 
 /// Runs a block's transfers; None when one does not apply or the state root is another.
 pub fn execute(before: &Ledger, block: &Sealed) -> Option<Ledger> {
-    let after = before.apply_all(&block.inner().txs).ok()?;
+    let after = before.apply_all(&block.inner().txs, block.inner().height.get()).ok()?;
     (after.root() == block.inner().state_root).then_some(after)
 }
 

@@ -63,7 +63,7 @@ impl Applier {
 }
 
 fn diverged(before: &super::ledger::Ledger, block: &Sealed) -> NodeFault {
-    let ours = match before.apply_all(&block.inner().txs) {
+    let ours = match before.apply_all(&block.inner().txs, block.inner().height.get()) {
         Ok(after) => after.root().to_string(),
         Err(fault) => format!("none ({fault})"),
     };

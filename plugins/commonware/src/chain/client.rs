@@ -8,6 +8,7 @@ use futures::stream::{BoxStream, try_unfold};
 use http_body_util::{BodyExt as _, Full};
 use hyper::Request;
 use hyper::body::Incoming;
+use hyper::client::conn::http1::SendRequest;
 use hyper_util::rt::TokioIo;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -32,6 +33,42 @@ pub enum ClientError {
 #[derive(Clone, Debug)]
 pub struct Client {
     address: String,
+}
+
+/// A connection that takes one call after the other.
+pub struct Connection {
+    client: Client,
+    sender: SendRequest<Full<Bytes>>,
+}
+
+impl Connection {
+    pub async fn call(&mut self, method: &str, params: Value) -> Result<Value, ClientError> {
+        let body = json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params});
+        Client::result(self.exchange(body).await?)
+    }
+
+    /// Several calls in one exchange, at most 64; the node answers them in this order, one after the other.
+    pub async fn batch(&mut self, calls: &[(&str, Value)]) -> Result<Vec<Result<Value, ClientError>>, ClientError> {
+        let body = calls.iter().map(|(method, params)| json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params})).collect();
+        match self.exchange(body).await? {
+            Value::Array(answers) if answers.len() == calls.len() => Ok(answers.into_iter().map(Client::result).collect()),
+            other => Err(self.client.nonsense(format!(
+                "{} calls are answered with {}",
+                calls.len(),
+                other.to_string().chars().take(200).collect::<String>()
+            ))),
+        }
+    }
+
+    async fn exchange(&mut self, body: Value) -> Result<Value, ClientError> {
+        let client = self.client.clone();
+        let exchange = async {
+            let response = client.send(&mut self.sender, "POST", "/", body.to_string()).await?;
+            let body = http_body_util::Limited::new(response, MAX_ANSWER).collect().await.map_err(|error| client.unreachable(error))?;
+            serde_json::from_slice::<Value>(&body.to_bytes()).map_err(|error| client.nonsense(error))
+        };
+        tokio::time::timeout(CALL_TIMEOUT, exchange).await.map_err(|_| client.unreachable("no answer within 5 s"))?
+    }
 }
 
 /// What `status` answers.
@@ -103,27 +140,22 @@ impl Client {
 
     /// Any method; the result as it came.
     pub async fn call(&self, method: &str, params: Value) -> Result<Value, ClientError> {
-        let body = json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params}).to_string();
-        let exchange = async {
-            let response = self.send("POST", "/", body).await?;
-            let body = http_body_util::Limited::new(response, MAX_ANSWER).collect().await.map_err(|error| self.unreachable(error))?;
-            serde_json::from_slice::<Value>(&body.to_bytes()).map_err(|error| self.nonsense(error))
-        };
-        let mut answer = tokio::time::timeout(CALL_TIMEOUT, exchange).await.map_err(|_| self.unreachable("no answer within 5 s"))??;
-        if let Some(error) = answer.get("error") {
-            return Err(ClientError::Rpc {
-                code: error["code"].as_i64().unwrap_or_default(),
-                message: error["message"].as_str().unwrap_or_default().into(),
-            });
-        }
-        Ok(answer["result"].take())
+        self.connect().await?.call(method, params).await
+    }
+
+    /// A connection for several calls, one after the other.
+    pub async fn connect(&self) -> Result<Connection, ClientError> {
+        let sender = tokio::time::timeout(CALL_TIMEOUT, self.dial()).await.map_err(|_| self.unreachable("no connection within 5 s"))??;
+        Ok(Connection { client: self.clone(), sender })
     }
 
     /// The head, then each block as it is finalized; ends with an error when the node goes away.
     pub async fn heights(&self) -> Result<Heights, ClientError> {
-        let body = tokio::time::timeout(CALL_TIMEOUT, self.send("GET", "/heights", String::new()))
-            .await
-            .map_err(|_| self.unreachable("no answer within 5 s"))??;
+        let open = async {
+            let mut sender = self.dial().await?;
+            self.send(&mut sender, "GET", "/heights", String::new()).await
+        };
+        let body = tokio::time::timeout(CALL_TIMEOUT, open).await.map_err(|_| self.unreachable("no answer within 5 s"))??;
         let lines = try_unfold((self.clone(), body, Vec::new()), |(client, mut body, mut buffer)| async move {
             loop {
                 if let Some(end) = buffer.iter().position(|byte| *byte == b'\n') {
@@ -148,11 +180,17 @@ impl Client {
         serde_json::from_value(self.call(method, params).await?).map_err(|error| self.nonsense(error))
     }
 
-    async fn send(&self, method: &str, path: &str, body: String) -> Result<Incoming, ClientError> {
+    async fn dial(&self) -> Result<SendRequest<Full<Bytes>>, ClientError> {
         let stream = TcpStream::connect(&self.address).await.map_err(|error| self.unreachable(error))?;
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| self.unreachable(error))?;
+        stream.set_nodelay(true).map_err(|error| self.unreachable(error))?;
+        let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| self.unreachable(error))?;
         // Ends with the exchange: hyper closes the connection when the sender and the body are dropped.
         tokio::spawn(connection);
+        Ok(sender)
+    }
+
+    async fn send(&self, sender: &mut SendRequest<Full<Bytes>>, method: &str, path: &str, body: String) -> Result<Incoming, ClientError> {
+        sender.ready().await.map_err(|error| self.unreachable(error))?;
         let request = Request::builder()
             .method(method)
             .uri(path)
@@ -165,6 +203,17 @@ impl Client {
             return Err(self.nonsense(format!("HTTP {}", response.status())));
         }
         Ok(response.into_body())
+    }
+
+    /// What a JSON-RPC answer holds.
+    fn result(mut answer: Value) -> Result<Value, ClientError> {
+        if let Some(error) = answer.get("error") {
+            return Err(ClientError::Rpc {
+                code: error["code"].as_i64().unwrap_or_default(),
+                message: error["message"].as_str().unwrap_or_default().into(),
+            });
+        }
+        Ok(answer["result"].take())
     }
 
     fn unreachable(&self, message: impl ToString) -> ClientError {

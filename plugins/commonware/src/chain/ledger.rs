@@ -30,6 +30,8 @@ pub enum TxFault {
     NonceTooLow { account: Address, given: u64, next: u64 },
     #[error("nonce {given} is too far ahead; the next nonce of {account} is {next}")]
     NonceTooHigh { account: Address, given: u64, next: u64 },
+    #[error("the transfer expired at height {expiry}; the next block is {height}")]
+    Expired { expiry: u64, height: u64 },
     #[error("insufficient balance: {account} has {available} to spend and the transfer needs {needed}")]
     InsufficientBalance { account: Address, available: u64, needed: u64 },
 }
@@ -54,10 +56,13 @@ impl Ledger {
         self.accounts.iter()
     }
 
-    /// Moves the money, or changes nothing. Signatures are checked elsewhere, once.
-    pub fn apply(&mut self, tx: &Transfer) -> Result<(), TxFault> {
+    /// Moves the money in a block of this height, or changes nothing. Signatures are checked elsewhere, once.
+    pub fn apply(&mut self, tx: &Transfer, height: u64) -> Result<(), TxFault> {
         let mut sender = self.account(&tx.from);
         check_nonce(tx, sender.nonce)?;
+        if tx.is_expired(height) {
+            return Err(TxFault::Expired { expiry: tx.expiry, height });
+        }
         if tx.amount == 0 {
             return Err(TxFault::ZeroAmount);
         }
@@ -72,9 +77,9 @@ impl Ledger {
     }
 
     /// The ledger after all of `txs`, or the first that does not apply.
-    pub fn apply_all(&self, txs: &[Transfer]) -> Result<Self, TxFault> {
+    pub fn apply_all(&self, txs: &[Transfer], height: u64) -> Result<Self, TxFault> {
         let mut next = self.clone();
-        txs.iter().try_for_each(|tx| next.apply(tx))?;
+        txs.iter().try_for_each(|tx| next.apply(tx, height))?;
         Ok(next)
     }
 
@@ -102,7 +107,7 @@ fn check_nonce(tx: &Transfer, next: u64) -> Result<(), TxFault> {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::chain::tx::tests::{key, transfer};
+    use crate::chain::tx::tests::{key, transfer, until};
     use proptest::prelude::*;
 
     pub(crate) fn address(seed: u64) -> Address {
@@ -116,7 +121,7 @@ pub(crate) mod tests {
     #[test]
     fn a_transfer_moves_money_and_counts_the_nonce() {
         let mut ledger = rich([1], 10);
-        ledger.apply(&transfer(1, 2, 4, 0)).unwrap();
+        ledger.apply(&transfer(1, 2, 4, 0), 1).unwrap();
         assert_eq!(ledger.account(&address(1)), Account { balance: 6, nonce: 1 });
         assert_eq!(ledger.account(&address(2)), Account { balance: 4, nonce: 0 });
     }
@@ -124,17 +129,19 @@ pub(crate) mod tests {
     #[test]
     fn what_does_not_apply_is_named_and_changes_nothing() {
         let mut ledger = rich([1], 10);
-        ledger.apply(&transfer(1, 1, 10, 0)).unwrap();
+        ledger.apply(&transfer(1, 1, 10, 0), 1).unwrap();
         let account = address(1);
         let check = |tx: Transfer, expect: TxFault| {
             let mut after = ledger.clone();
-            assert_eq!(after.apply(&tx), Err(expect));
+            assert_eq!(after.apply(&tx, 5), Err(expect));
             assert_eq!(after, ledger);
         };
         check(transfer(1, 2, 1, 0), TxFault::NonceTooLow { account, given: 0, next: 1 });
         check(transfer(1, 2, 1, 2), TxFault::NonceTooHigh { account, given: 2, next: 1 });
         check(transfer(1, 2, 11, 1), TxFault::InsufficientBalance { account, available: 10, needed: 11 });
         check(transfer(1, 2, 0, 1), TxFault::ZeroAmount);
+        check(until(1, 2, 1, 1, 4), TxFault::Expired { expiry: 4, height: 5 });
+        assert!(ledger.clone().apply(&until(1, 2, 1, 1, 5), 5).is_ok(), "the last block that may hold it");
     }
 
     #[test]
@@ -142,7 +149,7 @@ pub(crate) mod tests {
         let ledger = rich([1, 2], 10);
         assert_eq!(ledger.root(), rich([2, 1], 10).root());
         assert_ne!(ledger.root(), rich([1], 10).root());
-        assert_ne!(ledger.root(), ledger.apply_all(&[transfer(1, 2, 1, 0)]).unwrap().root());
+        assert_ne!(ledger.root(), ledger.apply_all(&[transfer(1, 2, 1, 0)], 1).unwrap().root());
     }
 
     proptest! {
@@ -152,7 +159,7 @@ pub(crate) mod tests {
         fn money_is_neither_made_nor_lost(moves in proptest::collection::vec((0..4u64, 0..6u64, 0..50u64, 0..3u64), 0..24)) {
             let mut ledger = rich(0..4, 100);
             for (from, to, amount, nonce) in moves {
-                let _ = ledger.apply(&transfer(from, to, amount, nonce));
+                let _ = ledger.apply(&transfer(from, to, amount, nonce), 1);
                 let sum: u64 = ledger.accounts().map(|(_, account)| account.balance).sum();
                 prop_assert_eq!(sum, 400);
             }

@@ -42,18 +42,21 @@ impl Mempool {
     /// Takes a transfer whose signature was checked. `ledger` and `height` are those of the last finalized block.
     pub fn insert(&mut self, tx: Transfer, ledger: &Ledger, height: u64) -> Result<Hash, Refusal> {
         let hash = tx.hash();
-        self.check(&tx, &hash, ledger)?;
+        self.check(&tx, &hash, ledger, height)?;
         self.by_hash.insert(hash, (tx.from, tx.nonce));
         self.by_account.entry(tx.from).or_default().insert(tx.nonce, Entry { tx, since: height });
         Ok(hash)
     }
 
-    fn check(&self, tx: &Transfer, hash: &Hash, ledger: &Ledger) -> Result<(), Refusal> {
+    fn check(&self, tx: &Transfer, hash: &Hash, ledger: &Ledger, height: u64) -> Result<(), Refusal> {
         if self.by_hash.contains_key(hash) {
             return Err(Refusal::Known);
         }
         if tx.amount == 0 {
             return Err(TxFault::ZeroAmount.into());
+        }
+        if tx.is_expired(height + 1) {
+            return Err(TxFault::Expired { expiry: tx.expiry, height: height + 1 }.into());
         }
         let sender = ledger.account(&tx.from);
         let (account, given, next) = (tx.from, tx.nonce, sender.nonce);
@@ -78,17 +81,17 @@ impl Mempool {
         Ok(())
     }
 
-    /// The transfers for the next block on top of `ledger`, at most `max`, and the ledger after them.
+    /// The transfers for a block of `height` on top of `ledger`, at most `max`, and the ledger after them.
     ///
     /// Accounts take turns, so that a busy one cannot keep the others out.
-    pub fn pick(&self, ledger: &Ledger, max: usize) -> (Vec<Transfer>, Ledger) {
+    pub fn pick(&self, ledger: &Ledger, max: usize, height: u64) -> (Vec<Transfer>, Ledger) {
         let mut after = ledger.clone();
         let mut picked = Vec::new();
         let mut queues: Vec<_> = self.by_account.values().map(|pending| pending.values().peekable()).collect();
         while !queues.is_empty() && picked.len() < max {
             queues.retain_mut(|queue| {
                 let Some(entry) = queue.find(|entry| entry.tx.nonce >= after.account(&entry.tx.from).nonce) else { return false };
-                if picked.len() == max || after.apply(&entry.tx).is_err() {
+                if picked.len() == max || after.apply(&entry.tx, height).is_err() {
                     return false;
                 }
                 picked.push(entry.tx.clone());
@@ -98,7 +101,7 @@ impl Mempool {
         (picked, after)
     }
 
-    /// Forgets what a finalized block settled: used nonces of the accounts in `txs`, and what waited too long.
+    /// Forgets what a finalized block settled: used nonces of the accounts in `txs`, what expired, and what waited too long.
     pub fn settle(&mut self, txs: &[Transfer], ledger: &Ledger, height: u64) {
         for account in txs.iter().map(|tx| tx.from) {
             let next = ledger.account(&account).nonce;
@@ -106,7 +109,7 @@ impl Mempool {
         }
         let accounts: Vec<_> = self.by_account.keys().copied().collect();
         for account in accounts {
-            self.retain_in(account, |_, entry| entry.since + MAX_AGE_BLOCKS > height);
+            self.retain_in(account, |_, entry| entry.since + MAX_AGE_BLOCKS > height && !entry.tx.is_expired(height + 1));
         }
     }
 
@@ -158,7 +161,7 @@ impl Mempool {
 mod tests {
     use super::*;
     use crate::chain::ledger::tests::{address, rich};
-    use crate::chain::tx::tests::transfer;
+    use crate::chain::tx::tests::{transfer, until};
     use proptest::prelude::*;
 
     fn filled(txs: &[Transfer], ledger: &Ledger) -> Mempool {
@@ -180,7 +183,7 @@ mod tests {
         check(transfer(1, 2, 5, 1), TxFault::InsufficientBalance { account, available: 4, needed: 5 }.into());
         check(transfer(1, 2, 0, 1), TxFault::ZeroAmount.into());
         check(transfer(1, 2, 1, 64), TxFault::NonceTooHigh { account, given: 64, next: 0 }.into());
-        let used = ledger.apply_all(&[transfer(1, 2, 6, 0)]).unwrap();
+        let used = ledger.apply_all(&[transfer(1, 2, 6, 0)], 1).unwrap();
         assert_eq!(pool.insert(transfer(1, 2, 1, 0), &used, 0), Err(TxFault::NonceTooLow { account, given: 0, next: 1 }.into()));
     }
 
@@ -188,7 +191,7 @@ mod tests {
     fn nonces_that_came_out_of_order_are_picked_in_order() {
         let ledger = rich([1], 10);
         let pool = filled(&[transfer(1, 2, 1, 2), transfer(1, 2, 1, 0), transfer(1, 2, 1, 1)], &ledger);
-        let nonces: Vec<_> = pool.pick(&ledger, 9).0.iter().map(|tx| tx.nonce).collect();
+        let nonces: Vec<_> = pool.pick(&ledger, 9, 1).0.iter().map(|tx| tx.nonce).collect();
         assert_eq!(nonces, [0, 1, 2]);
         assert_eq!(pool.next_nonce(&address(1), &ledger), 3);
     }
@@ -197,14 +200,26 @@ mod tests {
     fn a_gap_holds_back_what_follows_it() {
         let ledger = rich([1], 10);
         let pool = filled(&[transfer(1, 2, 1, 0), transfer(1, 2, 1, 2)], &ledger);
-        assert_eq!(pool.pick(&ledger, 9).0.len(), 1);
+        assert_eq!(pool.pick(&ledger, 9, 1).0.len(), 1);
+    }
+
+    #[test]
+    fn what_expired_is_refused_not_picked_and_forgotten() {
+        let ledger = rich([1], 10);
+        let mut pool = filled(&[until(1, 2, 1, 0, 7)], &ledger);
+        assert_eq!(pool.insert(until(1, 2, 1, 1, 7), &ledger, 7), Err(TxFault::Expired { expiry: 7, height: 8 }.into()));
+        assert_eq!((pool.pick(&ledger, 9, 7).0.len(), pool.pick(&ledger, 9, 8).0.len()), (1, 0));
+        pool.settle(&[], &ledger, 6);
+        assert_eq!(pool.len(), 1);
+        pool.settle(&[], &ledger, 7);
+        assert!(pool.is_empty());
     }
 
     #[test]
     fn accounts_take_turns() {
         let ledger = rich([1, 2], 10);
         let pool = filled(&[transfer(1, 3, 1, 0), transfer(1, 3, 1, 1), transfer(2, 3, 1, 0)], &ledger);
-        let mut senders: Vec<_> = pool.pick(&ledger, 2).0.iter().map(|tx| tx.from).collect();
+        let mut senders: Vec<_> = pool.pick(&ledger, 2, 1).0.iter().map(|tx| tx.from).collect();
         senders.sort();
         senders.dedup();
         assert_eq!(senders.len(), 2);
@@ -215,8 +230,8 @@ mod tests {
         let ledger = rich([1], 10);
         let txs = [transfer(1, 2, 1, 0), transfer(1, 2, 1, 1)];
         let pool = filled(&txs, &ledger);
-        let speculative = ledger.apply_all(&txs[..1]).unwrap();
-        assert_eq!(pool.pick(&speculative, 9).0, txs[1..]);
+        let speculative = ledger.apply_all(&txs[..1], 1).unwrap();
+        assert_eq!(pool.pick(&speculative, 9, 1).0, txs[1..]);
     }
 
     #[test]
@@ -224,7 +239,7 @@ mod tests {
         let ledger = rich([1, 2], 10);
         let txs = [transfer(1, 2, 1, 0), transfer(2, 1, 1, 1)];
         let mut pool = filled(&txs, &ledger);
-        let after = ledger.apply_all(&txs[..1]).unwrap();
+        let after = ledger.apply_all(&txs[..1], 1).unwrap();
         pool.settle(&txs[..1], &after, 1);
         assert_eq!((pool.len(), pool.get(&txs[0].hash())), (1, None));
         pool.settle(&[], &after, MAX_AGE_BLOCKS);
@@ -241,9 +256,9 @@ mod tests {
             for (from, to, amount, nonce) in moves {
                 let _ = pool.insert(transfer(from, to, amount, nonce), &ledger, 0);
             }
-            let (picked, after) = pool.pick(&ledger, max);
+            let (picked, after) = pool.pick(&ledger, max, 1);
             prop_assert!(picked.len() <= max);
-            prop_assert_eq!(ledger.apply_all(&picked).unwrap(), after);
+            prop_assert_eq!(ledger.apply_all(&picked, 1).unwrap(), after);
         }
     }
 }

@@ -6,7 +6,7 @@
 //! ```
 //! Errors: -32700 not JSON, -32600 no request, -32601 no such method, -32602 wrong parameters, -32603 internal,
 //! -32001 not found, -32010 bad signature, -32011 nonce too low, -32012 nonce too high or taken, -32013 insufficient balance,
-//! -32014 zero amount, -32015 pending already, -32016 mempool full.
+//! -32014 zero amount, -32015 pending already, -32016 mempool full, -32017 expired.
 
 use std::net::TcpListener;
 use std::sync::{Arc, Mutex};
@@ -17,6 +17,7 @@ use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use commonware_codec::FixedSize as _;
 use commonware_consensus::marshal::Identifier;
 use commonware_consensus::types::Height;
 use commonware_cryptography::Digestible as _;
@@ -214,7 +215,7 @@ impl Node {
     fn submit(&self, params: &[Value]) -> Result<Value, Fault> {
         let text = one_param(params, "submit", "a signed transfer in hexadecimal")?.as_str().ok_or_else(|| bad_params("a transfer is a string"))?;
         let bytes = hex::decode(text.trim_start_matches("0x")).map_err(|error| bad_params(format!("not hexadecimal: {error}")))?;
-        let tx = super::decode::<Transfer>(&bytes).map_err(|error| bad_params(format!("not a transfer of 144 bytes: {error}")))?;
+        let tx = super::decode::<Transfer>(&bytes).map_err(|error| bad_params(format!("not a transfer of {} bytes: {error}", Transfer::SIZE)))?;
         let hash = self.chain.admit(tx.clone()).map_err(Fault::from)?;
         // A full queue only delays the gossip: what waits is sent again with the next blocks.
         let _ = self.submit.try_send(tx);
@@ -232,6 +233,7 @@ impl From<Refusal> for Fault {
             Refusal::Tx(TxFault::ZeroAmount) => -32014,
             Refusal::Known => -32015,
             Refusal::Full => -32016,
+            Refusal::Tx(TxFault::Expired { .. }) => -32017,
         };
         Self { code, message: refusal.to_string() }
     }
@@ -247,7 +249,7 @@ fn render_block(block: &Sealed) -> Value {
 }
 
 fn render_tx(tx: &Transfer) -> Value {
-    json!({"hash": tx.hash().to_string(), "from": tx.from, "to": tx.to, "amount": tx.amount, "nonce": tx.nonce})
+    json!({"hash": tx.hash().to_string(), "from": tx.from, "to": tx.to, "amount": tx.amount, "nonce": tx.nonce, "expiry": tx.expiry})
 }
 
 fn parse_hash(value: &Value) -> Result<Hash, Fault> {

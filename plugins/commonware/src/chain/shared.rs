@@ -145,9 +145,9 @@ impl Chain {
         }
     }
 
-    /// The transfers for a block on top of `parent`, and the ledger after them.
-    pub fn pick(&self, parent: &Ledger) -> (Vec<Transfer>, Ledger) {
-        self.lock().mempool.pick(parent, MAX_TXS)
+    /// The transfers for a block of `height` on top of `parent`, and the ledger after them.
+    pub fn pick(&self, parent: &Ledger, height: u64) -> (Vec<Transfer>, Ledger) {
+        self.lock().mempool.pick(parent, MAX_TXS, height)
     }
 
     /// Whether `block`'s transfers are all signed. Those in the mempool were checked when they came.

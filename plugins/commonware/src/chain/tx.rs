@@ -1,9 +1,9 @@
 //! A transfer: the only transaction of the devchain, its bytes and its signature.
 //!
 //! ```text
-//! from (32) · to (32) · amount (8, big endian) · nonce (8, big endian) · ed25519 signature (64)   = 144 bytes
+//! from (32) · to (32) · amount (8) · nonce (8) · expiry (8) · ed25519 signature (64)   = 152 bytes, numbers big endian
 //! ```
-//! The signature covers the first 80 bytes in a namespace that holds the genesis hash, so a transfer of one devnet is worth
+//! The signature covers the first 88 bytes in a namespace that holds the genesis hash, so a transfer of one devnet is worth
 //! nothing on another.
 
 use std::fmt;
@@ -35,6 +35,8 @@ pub struct Transfer {
     pub amount: u64,
     /// How many transfers the sender made before this one.
     pub nonce: u64,
+    /// Last height of a block that may hold it; 0: any.
+    pub expiry: u64,
     pub signature: Signature,
 }
 
@@ -44,16 +46,30 @@ pub fn namespace(genesis: &Hash) -> Vec<u8> {
 }
 
 impl Transfer {
+    /// One that never expires.
     pub fn sign(key: &PrivateKey, to: Address, amount: u64, nonce: u64, namespace: &[u8]) -> Self {
+        Self::sign_until(key, to, amount, nonce, 0, namespace)
+    }
+
+    pub fn sign_until(key: &PrivateKey, to: Address, amount: u64, nonce: u64, expiry: u64, namespace: &[u8]) -> Self {
         let from = Address::of(key);
-        let signature = key.sign(namespace, &body(&from, &to, amount, nonce));
-        Self { from, to, amount, nonce, signature }
+        let signature = key.sign(namespace, &body(&from, &to, amount, nonce, expiry));
+        Self { from, to, amount, nonce, expiry, signature }
+    }
+
+    /// Whether a block of this height may no longer hold it.
+    pub fn is_expired(&self, height: u64) -> bool {
+        self.expiry != 0 && height > self.expiry
+    }
+
+    fn body(&self) -> [u8; BODY] {
+        body(&self.from, &self.to, self.amount, self.nonce, self.expiry)
     }
 
     /// Whether the owner of `from` signed this.
     pub fn verify(&self, namespace: &[u8]) -> bool {
         let Ok(key) = super::decode::<PublicKey>(&self.from.0) else { return false };
-        key.verify(namespace, &body(&self.from, &self.to, self.amount, self.nonce), &self.signature) && !belongs_to_all(&key)
+        key.verify(namespace, &self.body(), &self.signature) && !belongs_to_all(&key)
     }
 
     /// The transaction's hash, over all its bytes.
@@ -70,18 +86,22 @@ fn belongs_to_all(key: &PublicKey) -> bool {
     super::decode::<Signature>(&trivial).is_ok_and(|signature| key.verify(b"", b"", &signature))
 }
 
-fn body(from: &Address, to: &Address, amount: u64, nonce: u64) -> [u8; 80] {
-    let mut bytes = [0; 80];
+/// Bytes that are signed.
+const BODY: usize = 88;
+
+fn body(from: &Address, to: &Address, amount: u64, nonce: u64, expiry: u64) -> [u8; BODY] {
+    let mut bytes = [0; BODY];
     bytes[..32].copy_from_slice(&from.0);
     bytes[32..64].copy_from_slice(&to.0);
     bytes[64..72].copy_from_slice(&amount.to_be_bytes());
-    bytes[72..].copy_from_slice(&nonce.to_be_bytes());
+    bytes[72..80].copy_from_slice(&nonce.to_be_bytes());
+    bytes[80..].copy_from_slice(&expiry.to_be_bytes());
     bytes
 }
 
 impl Write for Transfer {
     fn write(&self, buf: &mut impl BufMut) {
-        buf.put_slice(&body(&self.from, &self.to, self.amount, self.nonce));
+        buf.put_slice(&self.body());
         self.signature.write(buf);
     }
 }
@@ -95,13 +115,14 @@ impl Read for Transfer {
             to: Address(<[u8; 32]>::read(buf)?),
             amount: u64::read(buf)?,
             nonce: u64::read(buf)?,
+            expiry: u64::read(buf)?,
             signature: Signature::read(buf)?,
         })
     }
 }
 
 impl FixedSize for Transfer {
-    const SIZE: usize = 80 + Signature::SIZE;
+    const SIZE: usize = BODY + Signature::SIZE;
 }
 
 impl Address {
@@ -163,6 +184,10 @@ pub(crate) mod tests {
         Transfer::sign(&key(from), Address::of(&key(to)), amount, nonce, NAMESPACE)
     }
 
+    pub(crate) fn until(from: u64, to: u64, amount: u64, nonce: u64, expiry: u64) -> Transfer {
+        Transfer::sign_until(&key(from), Address::of(&key(to)), amount, nonce, expiry, NAMESPACE)
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig { cases: 32, ..ProptestConfig::default() })]
 
@@ -195,7 +220,7 @@ pub(crate) mod tests {
         let zero: Transfer = crate::chain::decode(&[0; Transfer::SIZE]).unwrap();
         assert!(!zero.verify(NAMESPACE));
         let key = crate::chain::decode(&zero.from.0).unwrap();
-        assert!(belongs_to_all(&key) && key.verify(NAMESPACE, &body(&zero.from, &zero.to, 0, 0), &zero.signature));
+        assert!(belongs_to_all(&key) && key.verify(NAMESPACE, &zero.body(), &zero.signature));
     }
 
     #[test]

@@ -48,11 +48,11 @@ fn health(status: Status) -> pb::NodeStatus {
     }
 }
 
-fn client(node: &pb::PlacedNode) -> Result<Client> {
+pub(super) fn client(node: &pb::PlacedNode) -> Result<Client> {
     Ok(Client::new(&address(node, "rpc")?.to_string()))
 }
 
-fn fault(error: ClientError) -> PluginFault {
+pub(super) fn fault(error: ClientError) -> PluginFault {
     match error {
         ClientError::Unreachable { .. } => PluginFault::Unavailable(error.to_string()),
         ClientError::Rpc { .. } | ClientError::Nonsense { .. } => PluginFault::Internal(error.to_string()),

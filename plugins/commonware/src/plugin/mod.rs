@@ -8,6 +8,7 @@ mod genesis;
 mod health;
 mod launch;
 mod nodes;
+mod tx;
 
 use std::path::PathBuf;
 
@@ -53,6 +54,7 @@ impl Plugin for Commonware {
             default_binary: self.devchain.as_ref().map(|path| path.to_string_lossy().into_owned()),
             default_validators: Some(4),
             needs_binary: self.devchain.is_none(),
+            capabilities: vec!["tx".into()],
             ..pb::PluginInfo::default()
         })
     }
@@ -90,6 +92,30 @@ impl Plugin for Commonware {
 
     async fn stream_block_heights(&self, request: pb::NodeRef) -> Result<HeightStream> {
         health::stream(&request.node.unwrap_or_default()).await
+    }
+
+    async fn get_supported_tx_types(&self, _request: pb::GetSupportedTxTypesRequest) -> Result<pb::SupportedTxTypes> {
+        Ok(tx::supported())
+    }
+
+    async fn get_account(&self, request: pb::GetAccountRequest) -> Result<pb::TxAccount> {
+        tx::account(&request).await
+    }
+
+    async fn build_tx(&self, request: pb::BuildTxRequest) -> Result<pb::BuildTxResponse> {
+        Ok(tx::build(&request))
+    }
+
+    async fn sign_tx(&self, request: pb::SignTxRequest) -> Result<pb::SignTxResponse> {
+        tx::sign(&request)
+    }
+
+    async fn broadcast_tx(&self, request: pb::BroadcastTxRequest) -> Result<pb::BroadcastTxResponse> {
+        tx::broadcast(&request).await
+    }
+
+    async fn get_tx(&self, request: pb::GetTxRequest) -> Result<pb::GetTxResponse> {
+        tx::find(&request).await
     }
 
     async fn classify_exit(&self, request: pb::ClassifyExitRequest) -> Result<pb::ExitClass> {

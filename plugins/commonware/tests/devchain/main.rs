@@ -158,7 +158,7 @@ async fn the_rpc_answers_and_refuses_with_codes() {
     let forged: Vec<u8> = good.iter().enumerate().map(|(at, byte)| if at == 143 { byte ^ 1 } else { *byte }).collect();
     assert_eq!(code(client.call("submit", json!([hex::encode(forged)])).await), -32010);
     // The zero key is of small order: without a check, anybody could sign for it.
-    assert_eq!(code(client.call("submit", json!(["00".repeat(144)])).await), -32010);
+    assert_eq!(code(client.call("submit", json!(["00".repeat(152)])).await), -32010);
     let hash = client.submit(&good).await.unwrap();
     finalized(&net, 0, &hash).await;
     assert_eq!(code(client.call("submit", json!([hex::encode(good)])).await), -32011);

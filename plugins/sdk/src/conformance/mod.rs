@@ -14,6 +14,7 @@ mod launch;
 mod process;
 mod session;
 mod statics;
+mod transactions;
 
 use crate::pb;
 use std::{fmt, path::Path};

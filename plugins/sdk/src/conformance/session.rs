@@ -1,6 +1,6 @@
 //! The order of the suite, and what its checks share.
 
-use super::{Checked, Finding, Profile, Report, ensure, fail, genesis, jobs, launch, process::Process, statics};
+use super::{Checked, Finding, Profile, Report, ensure, fail, genesis, jobs, launch, process::Process, statics, transactions};
 use crate::{
     pb::{self, plugin_client::PluginClient},
     serve::MAX_MESSAGE,
@@ -79,6 +79,7 @@ pub(super) async fn run(exe: &Path, profile: Profile) -> Report {
     report.add("initialize", initialize(&mut session).await);
     report.add("validate", statics::validate(&mut session).await);
     report.add("plan", statics::plan(&mut session).await);
+    report.add("transactions", transactions::transactions(&mut session).await);
     let placed = place(&mut session);
     report.add("genesis", with(&placed, genesis::check(&mut session)).await);
     report.add("launch", with(&placed, launch::start(&mut session)).await);

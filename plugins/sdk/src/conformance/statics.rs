@@ -58,9 +58,10 @@ pub(super) async fn info(session: &mut Session) -> Checked {
 pub(super) async fn unimplemented(session: &mut Session) -> Checked {
     let has = |name: &str| session.info.capabilities.iter().any(|capability| capability == name);
     let (tx, export) = (has("tx"), has("export"));
-    let unknown_type = pb::CreateTxBuilderRequest { devnet: Some(session.devnet.clone()), tx_type: "no/such-type".into(), ..Default::default() };
-    let codes: &[Code] = if tx { &[Code::Unimplemented, Code::InvalidArgument] } else { &[Code::Unimplemented] };
-    refusal("CreateTxBuilder of an unknown type", codes, session.client.create_tx_builder(unknown_type)).await?;
+    if !tx {
+        let request = pb::GetAccountRequest { devnet: Some(session.devnet.clone()), signer: "account:0".into(), ..Default::default() };
+        refusal("GetAccount without the capability", &[Code::Unimplemented], session.client.get_account(request)).await?;
+    }
     if !export {
         let request = pb::ExportRequest { devnet: Some(session.devnet.clone()), ..Default::default() };
         refusal("Export without the capability", &[Code::Unimplemented], session.client.export(request)).await?;

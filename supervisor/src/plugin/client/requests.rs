@@ -60,7 +60,7 @@ pub(super) fn outcome(outcome: &JobOutcome) -> pb::JobResult {
     }
 }
 
-fn placed(node: &PlacedNode) -> pb::PlacedNode {
+pub(super) fn placed(node: &PlacedNode) -> pb::PlacedNode {
     pb::PlacedNode {
         name: node.name.clone(),
         role: node.role.clone(),

@@ -5,7 +5,7 @@ use crate::{
     model::{Key, Kind, LaunchPhase, Object},
     store::{
         EventFilter, Expect, Selector, Store, StoreError, Write,
-        fixtures::{devnet, event, launch, lease, node, plan},
+        fixtures::{devnet, event, launch, lease, node, plan, transaction},
     },
 };
 use proptest::{collection::vec, prelude::*};
@@ -36,7 +36,7 @@ enum Guess {
 
 fn object() -> impl Strategy<Value = Object> {
     let (namespace, net, index) = (prop_oneof![Just("default"), Just("other")], prop_oneof![Just("net"), Just("net2")], 0..3_u32);
-    (namespace, net, index, 0..7_usize, 0..3_u64).prop_map(|(namespace, net, index, kind, generation)| {
+    (namespace, net, index, 0..8_usize, 0..3_u64).prop_map(|(namespace, net, index, kind, generation)| {
         let (short, role) = if index == 2 { ("relayer".to_owned(), "service") } else { (format!("validator-{}", index * 9), "validator") };
         let mut object: Object = match kind {
             0 | 1 => devnet(namespace, net).into(),
@@ -47,6 +47,7 @@ fn object() -> impl Strategy<Value = Object> {
                 launch.into()
             }
             5 => lease(namespace, net, &format!("port/{index}")).into(),
+            6 => transaction(namespace, net, &index.to_string()).into(),
             _ => plan(namespace, net).into(),
         };
         object.meta_mut().generation = generation;

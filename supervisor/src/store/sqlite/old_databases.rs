@@ -6,7 +6,7 @@ use super::SqliteStore;
 use crate::{
     model::{
         Condition, ConditionStatus, Devnet, EventId, ExitClass, Key, Kind, LastExit, Launch, LaunchId, LaunchPhase, Lease, Node, NodePhase, Plan,
-        PlannedNode, PlannedPort, Timestamp,
+        PlannedNode, PlannedPort, SignedAttempt, Timestamp, Transaction, TransactionPhase,
     },
     store::{EventFilter, Limits, Selector, Store, Write, fixtures, migrations::KNOWN},
     sys::ManualClock,
@@ -72,6 +72,14 @@ fn plan() -> Plan {
     plan
 }
 
+/// Since schema 2.
+fn transaction() -> Transaction {
+    let mut tx = fixtures::transaction("default", "mynet", "0123456789abcdef");
+    tx.status.phase = TransactionPhase::Submitted;
+    tx.status.signed = Some(SignedAttempt { raw: "0aff".into(), hash: "AB".into(), sequence: 3, height: 7, expires_at: 60 });
+    tx
+}
+
 async fn build(path: &Path) {
     let folder = tempfile::tempdir().unwrap();
     let draft = folder.path().join("store.db");
@@ -84,6 +92,7 @@ async fn build(path: &Path) {
         Write::create(launch()),
         Write::create(lease()),
         Write::create(plan()),
+        Write::create(transaction()),
         Write::Event(Box::new(event)),
     ];
     store.commit(writes).await.unwrap();
@@ -105,14 +114,18 @@ async fn every_schema_version_opens_with_all_its_objects() {
         let folder = tempfile::tempdir().unwrap();
         let copy = folder.path().join("store.db");
         fs::copy(&kept, &copy).unwrap();
-        check(&open(&copy)).await;
+        check(&open(&copy), version).await;
     }
 }
 
-async fn check(store: &SqliteStore) {
+async fn check(store: &SqliteStore, version: i64) {
     let (objects, revision) = store.list(&Selector::default()).await.unwrap();
-    assert_eq!(revision, 5);
     let mut expected: Vec<crate::model::Object> = vec![devnet().into(), node().into(), launch().into(), lease().into(), plan().into()];
+    if version >= 2 {
+        expected.push(transaction().into());
+    }
+    let count = expected.len();
+    assert_eq!(revision, count as u64);
     for (revision, object) in (1..).zip(&mut expected) {
         let meta = object.meta_mut();
         (meta.resource_version, meta.created_at, meta.updated_at) = (revision, AT, AT);
@@ -121,9 +134,9 @@ async fn check(store: &SqliteStore) {
     let events = store.events(&EventFilter { launch: Some(LaunchId("l1".into())), ..EventFilter::default() }).await.unwrap();
     assert_eq!(events.iter().map(|event| (event.id.as_str(), event.seq)).collect::<Vec<_>>(), [("e1", 1)]);
     assert_eq!(store.meta_value("instance").await.unwrap().as_deref(), Some("i1"));
-    let feed: Vec<_> = store.watch(Selector::default(), 0).take(5).map(|change| change.unwrap().object).collect().await;
+    let feed: Vec<_> = store.watch(Selector::default(), 0).take(count).map(|change| change.unwrap().object).collect().await;
     assert_eq!(feed, expected);
     let gone = Write::Delete { key: Key::devnet("default", "mynet"), expect: crate::store::Expect::Any };
-    assert_eq!(store.commit(vec![gone]).await, Ok(10), "it can be written too");
+    assert_eq!(store.commit(vec![gone]).await, Ok(2 * count as u64), "it can be written too");
     assert_eq!(store.list(&Selector::kind(Kind::Lease)).await.unwrap().0.len(), 0);
 }

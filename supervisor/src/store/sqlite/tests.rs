@@ -171,7 +171,7 @@ async fn a_store_of_a_newer_devnetd_is_refused_and_left_as_it_is() {
     drop(open(&path).unwrap());
     Connection::open(&path).unwrap().pragma_update(None, "user_version", 99).unwrap();
     let before = fs::read(&path).unwrap();
-    assert_eq!(refusal(&path), StoreError::TooNew { path: path.display().to_string(), found: 99, known: 1 });
+    assert_eq!(refusal(&path), StoreError::TooNew { path: path.display().to_string(), found: 99, known: crate::store::migrations::KNOWN });
     assert_eq!(fs::read(&path).unwrap(), before);
 }
 

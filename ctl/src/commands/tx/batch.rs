@@ -1,0 +1,241 @@
+//! `tx batch`: a stream of transactions, one JSON object a line. A daemon that goes away in the middle is asked again: each line has
+//! a request id, so none is paid twice.
+
+use super::{
+    failure,
+    intent::{Intent, fresh_request_id},
+    phase, settle,
+};
+use crate::{
+    cli::Format,
+    client::Client,
+    context::Context,
+    error::{Error, Exit},
+    render::objects::name,
+};
+use dvb_proto::devnet::v1::Transaction;
+use serde_json::json;
+use std::{
+    collections::{BTreeSet, VecDeque},
+    fs::File,
+    io::{BufRead, BufReader},
+    time::{Duration, Instant},
+};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Status;
+
+/// Lines that are read and not stored yet.
+const AHEAD: usize = 2_048;
+/// How long the daemon may be away, and how often we look: nothing tells a client that a socket is served again.
+const AWAY_LIMIT: Duration = Duration::from_secs(30);
+const LOOK_AGAIN: Duration = Duration::from_millis(200);
+/// Failures that are shown one by one.
+const SHOWN: usize = 5;
+
+/// Submit many transactions, one JSON object a line
+///
+/// {"type": "bank/send", "signer": "account:0", "to": "account:1", "amount": "7stake"}
+///
+/// Further fields: payload, memo, gas, gasFactor, requestId.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    devnet: String,
+    /// File with the lines, or - for stdin
+    #[arg(short, long, value_name = "FILE")]
+    file: String,
+    /// Line N gets the request id ID-N, so that the same batch sent again is the same transactions
+    #[arg(long, value_name = "ID")]
+    request_id: Option<String>,
+    /// Wait until all are Confirmed or Failed
+    #[arg(long)]
+    wait: bool,
+}
+
+pub(super) async fn run(ctx: &Context, args: Args) -> Result<(), Error> {
+    let client = ctx.client().await?;
+    client.devnets().get(ctx.object(&args.devnet)).await?;
+    let begun = Instant::now();
+    let prefix = args.request_id.clone().map_or_else(fresh_request_id, Ok)?;
+    let lines = read_lines(&args.file, prefix, ctx.settings.namespace.clone(), args.devnet.clone())?;
+    let mut batch = Batch { client: client.clone(), lines, unstored: VecDeque::new(), stored: Vec::new(), drained: false };
+    let sent = batch.store().await;
+    let stored = std::mem::take(&mut batch.stored);
+    if let Err(error) = sent {
+        return Err(error.with_note(format!("{} transactions before it are stored", stored.len())));
+    }
+    let mut summary = Summary { total: stored.len(), ..Summary::default() };
+    if args.wait {
+        let names: BTreeSet<String> = stored.into_iter().collect();
+        let ended = settle::all(ctx, &client, &args.devnet, names, |_| {}).await?;
+        for tx in ended.values() {
+            if phase(tx) == "Confirmed" { summary.confirmed += 1 } else { summary.failed.push(tx.clone()) }
+        }
+    }
+    summary.print(ctx, &args, begun.elapsed())
+}
+
+/// Reads in a thread of its own: stdin may come slowly, and the stream to the daemon must not wait for its end.
+fn read_lines(file: &str, prefix: String, namespace: String, devnet: String) -> Result<mpsc::Receiver<Result<Transaction, Error>>, Error> {
+    let source: Box<dyn BufRead + Send> = match file {
+        "-" => Box::new(BufReader::new(std::io::stdin())),
+        path => Box::new(BufReader::new(File::open(path).map_err(|error| Error::file(path, &error))?)),
+    };
+    let (lines, receiver) = mpsc::channel(AHEAD);
+    let file = file.to_owned();
+    std::thread::spawn(move || {
+        for (at, line) in source.lines().enumerate() {
+            let number = at + 1;
+            let parsed = match line {
+                Ok(line) if line.trim().is_empty() => continue,
+                Ok(line) => serde_json::from_str::<Intent>(&line).map_err(|error| Error::usage(format!("{file}:{number}: {error}"))),
+                Err(error) => Err(Error::file(&file, &error)),
+            };
+            let tx = parsed.map(|mut intent| {
+                if intent.request_id.is_empty() {
+                    intent.request_id = format!("{prefix}-{number}");
+                }
+                intent.into_transaction(&namespace, &devnet)
+            });
+            let last = tx.is_err();
+            if lines.blocking_send(tx).is_err() || last {
+                return; // nobody listens any more, or nothing after a bad line counts
+            }
+        }
+    });
+    Ok(receiver)
+}
+
+struct Batch {
+    client: Client,
+    lines: mpsc::Receiver<Result<Transaction, Error>>,
+    /// Sent, and not known to be stored.
+    unstored: VecDeque<Transaction>,
+    /// Names, in the order of the lines.
+    stored: Vec<String>,
+    /// All lines were read.
+    drained: bool,
+}
+
+impl Batch {
+    /// Until all lines are stored, over restarts of the daemon.
+    async fn store(&mut self) -> Result<(), Error> {
+        let mut lost: Option<Instant> = None;
+        loop {
+            let before = self.stored.len();
+            let status = match self.stream().await? {
+                Ok(()) => return Ok(()),
+                Err(status) => status,
+            };
+            if self.stored.len() > before {
+                lost = None;
+            }
+            let error = Error::from(status);
+            let since = lost.get_or_insert_with(Instant::now);
+            let passing = error.exit == Exit::Unreachable
+                || error.fault.code == "ShuttingDown"
+                || error.fault.code == "Unknown"
+                || error.fault.code == "Cancelled";
+            if !passing || since.elapsed() > AWAY_LIMIT {
+                return Err(error);
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    }
+
+    /// One stream to the daemon: first what may have been lost with the last one. Inner error: the stream broke.
+    async fn stream(&mut self) -> Result<Result<(), Status>, Error> {
+        let (sender, receiver) = mpsc::channel(AHEAD);
+        let mut again: VecDeque<Transaction> = self.unstored.clone();
+        let mut answers = match self.client.transactions().create_batch(ReceiverStream::new(receiver)).await {
+            Ok(answers) => answers.into_inner(),
+            Err(status) => return Ok(Err(status)),
+        };
+        let mut sender = Some(sender);
+        loop {
+            if self.drained && again.is_empty() {
+                sender = None; // the daemon ends its side when it has answered all
+            }
+            tokio::select! {
+                answer = answers.message() => match answer {
+                    Ok(Some(tx)) => {
+                        self.unstored.pop_front();
+                        self.stored.push(name(&tx.metadata).to_owned());
+                    }
+                    Ok(None) if self.drained && self.unstored.is_empty() => return Ok(Ok(())),
+                    Ok(None) => return Ok(Err(Status::unavailable("the stream ended early"))),
+                    Err(status) => return Ok(Err(status)),
+                },
+                permit = reserve(&sender) => {
+                    let Some(permit) = permit else { return Ok(Err(Status::unavailable("the stream broke"))) };
+                    if let Some(tx) = again.pop_front() {
+                        permit.send(tx);
+                        continue;
+                    }
+                    // Waiting for a line must not keep answers from being read.
+                    match self.lines.try_recv() {
+                        Ok(line) => self.push(line?, permit),
+                        Err(mpsc::error::TryRecvError::Disconnected) => self.drained = true,
+                        Err(mpsc::error::TryRecvError::Empty) => tokio::select! {
+                            line = self.lines.recv() => match line {
+                                Some(line) => self.push(line?, permit),
+                                None => self.drained = true,
+                            },
+                            answer = answers.message(), if !self.unstored.is_empty() => match answer {
+                                Ok(Some(tx)) => {
+                                    self.unstored.pop_front();
+                                    self.stored.push(name(&tx.metadata).to_owned());
+                                }
+                                Ok(None) => return Ok(Err(Status::unavailable("the stream ended early"))),
+                                Err(status) => return Ok(Err(status)),
+                            },
+                        },
+                    }
+                }
+            }
+        }
+    }
+
+    fn push(&mut self, tx: Transaction, permit: mpsc::Permit<'_, Transaction>) {
+        self.unstored.push_back(tx.clone());
+        permit.send(tx);
+    }
+}
+
+async fn reserve(sender: &Option<mpsc::Sender<Transaction>>) -> Option<mpsc::Permit<'_, Transaction>> {
+    match sender {
+        Some(sender) => sender.reserve().await.ok(),
+        None => std::future::pending().await,
+    }
+}
+
+#[derive(Default)]
+struct Summary {
+    total: usize,
+    confirmed: usize,
+    failed: Vec<Transaction>,
+}
+
+impl Summary {
+    fn print(self, ctx: &Context, args: &Args, took: Duration) -> Result<(), Error> {
+        let seconds = took.as_secs_f64();
+        if matches!(ctx.settings.format, Format::Json | Format::Yaml) {
+            let value = json!({"total": self.total, "confirmed": self.confirmed, "failed": self.failed.len(), "seconds": seconds});
+            ctx.print_structured(&value)?;
+        } else if args.wait {
+            let rate = self.confirmed as f64 / seconds.max(0.001);
+            ctx.print(format!(
+                "{} transactions: {} confirmed, {} failed, in {seconds:.1} s ({rate:.0}/s)",
+                self.total,
+                self.confirmed,
+                self.failed.len()
+            ))?;
+        } else {
+            ctx.print(format!("{} transactions are stored; dvbctl tx list {} shows how they do", self.total, args.devnet))?;
+        }
+        let Some(first) = self.failed.first() else { return Ok(()) };
+        let mut error = Error::failed("TransactionFailed", format!("{} of {} transactions failed", self.failed.len(), self.total));
+        error = error.about(args.devnet.as_str()).with_remedy(format!("dvbctl why {}", name(&first.metadata)));
+        Err(self.failed.iter().take(SHOWN).fold(error, |error, tx| error.with_note(failure(tx).fault.message.clone())))
+    }
+}

@@ -1,0 +1,110 @@
+//! Any message of the chain, as JSON with its `@type` (as the chain's own command line writes it) or as base64 of its protobuf bytes.
+
+use super::invalid;
+use base64::{Engine, engine::general_purpose::STANDARD};
+use cosmos_sdk_proto::{
+    Any,
+    cosmos::{authz, bank, crisis, distribution, feegrant, gov, mint, slashing, staking, upgrade, vesting},
+    cosmwasm::wasm,
+    traits::{Message, Name},
+};
+use dvb_plugin_sdk::Result;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use std::{collections::BTreeMap, sync::OnceLock};
+
+type Encode = fn(Value) -> serde_json::Result<Vec<u8>>;
+
+/// `{"@type": "/cosmos.bank.v1beta1.MsgSend", "from_address": ...}` for what is known here, `{"@type": "/a.b.MsgC", "value": "base64"}` for all.
+pub(super) fn pack(message: &Value) -> Result<Any> {
+    let Value::Object(fields) = message else { return Err(invalid("a message must be a JSON object")) };
+    let type_url = fields.get("@type").and_then(Value::as_str).filter(|url| url.starts_with('/') && url.len() > 1);
+    let type_url = type_url.ok_or_else(|| invalid("a message needs \"@type\", as in /cosmos.bank.v1beta1.MsgSend"))?;
+    let mut rest = fields.clone();
+    rest.shift_remove("@type");
+    let value = match (rest.get("value").and_then(Value::as_str), known().get(type_url)) {
+        (Some(base64), _) if rest.len() == 1 => {
+            STANDARD.decode(base64).map_err(|error| invalid(format!("{type_url}: \"value\" is no base64: {error}")))?
+        }
+        (_, Some(encode)) => encode(Value::Object(rest)).map_err(|error| invalid(format!("{type_url}: {error}")))?,
+        (_, None) => {
+            let message =
+                format!("{type_url} is not known here as JSON; write {{\"@type\": \"{type_url}\", \"value\": \"base64 of its protobuf bytes\"}}");
+            return Err(invalid(message));
+        }
+    };
+    Ok(Any { type_url: type_url.into(), value })
+}
+
+/// The messages that can be written as JSON, by type URL.
+fn known() -> &'static BTreeMap<String, Encode> {
+    static KNOWN: OnceLock<BTreeMap<String, Encode>> = OnceLock::new();
+    KNOWN.get_or_init(|| BTreeMap::from_iter(list()))
+}
+
+fn entry<M: Message + Name + Default + DeserializeOwned>() -> (String, Encode) {
+    (M::type_url(), |json| serde_json::from_value::<M>(json).map(|message| message.encode_to_vec()))
+}
+
+macro_rules! messages {
+    ($($module:path: $($name:ident)*;)*) => {
+        fn list() -> Vec<(String, Encode)> {
+            vec![$($({ use $module as module; entry::<module::$name>() }),*),*]
+        }
+    };
+}
+
+messages! {
+    authz::v1beta1: MsgGrant MsgRevoke MsgExec;
+    bank::v1beta1: MsgSend MsgMultiSend MsgSetSendEnabled MsgUpdateParams;
+    crisis::v1beta1: MsgUpdateParams MsgVerifyInvariant;
+    distribution::v1beta1: MsgCommunityPoolSpend MsgDepositValidatorRewardsPool MsgFundCommunityPool MsgSetWithdrawAddress MsgUpdateParams
+        MsgWithdrawDelegatorReward MsgWithdrawValidatorCommission;
+    feegrant::v1beta1: MsgGrantAllowance MsgPruneAllowances MsgRevokeAllowance;
+    gov::v1: MsgCancelProposal MsgDeposit MsgSubmitProposal MsgUpdateParams MsgVote MsgVoteWeighted;
+    mint::v1beta1: MsgUpdateParams;
+    slashing::v1beta1: MsgUnjail MsgUpdateParams;
+    staking::v1beta1: MsgBeginRedelegate MsgCancelUnbondingDelegation MsgCreateValidator MsgDelegate MsgEditValidator MsgUndelegate MsgUpdateParams;
+    upgrade::v1beta1: MsgCancelUpgrade MsgSoftwareUpgrade;
+    vesting::v1beta1: MsgCreatePeriodicVestingAccount MsgCreatePermanentLockedAccount MsgCreateVestingAccount;
+    wasm::v1: MsgClearAdmin MsgExecuteContract MsgInstantiateContract MsgInstantiateContract2 MsgMigrateContract MsgPinCodes MsgStoreAndInstantiateContract
+        MsgStoreCode MsgSudoContract MsgUnpinCodes MsgUpdateAdmin MsgUpdateContractLabel MsgUpdateInstantiateConfig MsgUpdateParams;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn json_and_base64_come_to_the_same_bytes() {
+        let json = json!({"@type": "/cosmos.bank.v1beta1.MsgSend", "from_address": "wasm1a", "to_address": "wasm1b", "amount": [{"denom": "stake", "amount": "7"}]});
+        let packed = pack(&json).unwrap();
+        let message = bank::v1beta1::MsgSend::decode(packed.value.as_slice()).unwrap();
+        assert_eq!((message.to_address.as_str(), message.amount[0].amount.as_str()), ("wasm1b", "7"));
+        let again = pack(&json!({"@type": packed.type_url, "value": STANDARD.encode(&packed.value)})).unwrap();
+        assert_eq!(again, packed);
+    }
+
+    #[test]
+    fn an_upgrade_reads_as_the_chains_command_line_writes_it() {
+        let plan = json!({"name": "v0.50", "time": "0001-01-01T00:00:00Z", "height": "38", "info": "{}", "upgraded_client_state": null});
+        let packed = pack(&json!({"@type": "/cosmos.upgrade.v1beta1.MsgSoftwareUpgrade", "authority": "wasm1gov", "plan": plan})).unwrap();
+        let message = upgrade::v1beta1::MsgSoftwareUpgrade::decode(packed.value.as_slice()).unwrap();
+        assert_eq!(message.plan.map(|plan| (plan.name, plan.height)), Some(("v0.50".into(), 38)));
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        for (message, why) in [
+            (json!({"@type": "/cosmos.bank.v1beta1.MsgSend", "from": "x"}), "from"),
+            (json!({"@type": "/a.b.MsgC", "x": 1}), "base64 of its protobuf bytes"),
+            (json!({"@type": "/a.b.MsgC", "value": "?"}), "no base64"),
+            (json!({"value": ""}), "@type"),
+            (json!("x"), "JSON object"),
+        ] {
+            let error = pack(&message).unwrap_err().to_string();
+            assert!(error.contains(why), "{error}");
+        }
+    }
+}
