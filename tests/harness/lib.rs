@@ -5,6 +5,7 @@
 mod binaries;
 mod by_hand;
 mod chain;
+pub mod direct;
 mod home;
 mod output;
 mod process;
