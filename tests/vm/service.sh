@@ -52,6 +52,7 @@ forker=$(leaf box/forker)
 within 20 grep -q 'max [1-9]' "$forker/pids.events" || die "the kernel refused no fork: $(cat "$forker/pids.events")"
 is "a fork beyond the limit fails" "$(wc -l <"$forker/cgroup.procs")" 3
 dvbctl apply -f "$HOME/hog.yaml" || die "apply"
+within 30 dvbctl get node hog/eater || die "apply makes no node"
 dvbctl wait hog/eater --for=Failed --timeout 60s || die "the hog lives"
 is "an OOM kill is named" "$(field hog/eater class)" oom
 dvbctl describe hog/eater | grep -i 'lack of memory.*limit 32 MiB' || die "the certificate does not name the limit: $(dvbctl describe hog/eater)"
