@@ -4,7 +4,6 @@ use anyhow::Context as _;
 use clap::Parser;
 use devnetd::{
     api::server,
-    cgroup::{HOLD_VERB, hold},
     config::{Home, HomeLock, LockError, LogLevel, Settings, prepare_home},
     daemon::{
         self, Config, End, SocketOwner, furnish,
@@ -61,12 +60,10 @@ struct Flags {
 }
 
 fn main() -> ExitCode {
-    // Before all else: keeper and holder want nothing of what follows, least of all its memory.
+    // Before all else: a keeper wants nothing of what follows, least of all its memory.
     let mut args = std::env::args_os().skip(1);
-    match args.next() {
-        Some(verb) if verb == keeper::KEEPER_VERB => return said(keeper::main(&args.collect::<Vec<_>>()).map_err(Into::into)),
-        Some(verb) if verb == HOLD_VERB => return said(hold(Path::new(&args.next().unwrap_or_default())).map_err(Into::into)),
-        _ => {}
+    if args.next().is_some_and(|verb| verb == keeper::KEEPER_VERB) {
+        return said(keeper::main(&args.collect::<Vec<_>>()).map_err(Into::into));
     }
     // Until there is somebody to hear them; a reload that comes on the heels of another must not end the daemon.
     let _ = heard().thread_block();

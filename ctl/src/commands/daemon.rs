@@ -145,7 +145,7 @@ async fn stop(ctx: &Context, client: Client, with_nodes: bool) -> Result<(), Err
 
 /// Whoever connects meanwhile waits at the socket, so the answer to the next handshake is the new program's.
 async fn reload(ctx: &Context) -> Result<(), Error> {
-    let Some(client) = Client::connect_running(ctx).await? else {
+    let Some(client) = running(ctx).await? else {
         return Err(Error::unreachable(format!("devnetd does not run for {}", ctx.settings.home.display())).with_remedy("dvbctl daemon start"));
     };
     let before = client.handshake(ctx).await?;

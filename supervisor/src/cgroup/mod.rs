@@ -4,11 +4,9 @@
 //! controllers but kill, freeze and populated work; `none` does without. Which one, and why, is in `Support`.
 
 mod detect;
-mod holder;
 mod leaf;
 mod systemd;
 
-pub use holder::{HOLD_VERB, Holder, hold, own_holder};
 pub use leaf::{Counters, Leaf};
 
 use leaf::collect_pids;
@@ -30,6 +28,10 @@ pub enum CgroupError {
     #[error("the process that holds the scope {scope} open cannot be started: {source}")]
     Holder { scope: String, source: io::Error },
 }
+
+/// Gives the pid of a process that lives for as long as a daemon of this home or a launch does, and starts it where none runs: when the
+/// last process of a scope ends, systemd removes it with all its leaves and counters. Asked only when nothing holds the scope.
+pub type Holder = Arc<dyn Fn() -> io::Result<u32> + Send + Sync>;
 
 /// Which driver to take.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -77,7 +77,7 @@ impl Scope {
             let path = path.to_owned();
             move |source| CgroupError::Io { path: path.clone(), source }
         };
-        let pid = (self.holder)(&self.folder.join("nodes")).map_err(|source| CgroupError::Holder { scope: self.name.clone(), source })?;
+        let pid = (self.holder)().map_err(|source| CgroupError::Holder { scope: self.name.clone(), source })?;
         if !is_populated(&self.folder) {
             self.start(pid)?;
         }
@@ -185,7 +185,7 @@ mod tests {
 
     #[test]
     fn without_a_user_manager_the_refusal_says_how_to_get_one() {
-        let holder: Holder = Arc::new(|_| Err(io::ErrorKind::Unsupported.into()));
+        let holder: Holder = Arc::new(|| Err(io::ErrorKind::Unsupported.into()));
         let check = |runtime_dir: Option<&Path>, expect: &str| {
             let refusal = detect("0", runtime_dir, holder.clone()).expect_err("nothing is there");
             assert!(refusal.why.contains(expect) && refusal.remedy.contains("enable-linger"), "{}", refusal.why);

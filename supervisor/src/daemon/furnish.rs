@@ -4,7 +4,6 @@ use super::{Base, Furniture, ending::NativeEnding, logs};
 use crate::{
     api::daemon::HomeBinaries,
     binaries::Binaries,
-    cgroup::own_holder,
     controllers::{
         self, ControllerKind, Manager, devnet::DevnetController, health::HealthController, node::NodeController, transaction::TransactionController,
     },
@@ -74,9 +73,7 @@ async fn native_runtime(base: &Base, keeper: Keeper) -> Result<NativeRuntime, Fa
     let (objects, _) = base.store.list(&Selector::kind(Kind::Launch)).await.map_err(|error| error.fault())?;
     let launches = objects.into_iter().filter_map(|object| Arc::<Launch>::try_from(object).ok());
     let open = launches.filter(|launch| launch.status.phase != LaunchPhase::Ended).map(|launch| launch.spec.launch_id.clone()).collect();
-    // Through /proc it is this very program, also when another lies in its place by now.
-    let holder = Some(own_holder("/proc/self/exe".into()));
-    let machine = Machine { holder, kernel: base.kernel, keeper: Some(keeper), subreaper: true, open, ..Machine::default() };
+    let machine = Machine { kernel: base.kernel, keeper: Some(keeper), subreaper: true, open, ..Machine::default() };
     let (home, clock) = (base.home.clone(), base.clock.clone());
     let made = tokio::task::spawn_blocking(move || NativeRuntime::new(&home, clock, machine)).await;
     made.map_err(|panic| internal(panic.to_string()))?.map_err(|error| error.fault())

@@ -139,6 +139,21 @@ impl Keeper {
         Ok(items(&mut state, Word::List, "")?.into_iter().map(|(name, _)| name).collect())
     }
 
+    /// Its process, which is started if there is none.
+    pub fn pid(&self) -> Result<u32, KeeperError> {
+        let mut state = self.state();
+        for _ in 0..TRIES {
+            if state.line.is_none() {
+                self.connect(&mut state, true)?;
+            }
+            if let Some(pid) = state.line.as_ref().map(greet).transpose()?.flatten() {
+                return Ok(pid);
+            }
+            state.line = None; // it has died, and its watch has not told yet
+        }
+        Err(KeeperError::Line(io::ErrorKind::BrokenPipe.into()))
+    }
+
     /// The daemon ends or is replaced: hangs up. A keeper that holds nothing has ended when this returns, and is no zombie of ours.
     pub fn close(&self) {
         let mut state = self.state();

@@ -9,6 +9,8 @@
 //!
 //! It ends by itself when it holds nothing and nobody is connected; who wants it to live puts something in. There cannot be two for
 //! one home: they would need the same socket address. If it dies, the daemon starts another and puts in again all that it knows.
+//!
+//! Under systemd it is also the process around which the home's scope is made, and so lies outside the daemon's unit.
 
 mod client;
 mod server;

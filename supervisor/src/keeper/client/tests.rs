@@ -213,3 +213,14 @@ fn a_program_that_cannot_be_run_is_named() {
     let error = keeper.put("a", sys::Pidfd::open(std::process::id()).unwrap().as_fd()).unwrap_err();
     assert!(matches!(&error, KeeperError::Start { .. }) && error.to_string().contains("missing"), "{error}");
 }
+
+#[test]
+fn whoever_asks_for_its_pid_has_one_started() {
+    let bench = Bench::new();
+    let daemon = bench.daemon();
+    assert_eq!(daemon.pid().unwrap(), std::process::id(), "this one is a thread of ours");
+    assert_eq!(daemon.pid().unwrap(), std::process::id());
+    assert_eq!(bench.started(), 1);
+    daemon.close();
+    bench.ended();
+}

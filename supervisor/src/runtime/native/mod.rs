@@ -41,6 +41,7 @@ use running::Running;
 use serde::{Deserialize, Serialize};
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
+    io,
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -88,9 +89,8 @@ const INHERITED_ENV: [&str; 4] = ["PATH", "HOME", "LANG", "TZ"];
 #[derive(Default)]
 pub struct Machine {
     pub driver: DriverChoice,
-    /// Holds open the scope of driver `systemd`.
-    pub holder: Option<Holder>,
     pub kernel: Kernel,
+    /// It also holds open the scope of the cgroup driver `systemd`.
     pub keeper: Option<Keeper>,
     /// The whole process may become the subreaper of its descendants; it does where there are no cgroups.
     pub subreaper: bool,
@@ -101,8 +101,9 @@ pub struct Machine {
 impl NativeRuntime {
     /// Fails when the driver that `machine` asks for cannot work here.
     pub fn new(home: &config::Home, clock: Arc<dyn Clock>, machine: Machine) -> Result<Self, RuntimeError> {
-        let Machine { driver, holder, kernel, keeper, subreaper, open } = machine;
+        let Machine { driver, kernel, keeper, subreaper, open } = machine;
         let home_id = home_hash(home.root());
+        let holder = keeper.clone().map(|keeper| -> Holder { Arc::new(move || keeper.pid().map_err(io::Error::other)) });
         let cgroups = Cgroups::detect(driver, &home_id, holder)?;
         let cgroups = if kernel.cgroup_kill { cgroups } else { cgroups.without_kill_file() };
         let kept = keeper.map(|keeper| Kept::with(keeper, |id| open.contains(id))).unwrap_or_default();
