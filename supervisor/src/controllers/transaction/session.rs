@@ -30,9 +30,13 @@ type Blocks = BoxStream<'static, Result<BlockHeight, PluginError>>;
 pub(super) async fn run(key: Key, cx: Arc<Context>, keep: usize) {
     let mut failures = 0;
     loop {
+        let begun = Instant::now();
         match Session::new(key.clone(), cx.clone(), keep).follow().await {
             Ok(()) => return,
             Err(error) => tracing::warn!(devnet = %key, %error, "the transactions of this devnet begin anew"),
+        }
+        if begun.elapsed() > LONGEST_PAUSE {
+            failures = 0;
         }
         tokio::time::sleep(pause(failures)).await;
         failures += 1;
