@@ -95,7 +95,7 @@ fn a_validator_started_by_hand_from_its_home_is_named_and_its_end_lets_the_node_
     let spec = home.node("quick/validator-0")["spec"].clone();
     let by_hand = ByHand::start(&text(&spec["binaryPath"]), &["run", "--home", &text(&spec["homeDir"])], &home.path().join("by-hand.log"));
     home.eventually("it makes blocks with the others", Duration::from_secs(15), |home| {
-        std::fs::read_to_string(&home.path().join("by-hand.log")).is_ok_and(|log| log.contains("finalized block applied"))
+        std::fs::read_to_string(home.path().join("by-hand.log")).is_ok_and(|log| log.contains("finalized block applied"))
     });
     home.ctl(&["start", "quick/validator-0", "--no-wait"]).ok();
     let message = says(&home, "quick/validator-0", "KeyLease", "HomeInUse");
