@@ -115,7 +115,8 @@ fn take_node(view: &mut View, change: Change<Node>) {
     }
 }
 
-async fn until(deadline: Option<Instant>) {
+/// Never without a deadline.
+pub(crate) async fn until(deadline: Option<Instant>) {
     match deadline {
         Some(deadline) => sleep_until(deadline).await,
         None => std::future::pending().await,

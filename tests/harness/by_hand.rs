@@ -1,10 +1,7 @@
-//! A node's process as a user would start it from its home, without devnetd: the floor that figures are compared with.
+//! A node's process as a user would start it, past devnetd.
 
 use crate::TestHome;
-use nix::{
-    sys::signal::{Signal, kill},
-    unistd::Pid,
-};
+use nix::unistd::Pid;
 use serde_json::Value;
 use std::{
     fs::File,
@@ -12,24 +9,29 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-/// Ends with SIGTERM, and is waited for, when dropped.
+/// Killed, and waited for, when dropped.
 pub struct ByHand {
     child: Child,
 }
 
 impl ByHand {
-    /// `<binaryPath> start --home <homeDir>` of a Cosmos node's spec; its output goes to a file of the test.
+    /// With the libraries that came with the program; its output goes to `log`.
     #[expect(clippy::disallowed_methods, reason = "tests drive programs; the ban is about the supervisor's children")]
-    pub fn start(home: &TestHome, spec: &Value) -> Self {
+    pub fn start(program: &str, args: &[&str], log: &Path) -> Self {
+        let log = File::create(log).expect("a log file");
+        let mut command = Command::new(program);
+        command.env("LD_LIBRARY_PATH", Path::new(program).with_file_name("lib"));
+        command.args(args).stdin(Stdio::null()).stdout(log.try_clone().expect("a second descriptor")).stderr(log);
+        Self { child: command.spawn().expect("the program starts") }
+    }
+
+    /// `<binaryPath> start --home <homeDir>` of a Cosmos node's spec.
+    pub fn cosmos(home: &TestHome, spec: &Value) -> Self {
         let word = |name: &str| spec[name].as_str().expect("a word in a node's spec").to_owned();
         let log = home.path().join(format!("{}-{}.log", word("role"), spec["index"]));
-        let log = File::create(log).expect("a log file");
-        let program = word("binaryPath");
-        let mut command = Command::new(&program);
-        command.env("LD_LIBRARY_PATH", Path::new(&program).with_file_name("lib"));
-        command.args(["start", "--home"]).arg(word("homeDir")).stdin(Stdio::null()).stdout(log.try_clone().expect("a second descriptor")).stderr(log);
-        Self { child: command.spawn().expect("the chain's binary starts") }
+        Self::start(&word("binaryPath"), &["start", "--home", &word("homeDir")], &log)
     }
+
     pub fn pid(&self) -> Pid {
         Pid::from_raw(self.child.id().cast_signed())
     }
@@ -37,7 +39,7 @@ impl ByHand {
 
 impl Drop for ByHand {
     fn drop(&mut self) {
-        let _ = kill(self.pid(), Signal::SIGTERM);
+        let _ = self.child.kill(); // it may have ended by itself
         let _ = self.child.wait();
     }
 }

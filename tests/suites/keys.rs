@@ -1,16 +1,9 @@
 //! One validator key signs in at most one process: two homes with one chain, a node started by hand, a sign-state that was put back.
 
-use e2e::{TestHome, is_alive, quickstart};
-use nix::{
-    sys::signal::{Signal, kill},
-    unistd::Pid,
-};
+use e2e::{ByHand, TestHome, is_alive, quickstart};
+use nix::sys::signal::{Signal, kill};
 use serde_json::Value;
-use std::{
-    path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
-    time::Duration,
-};
+use std::{path::Path, process::Command, time::Duration};
 
 const QUICK: &str = "{backoff: 300ms, maxBackoff: 1s}";
 const VALIDATORS: [&str; 4] = ["validator-0", "validator-1", "validator-2", "validator-3"];
@@ -42,28 +35,6 @@ fn says(home: &TestHome, node: &str, kind: &str, reason: &str) -> String {
 
 fn text(value: &Value) -> String {
     value.as_str().unwrap_or_default().to_owned()
-}
-
-/// A program beside the daemon; killed when the test ends, however it ends.
-struct ByHand(Child);
-
-impl ByHand {
-    #[expect(clippy::disallowed_methods, reason = "the test starts it as a user would, past the daemon")]
-    fn start(program: &str, args: &[&str], log: PathBuf) -> Self {
-        let log = std::fs::File::create(log).unwrap();
-        let mut command = Command::new(program);
-        Self(command.args(args).stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap())
-    }
-    fn pid(&self) -> Pid {
-        Pid::from_raw(i32::try_from(self.0.id()).unwrap())
-    }
-}
-
-impl Drop for ByHand {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }
 
 /// With owners and times, as a backup has them.
@@ -122,7 +93,7 @@ fn a_validator_started_by_hand_from_its_home_is_named_and_its_end_lets_the_node_
     home.up_quickstart("quick", QUICK);
     home.ctl(&["stop", "quick/validator-0"]).ok();
     let spec = home.node("quick/validator-0")["spec"].clone();
-    let by_hand = ByHand::start(&text(&spec["binaryPath"]), &["run", "--home", &text(&spec["homeDir"])], home.path().join("by-hand.log"));
+    let by_hand = ByHand::start(&text(&spec["binaryPath"]), &["run", "--home", &text(&spec["homeDir"])], &home.path().join("by-hand.log"));
     home.eventually("it makes blocks with the others", Duration::from_secs(15), |home| {
         std::fs::read_to_string(home.path().join("by-hand.log")).is_ok_and(|log| log.contains("finalized block applied"))
     });

@@ -191,64 +191,21 @@ fn wasmd_confirms_transfers_once_each_and_says_no_in_its_own_words() {
     let Some(program) = wasmd() else { return };
     let home = TestHome::new();
     up_wasmd(&home, &program);
-    let submit = |amount: &str| {
-        home.ctl(&[
-            "tx",
-            "submit",
-            "wasm",
-            "--type",
-            "bank/send",
-            "--signer",
-            "account:5",
-            "--to",
-            "account:6",
-            "--amount",
-            amount,
-            "--wait",
-            "-o",
-            "json",
-        ])
-    };
+    let tx = |words: &str| home.ctl(&words.split(' ').collect::<Vec<_>>());
+    let submit = |amount: &str| tx(&format!("tx submit wasm --type bank/send --signer account:5 --to account:6 --amount {amount} --wait -o json"));
     let (before, _) = Wasmd.account(&home, "wasm", "account:6");
-    let tx = submit("7stake").ok().json();
-    assert_eq!(tx["status"]["phase"], "Confirmed", "{tx}");
-    assert!(tx["status"]["gasUsed"].as_u64() > Some(10_000) && tx["status"]["gasLimit"].as_u64() > tx["status"]["gasUsed"].as_u64(), "{tx}");
+    let sent = submit("7stake").ok().json();
+    assert_eq!(sent["status"]["phase"], "Confirmed", "{sent}");
+    let gas = |of: &str| sent["status"][of].as_u64();
+    assert!(gas("gasUsed") > Some(10_000) && gas("gasLimit") > gas("gasUsed"), "{sent}");
     assert_eq!(Wasmd.account(&home, "wasm", "account:6").0, before + 7);
     submit("9000000000000000stake").exits(1).says("insufficient funds");
     submit("1nothing").exits(1).says("insufficient funds");
-    home.ctl(&[
-        "tx",
-        "submit",
-        "wasm",
-        "--type",
-        "staking/delegate",
-        "--signer",
-        "account:5",
-        "--set",
-        "validator=validator:1",
-        "--amount",
-        "1000stake",
-        "--wait",
-    ])
-    .ok();
-    home.ctl(&[
-        "tx",
-        "submit",
-        "wasm",
-        "--type",
-        "staking/unbond",
-        "--signer",
-        "account:5",
-        "--set",
-        "validator=validator:1",
-        "--amount",
-        "400stake",
-        "--wait",
-    ])
-    .ok();
+    tx("tx submit wasm --type staking/delegate --signer account:5 --set validator=validator:1 --amount 1000stake --wait").ok();
+    tx("tx submit wasm --type staking/unbond --signer account:5 --set validator=validator:1 --amount 400stake --wait").ok();
     let propose = r#"{"title": "Words", "summary": "nothing but words", "deposit": "50000000stake"}"#;
     home.ctl(&["tx", "submit", "wasm", "--type", "gov/submit-proposal", "--signer", "account:5", "--payload", propose, "--wait"]).ok();
-    home.ctl(&["tx", "submit", "wasm", "--type", "gov/vote", "--signer", "validator:0", "--set", "proposal=1", "--set", "option=yes", "--wait"]).ok();
+    tx("tx submit wasm --type gov/vote --signer validator:0 --set proposal=1 --set option=yes --wait").ok();
     println!("{}", confirm_all(&home, "wasm", &Wasmd, 500, "bank/send", "stake"));
     let direct = direct::transfers(&home, "wasm", &["account:0", "account:1", "account:2", "account:3"], 125);
     println!(

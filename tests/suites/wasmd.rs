@@ -120,7 +120,7 @@ fn from_apply_to_height_one(wasmd: &Wasmd) -> String {
 
     home.ctl(&["apply", "--wait", "-f", &devnet(&home, "floor", &wasmd.path, &["localhost: false", "desired: stopped"])]).ok();
     let endpoints = rpc_of(&home, "floor");
-    let by_hand: Vec<ByHand> = home.nodes("floor").into_values().map(|node| ByHand::start(&home, &node["spec"])).collect();
+    let by_hand: Vec<ByHand> = home.nodes("floor").into_values().map(|node| ByHand::cosmos(&home, &node["spec"])).collect();
     let floor = all_at_height_one(&endpoints);
     drop(by_hand);
     // Not the goal, which a busy machine would miss by chance: a bound that only a defect breaks.

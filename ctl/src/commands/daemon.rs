@@ -34,7 +34,7 @@ const GONE_WITHIN_SECS: i64 = 15;
 const OLD_ANSWERS: u32 = 3;
 const OLD_ANSWER_PAUSE: Duration = Duration::from_millis(200);
 
-/// The daemon devnetd: start, stop, status, restart, reload, logs, install, uninstall, doctor
+/// The daemon: start, stop, status, restart, reload, logs, install, uninstall, doctor
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(subcommand)]

@@ -1,10 +1,10 @@
-//! Logs of nodes: tells their keeper which launches there are, and the nodes' owners what it found.
+//! Logs of nodes: tells their caretaker which launches there are, and the nodes' owners what it found.
 
 use super::{Base, furnish::internal};
 use crate::{
     config::LogSettings,
     events::Recorder,
-    logs::{Caps, Finding, KeepLimits, Keeper, KeptLog, Order, RealDisk, Report},
+    logs::{Caps, Caretaker, Finding, KeepLimits, KeptLog, Order, RealDisk, Report},
     model::{Fault, Key, Kind, Launch, LaunchPhase, Node, Object},
     store::{Selector, Store, StoreError},
 };
@@ -17,15 +17,15 @@ use tracing::{error, warn};
 pub(super) fn keep(base: &Base) -> Result<BoxFuture<'static, ()>, Fault> {
     let (orders, ordered) = mpsc::unbounded_channel();
     let (reports, reported) = mpsc::unbounded_channel();
-    let keeper = Keeper::new(limits(&base.settings.logs), base.clock.clone(), Arc::new(RealDisk), reports);
-    let keeper = keeper.map_err(|error| {
+    let caretaker = Caretaker::new(limits(&base.settings.logs), base.clock.clone(), Arc::new(RealDisk), reports);
+    let caretaker = caretaker.map_err(|error| {
         internal(format!("cannot watch logs: {error}")).remedy("the kernel may be out of inotify instances: raise fs.inotify.max_user_instances")
     })?;
     let (store, stop) = (base.store.clone(), base.stop.clone());
     let recorder = Recorder::new(base.clock.clone()).acting_as("logs");
     Ok(Box::pin(async move {
         let kept = async {
-            if let Err(error) = keeper.run(ordered, stop.clone()).await {
+            if let Err(error) = caretaker.run(ordered, stop.clone()).await {
                 error!(%error, "logs are not rotated any more");
             }
         };
@@ -51,7 +51,7 @@ async fn tell_of_launches(store: &dyn Store, orders: &mpsc::UnboundedSender<Orde
         match tell_until_behind(store, orders, &mut known).await {
             Err(StoreError::Compacted { .. }) => {}
             Err(error) => return error!(%error, "logs of new launches are not rotated any more"),
-            // The feed or the keeper has ended.
+            // The feed or the caretaker has ended.
             Ok(()) => return,
         }
     }
@@ -63,7 +63,7 @@ async fn tell_until_behind(store: &dyn Store, orders: &mpsc::UnboundedSender<Ord
     let there: BTreeSet<PathBuf> = launches.iter().map(|log| log.path.clone()).collect();
     let gone = std::mem::take(known).into_iter().filter(|path| !there.contains(path)).map(Order::Forget);
     for order in gone.chain(launches.into_iter().map(Order::Keep)) {
-        let _ = orders.send(order); // the keeper has ended, and said so
+        let _ = orders.send(order); // the caretaker has ended, and said so
     }
     *known = there;
     let mut feed = store.watch(Selector::kind(Kind::Launch), revision);
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_keeper_hears_of_launches_from_their_intent_to_their_removal() {
+    async fn the_caretaker_hears_of_launches_from_their_intent_to_their_removal() {
         let store = store().await;
         store.commit(vec![Write::create(launch("l1", LaunchPhase::Ended))]).await.unwrap();
         let (orders, mut ordered) = mpsc::unbounded_channel();

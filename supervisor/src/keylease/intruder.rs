@@ -1,10 +1,9 @@
 //! Somebody else at work in a validator's home: a node that was started by hand.
 
-use super::socket::HOME_ID_VAR;
 use crate::{
     holders::{FolderUser, folder_users},
     model::LaunchId,
-    reaper::LAUNCH_ID_VAR,
+    reaper::{HOME_ID_VAR, LAUNCH_ID_VAR},
     sys::process_env,
 };
 use std::path::Path;

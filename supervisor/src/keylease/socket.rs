@@ -2,7 +2,7 @@
 
 use crate::{
     holders::{Holder, abstract_sockets, socket_owners},
-    reaper::LAUNCH_ID_VAR,
+    reaper::{HOME_ID_VAR, LAUNCH_ID_VAR},
     sys::process_env,
 };
 use sha2::{Digest, Sha256};
@@ -16,8 +16,6 @@ use std::{
     path::PathBuf,
 };
 
-/// In the environment of every node: whose daemon started it.
-pub(super) const HOME_ID_VAR: &str = "DVB_HOME_ID";
 /// A holder that ends between our bind and our look is no holder: the bind is tried again.
 const TRIES: usize = 3;
 

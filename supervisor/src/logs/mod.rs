@@ -2,16 +2,16 @@
 //! they grow.
 //!
 //! A cursor is (launch, offset in its file). Rotation copies old bytes to segments and punches a hole where they were, so the node
-//! writes on undisturbed and each offset keeps its meaning; what a cap or a full disk took shows as `Item::Lost`. Lines are bytes: nodes write what they like. A line longer than `MAX_LINE` comes
-//! in pieces, so that memory stays bounded whatever a node writes.
+//! writes on undisturbed and each offset keeps its meaning; what a cap or a full disk took shows as `Item::Lost`. Lines are bytes:
+//! nodes write what they like. A line longer than `MAX_LINE` comes in pieces, so that memory stays bounded whatever a node writes.
 
 mod caps;
+mod caretaker;
 mod disk;
 mod fault;
 mod follow;
 mod growth;
 mod index;
-mod keeper;
 mod pack;
 mod parts;
 mod reader;
@@ -23,10 +23,10 @@ mod tail;
 mod testing;
 
 pub use caps::Caps;
+pub use caretaker::{Caretaker, Finding, KeepLimits, KeptLog, Order, Report};
 pub use disk::{Disk, RealDisk};
 pub use follow::follow;
 pub use growth::Growth;
-pub use keeper::{Finding, KeepLimits, Keeper, KeptLog, Order, Report};
 pub use reader::{Item, LogReader};
 pub use since::since_offset;
 pub use tail::{tail, tail_offset};

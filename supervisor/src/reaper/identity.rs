@@ -6,6 +6,8 @@ use std::time::Duration;
 
 /// In the environment of every process that we start.
 pub const LAUNCH_ID_VAR: &str = "DVB_LAUNCH_ID";
+/// Beside it: whose daemon started the process. The store of a copied home names launches of the first home, which are not its own.
+pub const HOME_ID_VAR: &str = "DVB_HOME_ID";
 
 /// Enough to find a process again after the daemon has died.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,7 +28,7 @@ pub struct Identity {
 pub enum Found {
     /// It is there (or its zombie is), and this descriptor holds it.
     Process(Pidfd),
-    /// No such process, another boot, or a stranger with its pid.
+    /// No such process, another boot, a stranger with its pid, or a launch of another home.
     Gone,
 }
 
@@ -34,9 +36,9 @@ pub enum Found {
 const EXEC_LOOKS: u32 = 20;
 const EXEC_PAUSE: Duration = Duration::from_millis(1);
 
-/// Looks for the process that `identity` names. `boot_id` is that of the running kernel; `vouched` says of a pid whether other
-/// evidence (its cgroup) makes it ours, for one that has overwritten its environment.
-pub fn find(identity: &Identity, boot_id: &str, vouched: impl Fn(u32) -> bool) -> Found {
+/// Looks for the process that `identity` names, of the home `home_id`. `boot_id` is that of the running kernel; `vouched` says of a pid
+/// whether other evidence (its cgroup) makes it ours, for one that has overwritten its environment.
+pub fn find(identity: &Identity, boot_id: &str, home_id: &str, vouched: impl Fn(u32) -> bool) -> Found {
     if identity.boot_id != boot_id {
         return Found::Gone;
     }
@@ -49,11 +51,24 @@ pub fn find(identity: &Identity, boot_id: &str, vouched: impl Fn(u32) -> bool) -
         }
         std::thread::sleep(EXEC_PAUSE);
     }
-    let carries_id = || process_env(identity.pid, LAUNCH_ID_VAR).is_some_and(|id| id == identity.launch_id);
+    if is_of_another_home(identity.pid, home_id) {
+        return Found::Gone;
+    }
+    let carries_id = || carries(identity.pid, &identity.launch_id, home_id);
     let same_program = || identity.executable.is_some() && executable(identity.pid) == identity.executable;
     // A zombie has no environment and no cgroup of ours any more; boot and start time must do, and no signal can hurt it.
     let ours = stat.is_zombie() || carries_id() || vouched(identity.pid) || same_program();
     if ours { Found::Process(pidfd) } else { Found::Gone }
+}
+
+/// Whether `pid` was started as this launch of this home, or descends from one that was.
+pub fn carries(pid: u32, launch_id: &str, home_id: &str) -> bool {
+    process_env(pid, LAUNCH_ID_VAR).is_some_and(|id| id == launch_id) && process_env(pid, HOME_ID_VAR).is_some_and(|id| id == home_id)
+}
+
+/// False also when `pid` does not tell.
+pub fn is_of_another_home(pid: u32, home_id: &str) -> bool {
+    process_env(pid, HOME_ID_VAR).is_some_and(|id| id != home_id)
 }
 
 #[cfg(test)]
@@ -68,7 +83,7 @@ mod tests {
     }
 
     fn check(identity: &Identity, vouched: bool, found: bool) {
-        let answer = find(identity, &boot_id().unwrap(), |_| vouched);
+        let answer = find(identity, &boot_id().unwrap(), "a home", |_| vouched);
         assert_eq!(matches!(answer, Found::Process(_)), found, "{identity:?}");
     }
 

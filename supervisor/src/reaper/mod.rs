@@ -11,7 +11,7 @@
 mod identity;
 mod info;
 
-pub use identity::{Found, Identity, LAUNCH_ID_VAR, find};
+pub use identity::{Found, HOME_ID_VAR, Identity, LAUNCH_ID_VAR, carries, find, is_of_another_home};
 
 use crate::sys::{Kernel, Pidfd};
 use nix::sys::signal::Signal;

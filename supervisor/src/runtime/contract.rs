@@ -57,6 +57,7 @@ for_each_driver!(
     the_exit_of_one_that_died_unwatched_is_told_by_the_keeper,
     on_an_old_kernel_stop_is_as_thorough_and_an_adopted_exit_unknown,
     a_reused_pid_is_never_signalled,
+    a_copied_home_leaves_the_processes_of_the_first_alone,
     what_cannot_be_executed_is_an_error_of_start,
     the_log_gets_both_streams_and_is_ours_alone,
     only_intended_descriptors_are_inherited,

@@ -109,7 +109,7 @@ fn read_lines(file: &str, prefix: String, namespace: String, devnet: String) -> 
 struct Batch {
     client: Client,
     lines: mpsc::Receiver<Result<Transaction, Error>>,
-    /// Sent, and not known to be stored.
+    /// Read, and not known to be stored.
     unstored: VecDeque<Transaction>,
     /// Names, in the order of the lines.
     stored: Vec<String>,
@@ -146,14 +146,14 @@ impl Batch {
     /// One stream to the daemon: first what may have been lost with the last one. Inner error: the stream broke.
     async fn stream(&mut self) -> Result<Result<(), Status>, Error> {
         let (sender, receiver) = mpsc::channel(AHEAD);
-        let mut again: VecDeque<Transaction> = self.unstored.clone();
+        let mut to_send = self.unstored.clone();
         let mut answers = match self.client.transactions().create_batch(ReceiverStream::new(receiver)).await {
             Ok(answers) => answers.into_inner(),
             Err(status) => return Ok(Err(status)),
         };
         let mut sender = Some(sender);
         loop {
-            if self.drained && again.is_empty() {
+            if self.drained && to_send.is_empty() {
                 sender = None; // the daemon ends its side when it has answered all
             }
             tokio::select! {
@@ -166,39 +166,22 @@ impl Batch {
                     Ok(None) => return Ok(Err(Status::unavailable("the stream ended early"))),
                     Err(status) => return Ok(Err(status)),
                 },
-                permit = reserve(&sender) => {
+                permit = reserve(&sender), if !to_send.is_empty() => {
                     let Some(permit) = permit else { return Ok(Err(Status::unavailable("the stream broke"))) };
-                    if let Some(tx) = again.pop_front() {
+                    if let Some(tx) = to_send.pop_front() {
                         permit.send(tx);
-                        continue;
-                    }
-                    // Waiting for a line must not keep answers from being read.
-                    match self.lines.try_recv() {
-                        Ok(line) => self.push(line?, permit),
-                        Err(mpsc::error::TryRecvError::Disconnected) => self.drained = true,
-                        Err(mpsc::error::TryRecvError::Empty) => tokio::select! {
-                            line = self.lines.recv() => match line {
-                                Some(line) => self.push(line?, permit),
-                                None => self.drained = true,
-                            },
-                            answer = answers.message(), if !self.unstored.is_empty() => match answer {
-                                Ok(Some(tx)) => {
-                                    self.unstored.pop_front();
-                                    self.stored.push(name(&tx.metadata).to_owned());
-                                }
-                                Ok(None) => return Ok(Err(Status::unavailable("the stream ended early"))),
-                                Err(status) => return Ok(Err(status)),
-                            },
-                        },
                     }
                 }
+                line = self.lines.recv(), if to_send.is_empty() && !self.drained => match line {
+                    Some(line) => {
+                        let tx = line?;
+                        self.unstored.push_back(tx.clone());
+                        to_send.push_back(tx);
+                    }
+                    None => self.drained = true,
+                },
             }
         }
-    }
-
-    fn push(&mut self, tx: Transaction, permit: mpsc::Permit<'_, Transaction>) {
-        self.unstored.push_back(tx.clone());
-        permit.send(tx);
     }
 }
 

@@ -5,13 +5,14 @@ use crate::{
     client::Client,
     context::Context,
     error::{Error, Exit},
+    follow::until,
     render::objects::name,
     watch::{Change, watch},
 };
 use dvb_proto::devnet::v1::{ListRequest, Transaction};
 use futures::StreamExt;
 use std::collections::{BTreeMap, BTreeSet};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 
 pub(super) async fn one(ctx: &Context, client: &Client, wanted: &str) -> Result<Transaction, Error> {
     let names = BTreeSet::from([wanted.to_owned()]);
@@ -57,13 +58,6 @@ pub(super) async fn all(
         }
     }
     Ok(ended)
-}
-
-async fn until(deadline: Option<Instant>) {
-    match deadline {
-        Some(deadline) => sleep_until(deadline).await,
-        None => std::future::pending().await,
-    }
 }
 
 fn timed_out(devnet: &str, left: usize, total: usize) -> Error {

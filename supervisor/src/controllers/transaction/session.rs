@@ -30,10 +30,12 @@ type Blocks = BoxStream<'static, Result<BlockHeight, PluginError>>;
 pub(super) async fn run(key: Key, cx: Arc<Context>, keep: usize) {
     let mut failures = 0;
     loop {
+        let begun = Instant::now();
         match Session::new(key.clone(), cx.clone(), keep).follow().await {
             Ok(()) => return,
             Err(error) => tracing::warn!(devnet = %key, %error, "the transactions of this devnet begin anew"),
         }
+        failures = in_a_row(failures, begun.elapsed());
         tokio::time::sleep(pause(failures)).await;
         failures += 1;
     }
@@ -310,6 +312,11 @@ impl Session {
     }
 }
 
+/// Failures before this one, of a session that `lasted` so long.
+fn in_a_row(failures: u32, lasted: Duration) -> u32 {
+    if lasted > LONGEST_PAUSE { 0 } else { failures }
+}
+
 fn pause(failures: u32) -> Duration {
     FIRST_PAUSE.saturating_mul(1_u32.checked_shl(failures).unwrap_or(u32::MAX)).min(LONGEST_PAUSE)
 }
@@ -325,5 +332,18 @@ async fn pause_until(rest: Option<Duration>) {
     match rest {
         Some(rest) => tokio::time::sleep(rest).await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_double_up_to_a_limit_and_begin_anew_after_a_session_that_lasted() {
+        assert_eq!([0, 1, 2].map(pause), [250, 500, 1_000].map(Duration::from_millis));
+        assert_eq!([20, 1_000].map(pause), [LONGEST_PAUSE; 2]);
+        assert_eq!(in_a_row(7, Duration::from_secs(1)), 7);
+        assert_eq!(in_a_row(7, Duration::from_secs(3_600)), 0);
     }
 }

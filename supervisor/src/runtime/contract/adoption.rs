@@ -5,13 +5,14 @@ use super::{
     bench::{Bench, PATIENCE, ended, eventually, is_alive},
 };
 use crate::{
+    config,
     keeper::Keeper,
     model::{Exit, LaunchId},
-    runtime::{Adopted, Grants, Handle, Machine, Runtime},
+    runtime::{Adopted, Grants, Handle, Machine, NativeRuntime, Runtime},
     sys::{Clock, Kernel, Pidfd, SystemClock, boot_id, command, process_env, process_stat},
 };
 use nix::sys::signal::Signal;
-use std::{fs, os::fd::AsFd, time::Duration};
+use std::{fs, os::fd::AsFd, sync::Arc, time::Duration};
 use tokio::time::timeout;
 
 pub(super) async fn a_second_runtime_adopts_what_the_first_started(bench: &Bench) {
@@ -139,6 +140,20 @@ pub(super) async fn a_reused_pid_is_never_signalled(bench: &Bench) {
     stranger.kill().unwrap();
     stranger.wait().unwrap();
     assert!(survived, "a stranger was killed");
+}
+
+pub(super) async fn a_copied_home_leaves_the_processes_of_the_first_alone(bench: &Bench) {
+    let handle = bench.shell("setsid sleep 1000 & echo $! > beside; wait").await;
+    let beside = bench.number_in("beside").await;
+    let copy = tempfile::tempdir().unwrap();
+    let home = config::Home::new(copy.path().to_owned());
+    let runtime = NativeRuntime::new(&home, Arc::new(SystemClock), Machine { driver: bench.driver, ..Machine::default() }).unwrap();
+    assert_eq!(runtime.adopt(&handle).await.unwrap(), Adopted::Gone);
+    runtime.signal(&handle, Signal::SIGKILL).await.unwrap();
+    runtime.stop(&handle, CURT).await.unwrap();
+    runtime.destroy(&handle).await.unwrap();
+    assert!(is_alive(beside), "a process of another home was killed");
+    assert_eq!(bench.another_runtime().adopt(&handle).await.unwrap(), Adopted::Running);
 }
 
 /// A process that carries `id`, with a parent that is dead already, and the handle that an earlier daemon would have left.

@@ -1,16 +1,16 @@
 //! Finds a launch of an earlier daemon again: by all that its handle remembers, or by the id that it carries.
 
 use super::{
-    HOME_ID_VAR, Inner, NativeState, blocking,
+    Inner, NativeState, blocking,
     kept::fits,
     running::{Running, Seen},
 };
 use crate::{
     cgroup::Leaf,
     model::{Exit, LaunchId},
-    reaper::{Found, Identity, LAUNCH_ID_VAR, Process, find},
+    reaper::{Found, Identity, Process, carries, find},
     runtime::{Handle, RuntimeError},
-    sys::{age, all_pids, executable, process_env, process_stat},
+    sys::{age, all_pids, executable, process_stat},
 };
 use std::{os::unix::fs::MetadataExt, sync::Arc};
 
@@ -25,13 +25,14 @@ impl Inner {
             Some(pidfd) => pidfd,
             None => {
                 let in_leaf = |pid| leaf.as_ref().map(Leaf::pids).is_some_and(|pids| pids.contains(&pid));
-                let Found::Process(pidfd) = find(&state.identity, &self.boot_id, in_leaf) else { return Ok(None) };
+                let Found::Process(pidfd) = find(&state.identity, &self.boot_id, &self.home_id, in_leaf) else { return Ok(None) };
                 pidfd
             }
         };
         let process = Process::new(state.identity.pid, pidfd, self.kernel)
             .map_err(|source| RuntimeError::Io { path: format!("/proc/{}", state.identity.pid).into(), source })?;
-        let running = Running::new(state.identity, process, leaf, state.log.filter(|_| self.subreaper), handle.started_at);
+        let log = state.log.filter(|_| self.subreaper);
+        let running = Running::new(state.identity, &self.home_id, process, leaf, log, handle.started_at);
         let ours = Arc::clone(self.launches().entry(handle.id.clone()).or_insert_with(|| Arc::clone(&running)));
         if Arc::ptr_eq(&ours, &running) {
             self.kept.put(&running.id, running.pidfd());
@@ -96,11 +97,8 @@ impl Inner {
     fn main_process(&self, id: &LaunchId, leaf: Option<&Leaf>) -> Option<u32> {
         let me = std::process::id();
         let in_leaf = leaf.map(Leaf::pids).unwrap_or_default();
-        let carries = |pid: u32| {
-            process_env(pid, LAUNCH_ID_VAR).is_some_and(|found| found == id.0)
-                && process_env(pid, HOME_ID_VAR).is_some_and(|home| home == self.home_id)
-        };
-        let ours = all_pids().unwrap_or_default().into_iter().filter(|pid| *pid != me && (in_leaf.contains(pid) || carries(*pid)));
+        let is_ours = |pid: u32| in_leaf.contains(&pid) || carries(pid, &id.0, &self.home_id);
+        let ours = all_pids().unwrap_or_default().into_iter().filter(|pid| *pid != me && is_ours(*pid));
         let leaders = ours.filter_map(process_stat).filter(|stat| stat.session == stat.pid && !stat.is_zombie());
         leaders.min_by_key(|stat| (stat.start_time, stat.pid)).map(|stat| stat.pid)
     }

@@ -1,13 +1,13 @@
 //! Who belongs to a launch: by cgroup, by session, by the launch id in the environment. Every find is held by descriptor.
 
 use super::{
-    HOME_ID_VAR, Inner,
+    Inner,
     orphans::{has_open, orphans},
 };
 use crate::{
     cgroup::Leaf,
     model::LaunchId,
-    reaper::{Identity, LAUNCH_ID_VAR},
+    reaper::{HOME_ID_VAR, Identity, LAUNCH_ID_VAR, carries, is_of_another_home},
     sys::{Pidfd, all_pids, process_env, process_stat},
 };
 use std::collections::BTreeSet;
@@ -41,14 +41,15 @@ pub(super) fn of_leaf(leaf: &Leaf) -> Vec<Kin> {
 /// Live processes with this launch id, and those of its session as long as that session is known to be its own: while the main
 /// process holds the pid, or a survivor the session. Where orphans come to us, `log` tells whose one is; there also all that descends
 /// from any of them.
-pub(super) fn of_launch(identity: &Identity, survivors: &[Kin], log: Option<(u64, u64)>) -> Vec<Kin> {
+pub(super) fn of_launch(identity: &Identity, home_id: &str, survivors: &[Kin], log: Option<(u64, u64)>) -> Vec<Kin> {
     let session_is_ours = || {
         process_stat(identity.pid).is_some_and(|stat| stat.start_time == identity.start_time)
             || survivors.iter().any(|kin| kin.is_alive() && process_stat(kin.pid).is_some_and(|stat| stat.session == identity.pid))
     };
     let in_session = |pid| process_stat(pid).is_some_and(|stat| !stat.is_zombie() && (stat.session == identity.pid || stat.group == identity.pid));
     let survives = |pid| survivors.iter().any(|kin| kin.pid == pid && kin.is_alive());
-    let belongs = |pid| carries(pid, &identity.launch_id) || (in_session(pid) && session_is_ours()) || survives(pid);
+    let of_session = |pid| in_session(pid) && session_is_ours() && !is_of_another_home(pid, home_id);
+    let belongs = |pid| carries(pid, &identity.launch_id, home_id) || of_session(pid) || survives(pid);
     let mut kin: Vec<Kin> = others().into_iter().filter_map(|pid| Kin::checked(pid, || belongs(pid))).collect();
     if let Some(log) = log {
         let left = orphans().into_iter().filter(|stat| !kin.iter().any(|kin| kin.pid == stat.pid)).collect::<Vec<_>>();
@@ -76,8 +77,7 @@ fn add_descendants(kin: &mut Vec<Kin>) {
 
 /// Live processes with this launch id of this home: all that is known of a launch without a handle.
 pub(super) fn of_id(id: &LaunchId, home_id: &str) -> Vec<Kin> {
-    let belongs = |pid| carries(pid, &id.0) && process_env(pid, HOME_ID_VAR).is_some_and(|home| home == home_id);
-    others().into_iter().filter_map(|pid| Kin::checked(pid, || belongs(pid))).collect()
+    others().into_iter().filter_map(|pid| Kin::checked(pid, || carries(pid, &id.0, home_id))).collect()
 }
 
 impl Inner {
@@ -93,10 +93,6 @@ impl Inner {
         let jobs = self.jobs();
         ids.into_iter().filter(|id| !jobs.contains(id)).collect()
     }
-}
-
-fn carries(pid: u32, id: &str) -> bool {
-    process_env(pid, LAUNCH_ID_VAR).is_some_and(|found| found == id)
 }
 
 /// All processes but ourselves: a daemon under test may stand in somebody's launch itself.

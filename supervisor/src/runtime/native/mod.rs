@@ -81,8 +81,6 @@ struct NativeState {
 }
 
 const HANDLE_VERSION: u32 = 1;
-/// Beside DVB_LAUNCH_ID in every environment: whose daemon started it.
-const HOME_ID_VAR: &str = "DVB_HOME_ID";
 const INHERITED_ENV: [&str; 4] = ["PATH", "HOME", "LANG", "TZ"];
 
 /// What a native runtime works with besides its home. The default keeps nothing over a crash.

@@ -39,6 +39,7 @@ pub(super) enum Seen {
 pub(super) struct Running {
     pub(super) id: LaunchId,
     pub(super) identity: Identity,
+    home_id: String,
     pub(super) leaf: Option<Leaf>,
     /// Last sample of cpu time, for the difference.
     pub(super) sampled: Mutex<Option<super::usage::Sample>>,
@@ -58,10 +59,18 @@ const STATUS_GRACE: Duration = Duration::from_millis(50);
 const STATUS_PATIENCE: Duration = Duration::from_secs(10);
 
 impl Running {
-    pub(super) fn new(identity: Identity, process: Process, leaf: Option<Leaf>, log: Option<(u64, u64)>, started_at: Timestamp) -> Arc<Self> {
+    pub(super) fn new(
+        identity: Identity,
+        home_id: &str,
+        process: Process,
+        leaf: Option<Leaf>,
+        log: Option<(u64, u64)>,
+        started_at: Timestamp,
+    ) -> Arc<Self> {
         Arc::new(Self {
             id: LaunchId(identity.launch_id.clone()),
             identity,
+            home_id: home_id.to_owned(),
             leaf,
             sampled: Mutex::default(),
             started_at,
@@ -181,7 +190,7 @@ impl Running {
     }
 
     fn kin(&self, survivors: &[Kin]) -> Vec<Kin> {
-        kin::of_launch(&self.identity, survivors, self.log)
+        kin::of_launch(&self.identity, &self.home_id, survivors, self.log)
     }
 
     fn settle(&self, status: Status) {

@@ -1,13 +1,13 @@
 //! From a launch spec to a process in its cgroup: files, environment, descriptors, and what an exec that failed means.
 
 use super::{
-    HANDLE_VERSION, HOME_ID_VAR, Inner, NativeState, blocking,
+    HANDLE_VERSION, Inner, NativeState, blocking,
     running::{Running, Seen},
 };
 use crate::{
     cgroup::Leaf,
     model::{LaunchId, Resources, Timestamp},
-    reaper::{Identity, LAUNCH_ID_VAR, Process},
+    reaper::{HOME_ID_VAR, Identity, LAUNCH_ID_VAR, Process},
     runtime::{Grants, Handle, LaunchSpec, RuntimeError},
     sys::{Spawn, SpawnFailure, SpawnStep, Spawned, executable, process_stat, spawn},
 };
@@ -134,7 +134,7 @@ impl Inner {
             lost(source)
         })?;
         let log = order.stdout.metadata().ok().map(|about| (about.dev(), about.ino())).filter(|_| self.subreaper);
-        let running = Running::new(identity, process, leaf, log, started_at);
+        let running = Running::new(identity, &self.home_id, process, leaf, log, started_at);
         self.launches().insert(order.id.clone(), Arc::clone(&running));
         running.watch(Arc::clone(&self.clock), Seen::Live);
         Ok(running)

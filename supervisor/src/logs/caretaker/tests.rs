@@ -1,4 +1,4 @@
-//! The keeper on real files: what it makes of logs that grow, and what it costs.
+//! The caretaker on real files: what it makes of logs that grow, and what it costs.
 
 use super::*;
 use crate::{
@@ -30,7 +30,7 @@ struct Bench {
     orders: mpsc::UnboundedSender<Order>,
     reports: mpsc::UnboundedReceiver<Report>,
     stop: CancellationToken,
-    keeper: JoinHandle<std::io::Result<()>>,
+    caretaker: JoinHandle<std::io::Result<()>>,
 }
 
 fn limits(rotate: u64, node_bytes: u64) -> KeepLimits {
@@ -46,9 +46,9 @@ impl Bench {
     fn on(limits: KeepLimits, disk: Arc<dyn Disk>) -> Self {
         let ((orders, ordered), (reporter, reports)) = (mpsc::unbounded_channel(), mpsc::unbounded_channel());
         let stop = CancellationToken::new();
-        let keeper = Keeper::new(limits, Arc::new(SystemClock), disk, reporter).unwrap();
-        let keeper = tokio::spawn(keeper.run(ordered, stop.clone()));
-        Self { dir: tempfile::tempdir().unwrap(), orders, reports, stop, keeper }
+        let caretaker = Caretaker::new(limits, Arc::new(SystemClock), disk, reporter).unwrap();
+        let caretaker = tokio::spawn(caretaker.run(ordered, stop.clone()));
+        Self { dir: tempfile::tempdir().unwrap(), orders, reports, stop, caretaker }
     }
 
     fn log(&self, launch: &str, running: bool) -> KeptLog {
@@ -70,7 +70,7 @@ impl Bench {
 
     async fn end(self) -> tempfile::TempDir {
         self.stop.cancel();
-        self.keeper.await.unwrap().unwrap();
+        self.caretaker.await.unwrap().unwrap();
         self.dir
     }
 }
@@ -154,7 +154,7 @@ async fn beyond_its_cap_a_node_loses_its_oldest_lines_those_of_ended_launches_fi
 }
 
 #[tokio::test]
-async fn the_next_keeper_finishes_what_the_last_one_left() {
+async fn the_next_caretaker_finishes_what_the_last_one_left() {
     let bench = Bench::new(limits(64 * KIB, u64::MAX));
     let log = bench.log("l1", true);
     let text = noise(300 * KIB, 1);

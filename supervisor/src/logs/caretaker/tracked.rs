@@ -1,4 +1,4 @@
-//! One log as the keeper knows it, and what a look at it does. Blocking.
+//! One log as the caretaker knows it, and what a look at it does. Blocking.
 
 use super::{Finding, KeepLimits, KeptLog, Report};
 use crate::{

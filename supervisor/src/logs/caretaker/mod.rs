@@ -90,7 +90,7 @@ pub enum Finding {
     Failed(LogError),
 }
 
-pub struct Keeper {
+pub struct Caretaker {
     limits: KeepLimits,
     clock: Arc<dyn Clock>,
     disk: Arc<dyn Disk>,
@@ -115,7 +115,7 @@ enum Event {
     Expired,
 }
 
-impl Keeper {
+impl Caretaker {
     pub fn new(limits: KeepLimits, clock: Arc<dyn Clock>, disk: Arc<dyn Disk>, reports: mpsc::UnboundedSender<Report>) -> std::io::Result<Self> {
         let now = Instant::now();
         Ok(Self {
