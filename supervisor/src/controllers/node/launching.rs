@@ -32,6 +32,7 @@ pub(super) async fn start(node: &Node, counted: bool, cx: &Context) -> Result<()
     let namespace = &node.metadata.namespace;
     let Some(devnet) = cx.accepted_devnet(namespace, &name.devnet).await? else { return Ok(()) };
     let prepared = tokio::select! {
+        biased; // most are ready at once: then there is no feed to open
         prepared = ready_to_start(&devnet, node, cx) => prepared,
         () = unwanted(node, cx) => return Ok(()), // that change wakes this controller
     };
