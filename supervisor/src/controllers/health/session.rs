@@ -54,14 +54,7 @@ enum Stop {
 }
 
 impl Session {
-    pub(super) fn new(
-        node: &Node,
-        launch: &Launch,
-        handle: Option<Handle>,
-        devnet: &Devnet,
-        context: Option<DevnetContext>,
-        cx: &Context,
-    ) -> Self {
+    pub(super) fn new(node: &Node, launch: &Launch, handle: Option<Handle>, devnet: &Devnet, context: Option<DevnetContext>, cx: &Context) -> Self {
         let stall_after = devnet.spec.block_time.map_or(STALL_UNKNOWN, |time| (time.0 * MISSING_BLOCKS).max(STALL_FLOOR));
         Self {
             cx: cx.clone(),
