@@ -5,7 +5,7 @@ use crate::{
     config::Home,
     events::Recorder,
     keylease::Keys,
-    model::{Devnet, Event, EventId, EventType, Key, Kind, LaunchId, Node, Plan},
+    model::{Devnet, DevnetSpec, Event, EventId, EventType, Key, Kind, LaunchId, Node, Plan},
     observe::Observations,
     plugin::Plugins,
     ports::Ports,
@@ -41,7 +41,13 @@ impl Context {
     pub async fn accepted_devnet(&self, namespace: &str, name: &str) -> Result<Option<Arc<Devnet>>, StoreError> {
         let Some(devnet) = self.devnet(namespace, name).await? else { return Ok(None) };
         let accepted = self.plan(namespace, name).await?.and_then(|plan| plan.spec.devnet_spec.clone());
-        Ok(Some(accepted.map_or_else(|| devnet.clone(), |spec| Arc::new(Devnet { spec, ..Devnet::clone(&devnet) }))))
+        Ok(Some(match accepted.filter(|spec| **spec != devnet.spec) {
+            None => devnet,
+            Some(spec) => {
+                let (metadata, status) = (devnet.metadata.clone(), devnet.status.clone());
+                Arc::new(Devnet { metadata, spec: DevnetSpec::clone(&spec), status })
+            }
+        }))
     }
 
     pub async fn node(&self, key: &Key) -> Result<Option<Arc<Node>>, StoreError> {

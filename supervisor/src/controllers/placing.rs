@@ -32,13 +32,19 @@ pub(super) fn devnet_context(devnet: &Devnet, binary: (&str, &str), initialized:
 /// The context of a provisioned devnet, from what provisioning stored.
 pub(super) fn stored_context(devnet: &Devnet, plan: &PlanBody, nodes: &[Arc<Node>]) -> DevnetContext {
     let binary = devnet.status.binary.clone().unwrap_or_default();
-    let mut context = devnet_context(devnet, (&binary.path, &binary.sha256), &unhex(&plan.initialized));
-    context.node_binaries = nodes
+    let stored = plan.devnet_spec.clone().filter(|spec| **spec == devnet.spec);
+    let node_binaries = nodes
         .iter()
         .filter(|node| node.spec.role != SERVICE && node.spec.binary_path != binary.path)
         .map(|node| (node.node_name().short, node.spec.binary_path.clone()))
         .collect();
-    context
+    DevnetContext {
+        binary_path: binary.path,
+        binary_sha256: binary.sha256,
+        node_binaries,
+        initialized: unhex(&plan.initialized),
+        ..DevnetContext::sharing(devnet, stored.unwrap_or_else(|| Arc::new(devnet.spec.clone())))
+    }
 }
 
 pub(super) fn placed(node: &Node) -> PlacedNode {
@@ -240,6 +246,16 @@ mod tests {
             spec.nodes = vec![NodeOverride { name: "validator-0".into(), args: vec!["--x".into()], ..NodeOverride::default() }]
         };
         assert_ne!(plain, of(&devnet(args)));
+    }
+
+    #[test]
+    fn contexts_share_the_spec_that_is_stored_unless_the_devnet_has_another() {
+        let net = devnet(|spec| spec.full_nodes = 2);
+        let plan = PlanBody { devnet_spec: Some(Arc::new(net.spec.clone())), ..PlanBody::default() };
+        let stored = plan.devnet_spec.as_ref().unwrap();
+        assert!(Arc::ptr_eq(&stored_context(&net, &plan, &[]).spec, stored));
+        let other = devnet(|spec| spec.full_nodes = 3);
+        assert_eq!(stored_context(&other, &plan, &[]).spec.full_nodes, 3);
     }
 
     #[test]

@@ -3,14 +3,18 @@
 use super::testing::{NET, NS, Rig, key, node_key, service};
 use crate::{
     model::{
-        BinarySource, Desired, DevnetPhase, Exit, ExitClass, GoModule, Kind, LaunchPhase, NodeOverride, NodePhase, RestartPolicy, Span, Timestamp,
-        Violation,
+        BinarySource, Desired, DevnetPhase, Exit, ExitClass, GoModule, Kind, LaunchPhase, Node, NodeOverride, NodePhase, RestartPolicy, Span,
+        Timestamp, Violation,
     },
     plugin::{Classified, PluginError},
     runtime::RuntimeError,
     store::Selector,
 };
-use std::time::{Duration, Instant};
+use futures::StreamExt;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 fn code(code: i32) -> Exit {
     Exit { code: Some(code), ..Exit::default() }
@@ -41,6 +45,28 @@ async fn a_node_that_dies_is_restarted_after_a_backoff_and_counted() {
     assert_eq!(rig.runtime.started().len(), 3);
     let launches = rig.launches("validator-0").await;
     assert_eq!((launches[0].status.phase, launches[1].status.phase), (LaunchPhase::Ended, LaunchPhase::Running));
+}
+
+#[tokio::test]
+async fn a_restart_without_back_off_takes_three_commits() {
+    let rig = Rig::running(|spec| spec.restart.backoff = Some(Span::millis(0))).await;
+    let before = rig.node("validator-0").await.unwrap();
+    let selector = Selector { name: Some(before.metadata.name.clone()), ..Selector::kind(Kind::Node) };
+    let mut changes = rig.store.watch(selector, before.metadata.resource_version);
+    rig.kill("validator-0", code(1)).await;
+    let mut reasons = Vec::new();
+    while reasons.last().is_none_or(|reason| reason != "Started") {
+        let change = tokio::time::timeout(Duration::from_secs(20), changes.next()).await.expect("it starts again").unwrap().unwrap();
+        let node = Arc::<Node>::try_from(change.object).unwrap();
+        let cause = rig.store.event(node.status.cause.as_ref().unwrap()).await.unwrap().unwrap();
+        if !reasons.is_empty() || cause.reason == "Died" {
+            reasons.push(cause.reason); // what came before the death may still be on its way
+        }
+    }
+    assert_eq!(reasons, ["Died", "Restarting", "Started"]);
+    let launches = rig.launches("validator-0").await;
+    assert_eq!((launches[0].status.phase, &launches[0].status.handle), (LaunchPhase::Ended, &None), "the runtime has let go of it");
+    assert_eq!((launches[1].status.phase, launches.len()), (LaunchPhase::Running, 2));
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use super::{DevnetSpec, Meta};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 /// `metadata.name` is the devnet's.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -22,7 +22,7 @@ pub struct PlanBody {
     pub spec_digest: String,
     /// The spec itself: what nodes are launched from while a newer one is refused or not yet taken up. None: made by an older devnetd.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub devnet_spec: Option<DevnetSpec>,
+    pub devnet_spec: Option<Arc<DevnetSpec>>,
     /// SHA-256 of the plugin's executable.
     pub plugin_digest: String,
     pub binary_sha256: String,

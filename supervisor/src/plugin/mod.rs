@@ -97,7 +97,11 @@ pub struct DevnetContext {
 impl DevnetContext {
     /// What the object itself says: no binary, and nothing from Initialize yet.
     pub fn of(devnet: &Devnet) -> Self {
-        let spec = &devnet.spec;
+        Self::sharing(devnet, Arc::new(devnet.spec.clone()))
+    }
+
+    /// As `of`, with the devnet's spec where it lies already: a spec may be large, and contexts many.
+    pub fn sharing(devnet: &Devnet, spec: Arc<DevnetSpec>) -> Self {
         Self {
             name: devnet.metadata.name.clone(),
             namespace: devnet.metadata.namespace.clone(),
@@ -105,7 +109,7 @@ impl DevnetContext {
             chain_id: spec.chain_id.clone().unwrap_or_default(),
             seed: spec.seed.clone().unwrap_or_default(),
             genesis_time: spec.genesis.time.map(|time| time.to_string()).unwrap_or_default(),
-            spec: Arc::new(spec.clone()),
+            spec,
             ..Self::default()
         }
     }

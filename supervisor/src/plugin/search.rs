@@ -76,15 +76,18 @@ impl Search {
 
     /// SHA-256 in hex. Reads the file when it is another one than at the last call: blocks then.
     pub(super) fn digest(&self, exe: &Executable) -> io::Result<String> {
-        let known = self.digests.lock().unwrap_or_else(PoisonError::into_inner).get(&exe.path).cloned();
-        if let Some((identity, digest)) = known
-            && identity == exe.identity
-        {
+        if let Some(digest) = self.known_digest(exe) {
             return Ok(digest);
         }
         let digest = sha256_file(&exe.path)?;
         self.digests.lock().unwrap_or_else(PoisonError::into_inner).insert(exe.path.clone(), (exe.identity, digest.clone()));
         Ok(digest)
+    }
+
+    /// As `digest`, of a file that was read already. Never blocks for long.
+    pub(super) fn known_digest(&self, exe: &Executable) -> Option<String> {
+        let digests = self.digests.lock().unwrap_or_else(PoisonError::into_inner);
+        digests.get(&exe.path).filter(|(identity, _)| *identity == exe.identity).map(|(_, digest)| digest.clone())
     }
 }
 

@@ -6,6 +6,7 @@ mod apply;
 mod files;
 mod genesis;
 mod identity;
+mod pace;
 mod plan;
 mod provision;
 mod retries;
@@ -15,15 +16,17 @@ use super::{Action, Context, ReconcileError, Reconciler, placing::SERVICE};
 use crate::model::{Devnet, Key, Kind, Node, PlannedPort};
 use apply::Attempt;
 use async_trait::async_trait;
+use pace::Pace;
 use plan::{Made, Step};
 use retries::Retries;
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
 
-/// Remembers only which devnets wait to be provisioned again; everything else is in the store.
+/// Remembers only which devnets wait to be provisioned again, and when each was last reported on; everything else is in the store.
 #[derive(Default)]
 pub struct DevnetController {
     retries: Retries,
+    pace: Pace,
 }
 
 #[async_trait]
@@ -31,6 +34,7 @@ impl Reconciler for DevnetController {
     async fn reconcile(&self, key: &Key, cx: &Context) -> Result<Action, ReconcileError> {
         let Some(devnet) = cx.devnet(&key.namespace, &key.name).await? else {
             self.retries.forget(key);
+            self.pace.forget(key);
             return Ok(Action::AwaitChange);
         };
         let nodes = cx.nodes(&key.namespace, &key.name).await?;
@@ -59,6 +63,12 @@ impl Reconciler for DevnetController {
             step = made.map_or(Step::Nothing, |_| plan::upkeep(&devnet, &nodes, height));
             action = Action::RequeueAfter(left);
         }
+        if let Step::Report(sum) = &step
+            && let Some(left) = self.pace.left(key, &devnet, sum, Instant::now())
+        {
+            step = Step::Nothing;
+            action = sooner(action, left);
+        }
         apply::apply(&devnet, &nodes, step, cx).await?;
         Ok(action)
     }
@@ -74,6 +84,13 @@ impl DevnetController {
             }
             Attempt::Again => Ok(Action::RequeueAfter(self.retries.failed(key, devnet, Instant::now()))),
         }
+    }
+}
+
+fn sooner(action: Action, left: Duration) -> Action {
+    match action {
+        Action::AwaitChange => Action::RequeueAfter(left),
+        Action::RequeueAfter(other) => Action::RequeueAfter(other.min(left)),
     }
 }
 

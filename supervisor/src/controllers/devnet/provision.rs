@@ -216,7 +216,7 @@ async fn plan_write(
         devnet_ref: meta.name.clone(),
         generation: meta.generation,
         spec_digest: devnet.spec.digest(),
-        devnet_spec: Some(devnet.spec.clone()),
+        devnet_spec: Some(Arc::new(devnet.spec.clone())),
         plugin_digest: cx.plugins.digest(&devnet.spec.plugin).await?,
         binary_sha256: binary.sha256.clone(),
         initialized: hex(&initialized.state),

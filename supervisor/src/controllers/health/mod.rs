@@ -12,8 +12,9 @@ mod session;
 use super::{
     Action, Context, ReconcileError, Reconciler,
     node::{handle_of, launch_name},
+    placing::stored_context,
 };
-use crate::model::{Key, Kind, Launch, LaunchId, LaunchPhase, Node, NodePhase};
+use crate::model::{Key, Kind, Launch, LaunchId, LaunchPhase, Node, NodePhase, PlanBody, Readiness};
 use async_trait::async_trait;
 use session::Session;
 use std::{
@@ -72,7 +73,13 @@ async fn open(node: &Node, id: &LaunchId, cx: &Context) -> Result<Option<Session
         return Ok(None); // its start is recorded together with a change of the node, which wakes this controller again
     }
     let Some(devnet) = cx.accepted_devnet(namespace, &node.spec.devnet_ref).await? else { return Ok(None) };
-    let plan = cx.plan(namespace, &node.spec.devnet_ref).await?;
-    let nodes = cx.nodes(namespace, &node.spec.devnet_ref).await?;
-    Ok(Some(Session::new(node, &launch, handle_of(&launch), &devnet, plan.as_deref(), &nodes, cx)))
+    let context = match &launch.spec.readiness {
+        Readiness::Plugin => {
+            let plan = cx.plan(namespace, &node.spec.devnet_ref).await?;
+            let nodes = cx.nodes(namespace, &node.spec.devnet_ref).await?;
+            Some(stored_context(&devnet, plan.as_deref().map_or(&PlanBody::default(), |plan| &plan.spec), &nodes))
+        }
+        _ => None,
+    };
+    Ok(Some(Session::new(node, &launch, handle_of(&launch), &devnet, context, cx)))
 }

@@ -1,12 +1,9 @@
 //! One node's health session: probes until it is ready, then listens to its blocks.
 
-use super::super::{
-    Context, Edit, Story,
-    placing::{placed, stored_context},
-};
+use super::super::{Context, Edit, Story, placing::placed};
 use crate::{
     logs,
-    model::{Condition, ConditionStatus, Devnet, HealthCheck, Key, Launch, LaunchId, Node, PlacedNode, Plan, Readiness, Timestamp},
+    model::{Condition, ConditionStatus, Devnet, HealthCheck, Key, Launch, LaunchId, Node, PlacedNode, Readiness, Timestamp},
     plugin::{BlockHeight, ChainPlugin, DevnetContext, Health, PluginError},
     runtime::Handle,
     store::StoreError,
@@ -44,7 +41,8 @@ pub(super) struct Session {
     readiness: Readiness,
     log: PathBuf,
     family: String,
-    devnet: DevnetContext,
+    /// What its plugin is told of the devnet. None: it has no chain to ask about.
+    devnet: Option<DevnetContext>,
     stall_after: Duration,
 }
 
@@ -56,16 +54,7 @@ enum Stop {
 }
 
 impl Session {
-    pub(super) fn new(
-        node: &Node,
-        launch: &Launch,
-        handle: Option<Handle>,
-        devnet: &Devnet,
-        plan: Option<&Plan>,
-        nodes: &[Arc<Node>],
-        cx: &Context,
-    ) -> Self {
-        let body = plan.map(|plan| plan.spec.clone()).unwrap_or_default();
+    pub(super) fn new(node: &Node, launch: &Launch, handle: Option<Handle>, devnet: &Devnet, context: Option<DevnetContext>, cx: &Context) -> Self {
         let stall_after = devnet.spec.block_time.map_or(STALL_UNKNOWN, |time| (time.0 * MISSING_BLOCKS).max(STALL_FLOOR));
         Self {
             cx: cx.clone(),
@@ -77,16 +66,16 @@ impl Session {
             readiness: launch.spec.readiness.clone(),
             log: PathBuf::from(&launch.spec.log_path),
             family: devnet.spec.plugin.clone(),
-            devnet: stored_context(devnet, &body, nodes),
+            devnet: context,
             stall_after,
         }
     }
 
     /// Runs until it is dropped or the store is gone.
     pub(super) async fn run(self) {
-        let result = match &self.readiness {
-            Readiness::Plugin => self.chain().await,
-            _ => self.service().await,
+        let result = match &self.devnet {
+            Some(devnet) => self.chain(devnet).await,
+            None => self.service().await,
         };
         if let Err(error) = result {
             tracing::warn!(node = %self.key, %error, "health session ended");
@@ -112,18 +101,18 @@ impl Session {
         }
     }
 
-    async fn chain(&self) -> Result<(), Stop> {
+    async fn chain(&self, devnet: &DevnetContext) -> Result<(), Stop> {
         let mut delay = FIRST_PROBE;
         let mut unreachable_since: Option<Instant> = None;
         loop {
-            let found = self.probe().await;
+            let found = self.probe(devnet).await;
             match found {
                 Ok(health) if health.ready => {
                     self.see(&health);
                     unreachable_since = None;
                     delay = FIRST_PROBE;
                     self.set_ready(true, "Ready", &format!("its RPC answers at height {}", health.height)).await?;
-                    self.follow(health.height).await?;
+                    self.follow(devnet, health.height).await?;
                 }
                 Ok(health) => {
                     self.see(&health);
@@ -145,9 +134,9 @@ impl Session {
     }
 
     /// Listens to blocks until the stream ends.
-    async fn follow(&self, mut height: u64) -> Result<(), Stop> {
+    async fn follow(&self, devnet: &DevnetContext, mut height: u64) -> Result<(), Stop> {
         let Ok(plugin) = self.plugin().await else { return Ok(()) };
-        let Ok(mut heights) = plugin.heights(&self.devnet, &self.node).await else { return Ok(()) };
+        let Ok(mut heights) = plugin.heights(devnet, &self.node).await else { return Ok(()) };
         let mut looked = Instant::now();
         let mut reads = self.cx.observations.reads();
         let mut stall = Instant::now() + self.stall_after;
@@ -165,25 +154,25 @@ impl Session {
                     }
                     if looked.elapsed() >= LOOK_EVERY {
                         looked = Instant::now();
-                        self.look().await;
+                        self.look(devnet).await;
                     }
                 }
                 changed = reads.changed(), if looked.elapsed() >= SLOWEST_PROBE => {
                     if changed.is_err() { return Ok(()) }
                     looked = Instant::now();
-                    self.look().await;
+                    self.look(devnet).await;
                 }
                 () = tokio::time::sleep_until(stall), if !stalled => {
                     stalled = true;
-                    self.stalled(height).await?;
+                    self.stalled(devnet, height).await?;
                 }
             }
         }
     }
 
     /// No block for long: ask the node whether it knows why.
-    async fn stalled(&self, height: u64) -> Result<(), Stop> {
-        let sick = self.probe().await.ok().and_then(|health| Some((health.sick?, health.message)));
+    async fn stalled(&self, devnet: &DevnetContext, height: u64) -> Result<(), Stop> {
+        let sick = self.probe(devnet).await.ok().and_then(|health| Some((health.sick?, health.message)));
         match sick {
             Some((class, message)) => self.set_progressing(false, super::super::node::class_reason(class), &message).await,
             None => self.set_progressing(false, "NoNewBlock", &format!("no block for {:?}; the height stays at {height}", self.stall_after)).await,
@@ -194,13 +183,13 @@ impl Session {
         self.cx.plugins.get(&self.family).await
     }
 
-    async fn probe(&self) -> Result<Health, PluginError> {
-        self.plugin().await?.probe(&self.devnet, &self.node).await
+    async fn probe(&self, devnet: &DevnetContext) -> Result<Health, PluginError> {
+        self.plugin().await?.probe(devnet, &self.node).await
     }
 
     /// Peers, catching-up and usage, beside a block or because somebody reads.
-    async fn look(&self) {
-        if let Ok(health) = self.probe().await {
+    async fn look(&self, devnet: &DevnetContext) {
+        if let Ok(health) = self.probe(devnet).await {
             self.see(&health);
         }
         self.sample_usage().await;

@@ -15,10 +15,20 @@ use crate::{
 use nix::sys::signal::Signal;
 use std::time::Duration;
 
-pub(super) async fn apply(node: &Node, launch: Option<&Launch>, step: &Step, cx: &Context) -> Result<(), ReconcileError> {
+/// `released` is the row of a launch that the runtime has just let go.
+pub(super) async fn apply(node: &Node, launch: Option<&Launch>, released: Option<Write>, step: &Step, cx: &Context) -> Result<(), ReconcileError> {
+    if let Step::Launch { counted } = step {
+        return launching::start(node, *counted, released, cx).await; // in the commit of the next intent
+    }
+    if let Some(row) = released {
+        cx.store.commit(vec![row]).await?;
+    }
+    carry_out(node, launch, step, cx).await
+}
+
+async fn carry_out(node: &Node, launch: Option<&Launch>, step: &Step, cx: &Context) -> Result<(), ReconcileError> {
     match step {
-        Step::Nothing => Ok(()),
-        Step::Launch { counted } => launching::start(node, *counted, cx).await,
+        Step::Nothing | Step::Launch { .. } => Ok(()),
         Step::Wait { on } => {
             let message = format!("waits until {on} is ready");
             let condition = Condition::new("Ready", ConditionStatus::False, "WaitingForDependency", message.clone());
@@ -112,14 +122,14 @@ async fn record_exit(node: &Node, launch: Option<&Launch>, exit: Option<&Exit>, 
     Ok(())
 }
 
-/// Lets the runtime forget a launch whose end is on record. The handle stays in the row until that has worked.
-pub(super) async fn release(launch: &Launch, cx: &Context) -> Result<(), ReconcileError> {
-    let Some(handle) = handle_of(launch).filter(|_| launch.status.phase == LaunchPhase::Ended) else { return Ok(()) };
+/// Lets the runtime forget a launch whose end is on record; returns its row without the handle. Until that is committed, a daemon that
+/// comes after a crash lets go of it once more.
+pub(super) async fn release(launch: &Launch, cx: &Context) -> Result<Option<Write>, ReconcileError> {
+    let Some(handle) = handle_of(launch).filter(|_| launch.status.phase == LaunchPhase::Ended) else { return Ok(None) };
     cx.runtime.destroy(&handle).await?;
     let mut released = launch.clone();
     released.status.handle = None;
-    cx.store.commit(vec![Write::update(released)]).await?;
-    Ok(())
+    Ok(Some(Write::update(released)))
 }
 
 /// Closes a launch: row Ended, node Crashed, or Stopped when the end was asked for.

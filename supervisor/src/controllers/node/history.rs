@@ -13,6 +13,9 @@ const KEEP: usize = 20;
 
 /// What goes when one more launch of `node` is recorded.
 pub(super) async fn outdated(node: &Node, cx: &Context) -> Result<Vec<Arc<Launch>>, ReconcileError> {
+    if node.status.launch_id.is_none() {
+        return Ok(Vec::new()); // its first launch, or the first since a reset: the next one looks
+    }
     let selector = Selector::in_devnet(Kind::Launch, &node.metadata.namespace, &node.spec.devnet_ref);
     let (objects, _) = cx.store.list(&Selector { node: Some(node.metadata.name.clone()), ..selector }).await?;
     let mut launches: Vec<_> = objects.into_iter().filter_map(|object| Arc::<Launch>::try_from(object).ok()).collect();

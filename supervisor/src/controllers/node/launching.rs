@@ -26,12 +26,13 @@ use std::{path::Path, sync::Arc, time::Duration};
 
 const GRACE: Duration = Duration::from_secs(10);
 
-/// Intent row, fork, record. A fork that fails is a death like any other: it goes through cause and back-off.
-pub(super) async fn start(node: &Node, counted: bool, cx: &Context) -> Result<(), ReconcileError> {
+/// Intent row, fork, record; `released`, the row of the launch before, goes with the intent. A fork that fails is a death like any other: it goes through cause and back-off.
+pub(super) async fn start(node: &Node, counted: bool, released: Option<Write>, cx: &Context) -> Result<(), ReconcileError> {
     let name = node.node_name();
     let namespace = &node.metadata.namespace;
     let Some(devnet) = cx.accepted_devnet(namespace, &name.devnet).await? else { return Ok(()) };
     let prepared = tokio::select! {
+        biased; // most are ready at once: then there is no feed to open
         prepared = ready_to_start(&devnet, node, cx) => prepared,
         () = unwanted(node, cx) => return Ok(()), // that change wakes this controller
     };
@@ -77,7 +78,7 @@ pub(super) async fn start(node: &Node, counted: bool, cx: &Context) -> Result<()
         .action("start")
         .launch(id.clone());
     let old = history::outdated(node, cx).await?;
-    let mut writes: Vec<Write> = old.iter().map(history::removal).chain([Write::create(launch.clone())]).collect();
+    let mut writes: Vec<Write> = old.iter().map(history::removal).chain(released).chain([Write::create(launch.clone())]).collect();
     signing::note(&mut next, lease.as_ref(), &mut writes, cx);
     grants.fds.extend(lease.and_then(KeyLease::into_grant));
     let next = commit_and_read(next, NodePhase::Starting, story, writes, cx).await?;

@@ -22,7 +22,7 @@ use crate::{
     runtime::{Adopted, Handle},
 };
 use async_trait::async_trait;
-use plan::{Process, Seen};
+use plan::{Decision, Process, Seen, Step};
 use sign_watch::SignWatches;
 use std::{
     collections::HashSet,
@@ -39,22 +39,34 @@ pub struct NodeController {
 #[async_trait]
 impl Reconciler for NodeController {
     async fn reconcile(&self, key: &Key, cx: &Context) -> Result<Action, ReconcileError> {
-        let node = cx.node(key).await?;
-        self.sign_states.keep(key, node.as_ref(), cx);
-        let Some(node) = node else { return Ok(Action::AwaitChange) };
-        let launch = self.launch(&node, cx).await?;
-        if let Some(launch) = &launch {
-            apply::release(launch, cx).await?; // before all else: what may be left of it must not meet the next launch
+        loop {
+            let Some(Decision { step, requeue }) = self.step(key, cx).await? else { return Ok(Action::AwaitChange) };
+            // A process that ended is on record now. What follows needs no trip over the change feed.
+            if !matches!(step, Step::RecordExit(_) | Step::Recover) {
+                return Ok(requeue.map_or(Action::AwaitChange, Action::RequeueAfter));
+            }
         }
-        let process = self.process(&node, launch.as_deref(), cx).await?;
-        let seen = Seen { process, now: cx.clock.now(), waits_for: self.first_unready(&node, cx).await? };
-        let decision = plan::plan(&node, &seen);
-        apply::apply(&node, launch.as_deref(), &decision.step, cx).await?;
-        Ok(decision.requeue.map_or(Action::AwaitChange, Action::RequeueAfter))
     }
 }
 
 impl NodeController {
+    /// Takes the next step and returns it. None: there is no such node.
+    async fn step(&self, key: &Key, cx: &Context) -> Result<Option<Decision>, ReconcileError> {
+        let node = cx.node(key).await?;
+        self.sign_states.keep(key, node.as_ref(), cx);
+        let Some(node) = node else { return Ok(None) };
+        let launch = self.launch(&node, cx).await?;
+        let released = match &launch {
+            Some(launch) => apply::release(launch, cx).await?, // before all else: what may be left of it must not meet the next launch
+            None => None,
+        };
+        let process = self.process(&node, launch.as_deref(), cx).await?;
+        let seen = Seen { process, now: cx.clock.now(), waits_for: self.first_unready(&node, cx).await? };
+        let decision = plan::plan(&node, &seen);
+        apply::apply(&node, launch.as_deref(), released, &decision.step, cx).await?;
+        Ok(Some(decision))
+    }
+
     async fn launch(&self, node: &Node, cx: &Context) -> Result<Option<Arc<Launch>>, ReconcileError> {
         let Some(id) = &node.status.launch_id else { return Ok(None) };
         let key = Key::new(Kind::Launch, &node.metadata.namespace, &launch_name(&node.metadata.name, id));

@@ -123,7 +123,7 @@ fn idle(node: &Node, seen: &Seen) -> Decision {
     match phase {
         NodePhase::Failed if !asked_again => Step::Nothing.into(),
         NodePhase::Stopped if completed(node) && !asked_again => Step::Nothing.into(),
-        NodePhase::Crashed if !asked_again => after_death(node),
+        NodePhase::Crashed if !asked_again => after_death(node, seen),
         NodePhase::Backoff if !asked_again => {
             let due = node.status.next_restart.unwrap_or(seen.now);
             match due.since(seen.now) {
@@ -143,7 +143,7 @@ fn start(seen: &Seen, counted: bool) -> Decision {
 }
 
 /// Whether the death on record allows a restart, and when.
-fn after_death(node: &Node) -> Decision {
+fn after_death(node: &Node, seen: &Seen) -> Decision {
     let exit = node.status.last_exit.clone().unwrap_or_default();
     let rules = &node.spec.restart;
     let clean = exit.code == Some(0);
@@ -159,7 +159,8 @@ fn after_death(node: &Node) -> Decision {
         let used = format!("died {} times without a stable run; last: {}", node.status.recent_restarts + 1, exit.message);
         return fail("RestartBudgetUsed", &used).into();
     }
-    Step::Backoff { until: exit.at.plus(backoff(rules.backoff_ms, rules.max_backoff_ms, node.status.recent_restarts)) }.into()
+    let until = exit.at.plus(backoff(rules.backoff_ms, rules.max_backoff_ms, node.status.recent_restarts));
+    if until <= seen.now { start(seen, true) } else { Step::Backoff { until }.into() }
 }
 
 fn fail(reason: &'static str, message: &str) -> Step {

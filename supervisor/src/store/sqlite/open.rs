@@ -13,6 +13,10 @@ use std::{
 /// How long a writer waits for a stranger (a sqlite3 shell, a backup) that holds the write lock.
 const BUSY: Duration = Duration::from_secs(5);
 
+/// Pages that a connection keeps in its cache, in KiB. What is live is read from memory, and the file is in the kernel's cache.
+const WRITER_CACHE: i64 = 1024;
+const READER_CACHE: i64 = 256;
+
 /// The connection that writes, on the newest schema.
 pub(super) fn writer(path: &Path, blame: &Blame) -> Result<Connection, StoreError> {
     match fs::metadata(path) {
@@ -40,7 +44,9 @@ pub(super) fn writer(path: &Path, blame: &Blame) -> Result<Connection, StoreErro
 
 /// A connection that only reads.
 pub(super) fn reader(path: &Path, blame: &Blame) -> Result<Connection, StoreError> {
-    connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY, blame)
+    let connection = connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY, blame)?;
+    cache(&connection, READER_CACHE).map_err(|error| blame.of(&error))?;
+    Ok(connection)
 }
 
 /// Builds the empty store beside its place and renames it in: a crash leaves no half of one.
@@ -81,7 +87,13 @@ fn connect(path: &Path, flags: OpenFlags, blame: &Blame) -> Result<Connection, S
     open().map_err(|error| blame.of(&error))
 }
 
+/// SQLite takes a negative number as KiB.
+fn cache(connection: &Connection, kib: i64) -> rusqlite::Result<()> {
+    connection.pragma_update(None, "cache_size", -kib)
+}
+
 fn tune(connection: &Connection) -> rusqlite::Result<()> {
+    cache(connection, WRITER_CACHE)?;
     connection.pragma_update_and_check(None, "journal_mode", "wal", |_| Ok(()))?;
     connection.pragma_update(None, "synchronous", "full")?;
     // The writer checkpoints by itself, when nobody waits for it.

@@ -16,7 +16,7 @@ use std::{
 };
 
 /// Connections kept when they are idle.
-const IDLE: usize = 4;
+const IDLE: usize = 2;
 
 pub(super) struct Readers {
     path: PathBuf,

@@ -61,6 +61,17 @@ fn back_off_doubles_from_the_first_to_the_greatest() {
 }
 
 #[test]
+fn a_death_whose_back_off_is_over_is_followed_by_its_restart() {
+    let mut hasty = died(ExitClass::Panic, 3);
+    hasty.spec.restart.backoff_ms = 0;
+    assert_eq!(step(&hasty, Process::None), Step::Launch { counted: true });
+    let long_ago = Seen { now: Timestamp::from_millis(105_000), ..seen(Process::None) };
+    assert_eq!(plan(&died(ExitClass::Panic, 0), &long_ago).step, Step::Launch { counted: true });
+    let waits = Seen { waits_for: Some("validator-1".into()), ..long_ago };
+    assert_eq!(plan(&died(ExitClass::Panic, 0), &waits).step, Step::Wait { on: "validator-1".into() });
+}
+
+#[test]
 fn a_used_budget_and_a_hopeless_cause_fail_the_node() {
     assert!(matches!(step(&died(ExitClass::Panic, 5), Process::None), Step::Fail { reason: "RestartBudgetUsed", .. }));
     for class in [ExitClass::AppHash, ExitClass::UpgradeNeeded, ExitClass::BadFlag, ExitClass::GenesisMismatch] {
