@@ -35,7 +35,7 @@ fn up_in(home: &TestHome) {
     home.ctl(&["up", &file]).ok();
 }
 
-fn kill_daemon(home: &TestHome) -> Pid {
+pub(crate) fn kill_daemon(home: &TestHome) -> Pid {
     let daemon = home.daemon_pid().expect("it runs");
     kill(daemon, Signal::SIGKILL).unwrap();
     home.eventually("the daemon has gone", SOON, |_| !is_alive(daemon));
@@ -50,7 +50,7 @@ fn keeper(home: &TestHome) -> Option<Pid> {
 }
 
 /// The main processes of this home's launches are those on record, and no others.
-fn assert_each_once(home: &TestHome) {
+pub(crate) fn assert_each_once(home: &TestHome) {
     let recorded: BTreeSet<i32> = home.pids("net").into_values().map(Pid::as_raw).collect();
     let ours = format!("DVB_HOME_ID={}", home_hash(&home.home().canonicalize().unwrap()));
     let carries =
