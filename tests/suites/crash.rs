@@ -1,9 +1,12 @@
 //! The crash matrix: the daemon is killed at each failpoint, and the next one must bring everything to its end.
 
-use crate::adoption::assert_each_once;
+use crate::adoption::{assert_each_once, running};
 use dvb_proto::endpoint::home_hash;
 use e2e::{Output, TestHome, is_alive};
-use nix::sys::signal::{Signal, kill};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use std::{
     collections::BTreeSet,
     fs,
@@ -40,7 +43,7 @@ spec: {plugin: commonware, validators: 2, blockTime: 300ms, localhost: false, re
 const SETTINGS: &str = "[logs]\nrotate = \"64Ki\"\n";
 
 /// Homes at a time: a case mostly waits.
-const AT_ONCE: usize = 6;
+const AT_ONCE: usize = 10;
 const SOON: Duration = Duration::from_secs(20);
 
 /// What is done to come by a failpoint.
@@ -138,7 +141,7 @@ const MATRIX: &[(&str, Deed)] = &[
     ("store/published@8", Deed::Up),
     ("rotate/copied", Deed::Up),
     ("rotate/renamed", Deed::Up),
-    ("rotate/renamed@3", Deed::Up),
+    ("rotate/renamed@2", Deed::Up),
     ("rotate/punched", Deed::Up),
 ];
 
@@ -189,12 +192,13 @@ fn crash_at(point: &'static str, deed: Deed) {
         home.ctl(&["up", &file]).ok();
     }
     let accepted = act(&home, deed, &file);
-    home.eventually(&format!("it comes by {point}"), SOON, |_| !is_alive(daemon));
+    home.eventually(&format!("it comes by {point}"), SOON, |_| has_ended(daemon));
     if deed == Deed::Recover {
         let _ = start_command(&home, point).output().unwrap(); // it may die before it says that it is ready
         home.eventually(&format!("it comes by {point}"), SOON, |home| home.processes().iter().all(|(_, command)| !is_daemon(command)));
     }
-    home.ctl(&["daemon", "start"]).ok();
+    // A child that had not executed yet may hold the dead daemon's socket a moment longer, and dvbctl meets nobody behind it.
+    home.eventually("the next daemon starts", SOON, |home| home.ctl(&["daemon", "start"]).code == 0);
     if !accepted {
         // Nobody was told that it would be done: it may be or not, and asking again must do it.
         let _ = act_again(&home, deed, &file);
@@ -213,14 +217,14 @@ fn first_point(point: &'static str, deed: Deed) -> &'static str {
 }
 
 /// Starts the daemon with this failpoint in its environment.
-fn start_armed(home: &TestHome, point: &str) -> nix::unistd::Pid {
+fn start_armed(home: &TestHome, point: &str) -> Pid {
     let started = start_command(home, point).output().unwrap();
     let at_once = point.starts_with("store/"); // the store is written to before the daemon is ready
     assert!(started.status.success() || at_once, "{}", String::from_utf8_lossy(&started.stderr));
     // Not by a call of dvbctl's: a daemon that has died by now would be started again.
     let running: Vec<_> = home.processes().into_iter().filter(|(_, command)| is_daemon(command)).collect();
     assert!(running.len() <= 1, "{running:?}");
-    running.first().map_or(nix::unistd::Pid::from_raw(i32::MAX), |(pid, _)| *pid)
+    running.first().map_or(Pid::from_raw(i32::MAX), |(pid, _)| *pid)
 }
 
 fn start_command(home: &TestHome, point: &str) -> std::process::Command {
@@ -263,7 +267,6 @@ fn assert_brought_to_its_end(home: &TestHome, deed: Deed, file: &str) {
     match deed {
         Deed::Delete | Deed::DeleteChain => {
             home.eventually("it is gone", SOON, |home| home.ctl(&["get", "devnet", "net"]).code == 3);
-            assert_each_once(home);
             return;
         }
         Deed::Stop | Deed::StopAdopted => {
@@ -313,7 +316,8 @@ fn assert_log_is_whole(home: &TestHome) {
 
 /// Where there are cgroups: each is of a launch that runs.
 fn assert_cgroups(home: &TestHome) {
-    let launches: BTreeSet<_> = home.nodes("net").values().filter(|node| node["status"]["pid"].is_number()).map(|node| node["status"]["launchId"].to_string()).collect();
+    let launches: BTreeSet<_> =
+        home.nodes("net").values().filter(|node| node["status"]["pid"].is_number()).map(|node| node["status"]["launchId"].to_string()).collect();
     let leaves: BTreeSet<_> = leaves(home).into_iter().map(|id| format!("\"{id}\"")).collect();
     assert!(leaves.is_subset(&launches), "{leaves:?} are there, {launches:?} run");
 }
@@ -321,7 +325,7 @@ fn assert_cgroups(home: &TestHome) {
 fn assert_leaves_nothing(home: &TestHome) {
     let _ = home.ctl(&["delete", "net", "--yes", "--timeout", "30s"]);
     home.ctl(&["get", "devnet", "net"]).exits(3);
-    assert_each_once(home);
+    assert_eq!(running(home), BTreeSet::new(), "no node is left");
     assert_eq!(leaves(home), BTreeSet::new(), "no cgroup is left");
     assert_eq!(home.rows("leases"), 0, "no lease is left");
     assert!(!home.home().join("devnets/default/net").exists(), "no folder is left");
@@ -343,6 +347,11 @@ fn leaves(home: &TestHome) -> BTreeSet<String> {
         }
     }
     found
+}
+
+/// Also its other threads, which may hold on to the socket a little longer than the first.
+fn has_ended(pid: Pid) -> bool {
+    !is_alive(pid) && fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count) <= 1
 }
 
 fn name(point: &str) -> &str {
