@@ -4,6 +4,8 @@
 mod adoption;
 mod bad_input;
 mod binary;
+mod chaos;
+mod crash;
 mod daemon;
 mod devchain;
 mod exec;

@@ -29,7 +29,11 @@ const PLUGIN_ENV: [&str; 5] = ["PATH", "HOME", "LANG", "TZ", "TMPDIR"];
 /// Makes them all. A room that cannot be made is a fault that ends the daemon's start.
 pub async fn furnish(base: &Base) -> Result<Furniture, Fault> {
     let keeper = Keeper::new(base.home.root(), endpoint::home_hash(base.home.root()), sys::own_program(), base.home.daemon_log());
-    let runtime: Arc<dyn Runtime> = Arc::new(native_runtime(base, keeper.clone()).await?);
+    let runtime = native_runtime(base, keeper.clone()).await?;
+    if let Err(error) = runtime.end_abandoned_jobs().await {
+        warn!(%error, "a job of an earlier devnetd may still run");
+    }
+    let runtime: Arc<dyn Runtime> = Arc::new(runtime);
     let plugins = Arc::new(PluginHost::new(plugin_settings(base), base.clock.clone()));
     let ports = Arc::new(Ports::new(base.store.clone(), base.clock.clone(), endpoint::home_hash(base.home.root())));
     for conflict in ports.reclaim().await.map_err(|error| error.fault())? {

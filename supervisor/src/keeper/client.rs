@@ -6,7 +6,7 @@ use super::{
     server::KEEPER_VERB,
     wire::{self, Received, Word},
 };
-use crate::sys::{Pidfd, Spawn, spawn};
+use crate::sys::{Pidfd, Spawn, failpoint, spawn};
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     net::{Shutdown, shutdown},
@@ -100,6 +100,7 @@ impl Keeper {
             return Ok(());
         }
         state.held.insert(name.to_owned(), fd.try_clone_to_owned()?);
+        failpoint("keeper/put");
         if let Some(line) = &state.line
             && wire::send(line, Word::Put, name, Some(fd)).is_ok()
         {
@@ -112,6 +113,7 @@ impl Keeper {
     pub fn release(&self, name: &str) {
         let mut state = self.state();
         state.held.remove(name);
+        failpoint("keeper/release");
         // A line that breaks here is noticed by its watch, and the next keeper does not get this name.
         let _ = state.line.as_ref().map(|line| wire::send(line, Word::Drop, name, None));
     }

@@ -15,6 +15,7 @@ use super::{
     disk::{copy_range, next_data},
     parts::{Layout, Part, PartKind, UNFINISHED, folder, names},
 };
+use crate::sys::failpoint;
 use std::{
     fs::{self, File},
     io::{self, ErrorKind, Write},
@@ -80,6 +81,7 @@ impl<'a> Rotation<'a> {
                 rotated.segments.push(segment);
             }
             self.punch(&file, floor, to)?;
+            failpoint("rotate/punched");
             floor = to;
         }
         Ok(rotated)
@@ -178,7 +180,9 @@ impl<'a> Rotation<'a> {
             }
             Err(error) => return Err(self.rotating("write", &unfinished)(error)),
         }
+        failpoint("rotate/copied");
         self.disk.rename(&unfinished, &path).map_err(self.rotating("rename", &unfinished))?;
+        failpoint("rotate/renamed");
         Ok(true)
     }
 

@@ -68,6 +68,7 @@ for_each_driver!(
     a_job_that_runs_too_long_is_killed,
     a_job_that_nobody_waits_for_is_killed,
     strays_are_found_and_ended_by_their_id,
+    jobs_of_a_daemon_that_was_killed_are_ended_and_launches_are_not,
     usage_is_measured,
     fifty_children_start_and_end_quickly,
 );
@@ -338,6 +339,24 @@ async fn a_job_that_nobody_waits_for_is_killed(bench: &Bench) {
     task.abort();
     eventually(|| (!is_alive(pid)).then_some(())).await;
     eventually(|| bench.runtime.inner_leaves().is_empty().then_some(())).await;
+}
+
+async fn jobs_of_a_daemon_that_was_killed_are_ended_and_launches_are_not(bench: &Bench) {
+    let handle = bench.shell("exec sleep 1000").await;
+    let (runtime, job) = (bench.runtime.clone(), bench.job("echo $$ > pid; exec sleep 1000", PATIENCE));
+    let task = tokio::spawn(async move { runtime.run(&job).await });
+    let pid = bench.number_in("pid").await;
+    bench.runtime.end_abandoned_jobs().await.unwrap();
+    assert!(is_alive(pid), "its own daemon waits for it");
+    task.abort();
+    eventually(|| (!is_alive(pid)).then_some(())).await;
+    // What a dead daemon leaves: the first runtime must not clear it away itself, as it would a job of its own.
+    let mut spec = bench.spec(&["/bin/sleep", "1000"]);
+    spec.id = LaunchId(format!("job-{}", spec.id));
+    let left = bench.runtime.start(&spec, Grants::default()).await.unwrap().pid.unwrap();
+    bench.another_runtime().end_abandoned_jobs().await.unwrap();
+    assert!(!is_alive(left));
+    assert!(is_alive(handle.pid.unwrap()));
 }
 
 async fn strays_are_found_and_ended_by_their_id(bench: &Bench) {

@@ -1,11 +1,12 @@
 //! The machine, where the rest of the daemon may not touch it itself: clock and fresh ids, commands, processes, signal names, boot id,
-//! inotify alarms, what the kernel may be asked, the sockets that a service manager passes.
+//! inotify alarms, failpoints, what the kernel may be asked, the sockets that a service manager passes.
 
 mod activation;
 mod alarm;
 mod background;
 mod clock;
 mod command;
+mod failpoint;
 mod kernel;
 mod process;
 mod signals;
@@ -16,6 +17,7 @@ pub use alarm::Alarm;
 pub use background::yield_to_all_others;
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use command::{boot_id, command, die_with_us, own_program};
+pub use failpoint::failpoint;
 pub use kernel::Kernel;
 pub use process::{Pidfd, ProcessStat, age, all_pids, executable, has_environment, process_env, process_stat};
 pub use signals::{signal_from_name, signal_name};

@@ -11,6 +11,7 @@ use crate::{
     model::{Condition, ConditionStatus, Desired, Devnet, DevnetPhase, Fault, Key, Kind, Launch, LaunchPhase, Node, NodePhase, NodeStatus},
     runtime::Handle,
     store::{Expect, Selector, Write},
+    sys::failpoint,
 };
 use futures::StreamExt;
 use std::{path::Path, sync::Arc};
@@ -173,9 +174,11 @@ async fn wipe(devnet: &Devnet, nodes: &[Arc<Node>], cx: &Context) -> Result<(), 
     let (namespace, name) = (&devnet.metadata.namespace, &devnet.metadata.name);
     for node in nodes {
         destroy_launches(node, cx).await?;
+        failpoint("reset/stopped");
         remove_tree(Path::new(&node.spec.home_dir))?;
     }
     remove_tree(&cx.home.shared(namespace, name))?;
+    failpoint("reset/wiped");
     let mut writes = Vec::new();
     for node in nodes {
         let mut next = Node::clone(node);
@@ -210,7 +213,9 @@ async fn wipe(devnet: &Devnet, nodes: &[Arc<Node>], cx: &Context) -> Result<(), 
 async fn remove_nodes(devnet: &Devnet, nodes: &[Arc<Node>], names: &[String], cx: &Context) -> Result<(), ReconcileError> {
     for node in nodes.iter().filter(|node| names.contains(&node.metadata.name)) {
         destroy_launches(node, cx).await?;
+        failpoint("remove/stopped");
         remove_tree(&cx.home.node(&node.metadata.namespace, &devnet.metadata.name, &node.node_name().short))?;
+        failpoint("remove/files");
         let key = Key::node(&node.metadata.namespace, &node.metadata.name);
         let mut writes = cx.ports.leases_back(&node.metadata.namespace, &devnet.metadata.name, &node.metadata.name).await?;
         writes.push(Write::Delete { key: key.clone(), expect: Expect::Any });
@@ -226,9 +231,11 @@ async fn destroy(devnet: &Devnet, nodes: &[Arc<Node>], cx: &Context) -> Result<(
     for node in nodes {
         destroy_launches(node, cx).await?;
     }
+    failpoint("delete/stopped");
     if !devnet.metadata.annotations.contains_key(KEEP_DATA) {
         remove_tree(&cx.home.devnet(namespace, name))?;
     }
+    failpoint("delete/files");
     cx.ports.release(namespace, name);
     let key = devnet_key(devnet);
     let mut writes = vec![Write::Delete { key: key.clone(), expect: Expect::Any }];

@@ -8,6 +8,7 @@ use super::{
 use crate::{
     model::{Account, Devnet, PlacedNode},
     plugin::{ChainPlugin, DevnetContext, Genesis, GenesisRequest, Reply},
+    sys::failpoint,
 };
 use sha2::{Digest, Sha256};
 use std::{
@@ -56,15 +57,18 @@ pub(super) async fn make(
     tokio::task::spawn_blocking(move || verify(&root, &checked))
         .await
         .map_err(|error| ReconcileError::Unfit(format!("checking genesis: {error}")))??;
+    failpoint("provision/staged");
     for node in &request.nodes {
         let from = staging.path().join("nodes").join(&node.name);
         if from.exists() {
             put_in_place(&from, Path::new(&node.home_dir))?;
+            failpoint("provision/home");
         }
     }
     let from = staging.path().join("shared");
     if from.exists() {
         put_in_place(&from, &shared)?;
+        failpoint("provision/shared");
     }
     let mnemonic_path = genesis.mnemonic_path.and_then(|path| path.strip_prefix("shared").ok().map(|path| shared.join(path).display().to_string()));
     Ok(Made { sha256: genesis.genesis_sha256, accounts: genesis.accounts, mnemonic_path })

@@ -20,6 +20,7 @@ use crate::{
     plugin::{DevnetContext, Initialized, Job, JobOutcome},
     ports::PortError,
     store::{Expect, Write},
+    sys::failpoint,
 };
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 
@@ -69,6 +70,7 @@ pub(super) async fn provision(devnet: &Devnet, nodes: &[Arc<Node>], refresh_bina
         }
         placed => placed?,
     };
+    failpoint("provision/placed");
     let mut made = None;
     if devnet.status.genesis_hash.is_none() && !chain.is_empty() {
         say(devnet, "making keys, genesis and configuration", cx).await?;
@@ -91,7 +93,9 @@ pub(super) async fn provision(devnet: &Devnet, nodes: &[Arc<Node>], refresh_bina
     let first = cx.plan(&devnet.metadata.namespace, &devnet.metadata.name).await?.is_none();
     let done = Done { first, subnet: placement.subnet, initialized, binary, made, launches, now };
     let directory = cx.home.devnet(&devnet.metadata.namespace, &devnet.metadata.name).display().to_string();
+    failpoint("provision/made");
     cx.edit_devnet(&devnet_key(devnet), writes, |current| Edit::Tell(done.write_into(current, devnet, &directory))).await?;
+    failpoint("provision/committed");
     Ok(())
 }
 

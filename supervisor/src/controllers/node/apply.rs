@@ -10,7 +10,7 @@ use crate::{
     model::{Condition, ConditionStatus, Event, Exit, Key, LastExit, Launch, LaunchPhase, Node, NodePhase, RestartPolicy},
     runtime::StopPolicy,
     store::{Expect, Write},
-    sys::signal_from_name,
+    sys::{failpoint, signal_from_name},
 };
 use nix::sys::signal::Signal;
 use std::time::Duration;
@@ -97,7 +97,9 @@ async fn stop(node: &Node, launch: Option<&Launch>, why: StopReason, cx: &Contex
         .action("stop")
         .launch(handle.id.clone());
     turn(node, NodePhase::Stopping, None, story, cx).await?;
+    failpoint("stop/announced");
     cx.runtime.stop(&handle, StopPolicy { signal, grace }).await?;
+    failpoint("stop/gone");
     cx.wake.node(&Key::node(&node.metadata.namespace, &node.metadata.name));
     Ok(())
 }
@@ -115,7 +117,9 @@ async fn record_exit(node: &Node, launch: Option<&Launch>, exit: Option<&Exit>, 
     let requested = exit.as_ref().is_some_and(|exit| exit.requested);
     let last = certificate::certificate(node, launch, exit.as_ref(), cx).await;
     signing::record(node, cx).await?;
+    failpoint("exit/certified");
     finish(node.clone(), Some(launch.clone()), last.clone(), requested, cx).await?;
+    failpoint("exit/recorded");
     if let Some(late) = late {
         recovery::amend_later(node, launch, last, late, cx);
     }
@@ -126,7 +130,9 @@ async fn record_exit(node: &Node, launch: Option<&Launch>, exit: Option<&Exit>, 
 /// comes after a crash lets go of it once more.
 pub(super) async fn release(launch: &Launch, cx: &Context) -> Result<Option<Write>, ReconcileError> {
     let Some(handle) = handle_of(launch).filter(|_| launch.status.phase == LaunchPhase::Ended) else { return Ok(None) };
+    failpoint("exit/release");
     cx.runtime.destroy(&handle).await?;
+    failpoint("exit/destroyed");
     let mut released = launch.clone();
     released.status.handle = None;
     Ok(Some(Write::update(released)))

@@ -20,6 +20,7 @@ use crate::{
     plugin::LaunchPlan,
     runtime::{Handle, RuntimeError},
     store::{Expect, Selector, Write},
+    sys::failpoint,
 };
 use futures::StreamExt;
 use std::{path::Path, sync::Arc, time::Duration};
@@ -42,6 +43,7 @@ pub(super) async fn start(node: &Node, counted: bool, released: Option<Write>, c
         Err(ReconcileError::Key(error)) if let Some(condition) = error.condition() => return signing::refuse(node, &error, condition, cx).await,
         Err(error) => return refuse(node, counted, &error, cx).await,
     };
+    failpoint("launch/leased");
     let now = cx.clock.now();
     let id = LaunchId::from_uuid(cx.clock.fresh_id());
     let logs_dir = cx.home.node_logs(namespace, &name.devnet, &name.short);
@@ -82,9 +84,12 @@ pub(super) async fn start(node: &Node, counted: bool, released: Option<Write>, c
     signing::note(&mut next, lease.as_ref(), &mut writes, cx);
     grants.fds.extend(lease.and_then(KeyLease::into_grant));
     let next = commit_and_read(next, NodePhase::Starting, story, writes, cx).await?;
+    failpoint("launch/intended");
     history::remove_logs(&old);
 
-    match cx.runtime.start(&spec, grants).await {
+    let started = cx.runtime.start(&spec, grants).await;
+    failpoint("launch/started");
+    match started {
         Ok(handle) => record_start(&Key::node(namespace, &node.metadata.name), launch, &handle, cx).await,
         Err(error) => {
             let exit = Exit { at: cx.clock.now(), ..Exit::default() };
@@ -208,5 +213,6 @@ async fn record_start(key: &Key, mut launch: Launch, handle: &Handle, cx: &Conte
         Edit::Tell(Story::new("node", "Started", format!("runs as {pid}")).result(pid).launch(handle.id.clone()))
     })
     .await?;
+    failpoint("launch/recorded");
     Ok(())
 }

@@ -6,6 +6,7 @@ use crate::{
     model::{Condition, Exit, Key, Kind, LastExit, Launch, LaunchPhase, LaunchStatus, Node},
     runtime::Handle,
     store::{Expect, StoreError, Write},
+    sys::failpoint,
 };
 use futures::future::BoxFuture;
 use std::sync::Arc;
@@ -16,9 +17,11 @@ pub(super) async fn recover(node: &Node, launch: Option<&Launch>, cx: &Context) 
     let Some(launch) = launch else { return Ok(()) };
     let id = &launch.spec.launch_id;
     if let Some(handle) = cx.runtime.find(id).await? {
+        failpoint("recover/found");
         return take_up(node, launch, &handle, cx).await;
     }
     cx.runtime.destroy(&Handle::unrecorded(id.clone())).await?;
+    failpoint("recover/cleared");
     signing::record(node, cx).await?;
     let message = "devnetd ended before it had started the process";
     let last = LastExit { message: message.into(), at: cx.clock.now(), ..LastExit::default() };

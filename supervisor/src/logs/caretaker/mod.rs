@@ -160,7 +160,7 @@ impl Caretaker {
 
     /// Takes further orders along: a start brings hundreds.
     async fn obey(&mut self, first: Order, orders: &mut mpsc::UnboundedReceiver<Order>) {
-        let (mut fresh, mut ended) = (Vec::new(), Vec::new());
+        let (mut fresh, mut late, mut ended) = (Vec::new(), Vec::new(), Vec::new());
         let mut next = Some(first);
         while let Some(order) = next {
             match order {
@@ -169,6 +169,8 @@ impl Caretaker {
                     Some(known) => {
                         if known.kept.running && !kept.running {
                             ended.push(kept.path.clone());
+                        } else if !known.was_there() {
+                            late.push(kept.path.clone());
                         }
                         known.kept = kept;
                     }
@@ -177,6 +179,7 @@ impl Caretaker {
             }
             next = orders.try_recv().ok();
         }
+        fresh.extend(late.iter().filter_map(|path| self.logs.remove(path)));
         if !fresh.is_empty() {
             self.look(fresh, Tracked::take_up).await;
         }

@@ -109,6 +109,20 @@ fn noise(bytes: u64, seed: u64) -> Vec<u8> {
 }
 
 #[tokio::test]
+async fn a_log_that_comes_after_its_launch_was_told_is_kept_all_the_same() {
+    let bench = Bench::new(limits(64 * KIB, u64::MAX));
+    let (first, log) = (bench.log("first", true), bench.log("late", true));
+    bench.open(&first).write_all(&noise(200 * KIB, 3)).unwrap();
+    bench.keep(&log); // its launch is only intended
+    bench.keep(&first);
+    until("the keeper has looked", || layout(&first).segments().count() > 0).await;
+    bench.open(&log).write_all(&noise(200 * KIB, 1)).unwrap();
+    bench.keep(&log); // now it runs
+    until("the log is rotated", || layout(&log).segments().count() > 0).await;
+    bench.end().await;
+}
+
+#[tokio::test]
 async fn a_growing_log_is_rotated_and_compressed_again_and_again() {
     let bench = Bench::new(limits(64 * KIB, u64::MAX));
     let log = bench.log("l1", true);

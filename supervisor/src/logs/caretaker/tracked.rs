@@ -72,6 +72,11 @@ impl Tracked {
         }
     }
 
+    /// Whether any look has found the file.
+    pub(super) fn was_there(&self) -> bool {
+        self.seen
+    }
+
     /// The first look: finishes what a crash left, and finds what waits for compression.
     pub(super) fn take_up(&mut self, limits: &KeepLimits, disk: &dyn Disk, now: Timestamp) -> Look {
         let mut look = Look::default();

@@ -7,22 +7,39 @@ use super::{
 };
 use crate::{
     model::{LaunchId, Resources},
-    runtime::{Grants, JobResult, JobSpec, RuntimeError},
+    runtime::{Grants, Handle, JobResult, JobSpec, RuntimeError},
 };
 use nix::sys::signal::Signal;
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use tokio::time::timeout;
 
 /// For a job without a timeout of its own (zero): nothing here is unbounded.
 const LONGEST: Duration = Duration::from_secs(600);
+/// Nothing is on record of a job; its id alone tells it from a launch.
+const JOB_PREFIX: &str = "job-";
 
 impl Inner {
+    /// Jobs of a daemon that was killed: nobody waits for them, and they would write where the next try does.
+    pub(super) async fn end_abandoned_jobs(self: &Arc<Self>) -> Result<(), RuntimeError> {
+        let inner = Arc::clone(self);
+        let find = move || {
+            let leaves = inner.cgroups.leaves().into_iter().map(|(id, _)| LaunchId(id));
+            let found = leaves.chain(inner.owned()).filter(|id| id.0.starts_with(JOB_PREFIX));
+            Ok(found.filter(|id| !inner.jobs().contains(id)).collect::<BTreeSet<_>>())
+        };
+        for id in blocking(find).await? {
+            tracing::warn!(job = %id, "ends what an earlier devnetd had begun");
+            self.destroy(&Handle::unrecorded(id)).await?;
+        }
+        Ok(())
+    }
+
     pub(super) async fn run(self: &Arc<Self>, job: &JobSpec) -> Result<JobResult, RuntimeError> {
         let stdout = job.out_dir.join(format!("{}.out", job.name));
         let stderr = job.out_dir.join(format!("{}.err", job.name));
         let (inner, same, out, err) = (Arc::clone(self), job.clone(), stdout.clone(), stderr.clone());
         let guard = blocking(move || {
-            let id = LaunchId::from_uuid(inner.clock.fresh_id());
+            let id = LaunchId(format!("{JOB_PREFIX}{}", LaunchId::from_uuid(inner.clock.fresh_id())));
             let order = Order {
                 id: id.clone(),
                 path: &same.path,

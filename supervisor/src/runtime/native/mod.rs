@@ -115,6 +115,11 @@ impl NativeRuntime {
         }
         Ok(Self { inner })
     }
+
+    /// For a daemon that starts, before it runs any job itself.
+    pub async fn end_abandoned_jobs(&self) -> Result<(), RuntimeError> {
+        self.inner.end_abandoned_jobs().await
+    }
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use crate::{
     model::{Exit, LaunchId, Timestamp},
     reaper::{Identity, Process, Status},
     runtime::RuntimeError,
-    sys::Clock,
+    sys::{Clock, failpoint},
 };
 use futures::future::BoxFuture;
 use nix::sys::signal::Signal;
@@ -152,6 +152,7 @@ impl Running {
     }
 
     async fn conclude(self: &Arc<Self>, at: Timestamp, seen: Seen) {
+        failpoint("exit/seen");
         let mut status = self.process.status();
         if status == Status::default() && timeout(STATUS_GRACE, self.process.reaped()).await.is_ok() {
             status = self.process.status();
@@ -161,6 +162,7 @@ impl Running {
             self.remember_survivors().await;
         }
         self.process.reap();
+        failpoint("exit/reaped");
         let exit = Exit {
             code: status.code,
             signal: status.signal,

@@ -9,7 +9,7 @@ use crate::{
     model::{LaunchId, Resources, Timestamp},
     reaper::{HOME_ID_VAR, Identity, LAUNCH_ID_VAR, Process},
     runtime::{Grants, Handle, LaunchSpec, RuntimeError},
-    sys::{Spawn, SpawnFailure, SpawnStep, Spawned, executable, process_stat, spawn},
+    sys::{Spawn, SpawnFailure, SpawnStep, Spawned, executable, failpoint, process_stat, spawn},
 };
 use std::{
     collections::BTreeMap,
@@ -68,6 +68,7 @@ impl Inner {
             };
             let running = inner.launch(order, grants)?;
             inner.kept.put(&running.id, running.pidfd());
+            failpoint("launch/kept");
             inner.handle_of(&running)
         })
         .await
@@ -80,7 +81,9 @@ impl Inner {
             return Err(RuntimeError::Unsupported(format!("`{program}` is not an absolute path; nothing else is started")));
         }
         let leaf = self.cgroups.create(order.path, &order.id.0)?;
+        failpoint("launch/cgroup");
         let spawned = self.spawn_into(&order, &grants, leaf.as_ref());
+        failpoint("launch/forked");
         let registered = spawned.and_then(|(spawned, started_at)| self.register(&order, spawned, leaf.clone(), started_at));
         if let (Err(_), Some(leaf)) = (&registered, &leaf) {
             let _ = leaf.remove();

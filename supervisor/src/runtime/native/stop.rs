@@ -10,7 +10,7 @@ use crate::{
     model::{Exit, LaunchId},
     reaper::Process,
     runtime::{Handle, RuntimeError, StopPolicy},
-    sys::Kernel,
+    sys::{Kernel, failpoint},
 };
 use futures::future::join_all;
 use nix::sys::signal::Signal;
@@ -38,6 +38,7 @@ impl Inner {
                 running.remember_survivors().await;
             }
             running.signal(policy.signal)?;
+            failpoint("stop/signalled");
             // A process that stands still takes a signal only when it goes on.
             running.signal(Signal::SIGCONT)?;
         }
@@ -48,6 +49,7 @@ impl Inner {
             });
             let _ = timeout_at(deadline, gone(&running, rest)).await;
         }
+        failpoint("stop/kill");
         self.kill(&running).await
     }
 

@@ -17,7 +17,7 @@ use super::{
 use crate::{
     model::{Event, Key, Kind, Object, Revision, Timestamp},
     store::{Change, Expect, Limits, StoreError, event_devnet, feed::Feed, order, rules},
-    sys::Clock,
+    sys::{Clock, failpoint},
 };
 use rusqlite::{Connection, ErrorCode, OptionalExtension, ToSql, ffi, params};
 use std::{mem, sync::Arc};
@@ -169,6 +169,7 @@ impl Writer {
                 // What is compacted away leaves the ring too: a reader hears the same from both.
                 self.changes.publish(changes, ring_size(self.mark.revision, change_floor));
                 self.events.publish(events, ring_size(self.mark.seq, event_floor));
+                failpoint("store/published");
                 for (answer, result) in answers {
                     // The caller may have gone; the commit stands.
                     let _ = answer.send(result);
@@ -210,7 +211,12 @@ impl Writer {
         }
         let outcome = match failure {
             Some(error) => Err(error),
-            None => self.sweep(sweep).and_then(|floors| self.execute("COMMIT").map(|()| floors)),
+            None => self.sweep(sweep).and_then(|floors| {
+                failpoint("store/commit");
+                self.execute("COMMIT")?;
+                failpoint("store/committed");
+                Ok(floors)
+            }),
         };
         if outcome.is_err() && !self.connection.is_autocommit() {
             // Nothing to do when this fails too: the next BEGIN says so.

@@ -1,0 +1,375 @@
+//! The crash matrix: the daemon is killed at each failpoint, and the next one must bring everything to its end.
+
+use crate::adoption::{assert_each_once, running};
+use dvb_proto::endpoint::home_hash;
+use e2e::{Output, TestHome, is_alive};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use std::{
+    collections::BTreeSet,
+    fs,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::{Path, PathBuf},
+    sync::{
+        Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+const DEVNET: &str = "
+apiVersion: devnet.builder/v1
+kind: Devnet
+metadata: {name: net}
+spec:
+  plugin: exec
+  restart: {backoff: 100ms}
+  services:
+    - {name: a, command: [sh, -c, 'seq 1 40000; exec sleep 1000'], restart: {policy: always}}
+    - {name: b, command: [sleep, '1000'], restart: {policy: always}}
+";
+/// What a service of the devnet writes to its log: several segments, and the rest in the live file.
+const LINES: u32 = 40_000;
+const ONE_SERVICE_LESS: &str = "    - {name: b, ";
+const CHAIN: &str = "
+apiVersion: devnet.builder/v1
+kind: Devnet
+metadata: {name: net}
+spec: {plugin: commonware, validators: 2, blockTime: 300ms, localhost: false, restart: {backoff: 100ms}}
+";
+const SETTINGS: &str = "[logs]\nrotate = \"64Ki\"\n";
+
+/// Homes at a time: a case mostly waits.
+const AT_ONCE: usize = 10;
+const SOON: Duration = Duration::from_secs(20);
+
+/// What is done to come by a failpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Deed {
+    Up,
+    UpChain,
+    /// A node is killed; its daemon has started it.
+    Kill,
+    /// A node is killed; its daemon has adopted it.
+    KillAdopted,
+    Stop,
+    StopAdopted,
+    Restart,
+    Reset,
+    Delete,
+    DeleteChain,
+    /// A service leaves the spec.
+    Shrink,
+    /// The daemon is killed twice: the second time when it deals with a launch that the first did not record.
+    Recover,
+}
+
+/// Each failpoint with what leads to it. `@N`: the N-th time.
+const MATRIX: &[(&str, Deed)] = &[
+    ("launch/leased", Deed::Up),
+    ("launch/intended", Deed::Up),
+    ("launch/cgroup", Deed::Up),
+    ("launch/forked", Deed::Up),
+    ("launch/forked@2", Deed::Up),
+    ("launch/kept", Deed::Up),
+    ("launch/started", Deed::Up),
+    ("launch/recorded", Deed::Up),
+    ("launch/recorded@2", Deed::Up),
+    ("launch/leased", Deed::UpChain),
+    ("launch/forked", Deed::UpChain),
+    ("launch/kept@2", Deed::UpChain),
+    ("launch/intended@3", Deed::Kill),
+    ("launch/forked@3", Deed::Kill),
+    ("launch/started@3", Deed::Restart),
+    ("keeper/put", Deed::Up),
+    ("keeper/put@2", Deed::Up),
+    ("keeper/release", Deed::Kill),
+    ("keeper/release", Deed::Delete),
+    ("recover/found", Deed::Recover),
+    ("recover/cleared", Deed::Recover),
+    ("exit/seen", Deed::Kill),
+    ("exit/reaped", Deed::Kill),
+    ("exit/certified", Deed::Kill),
+    ("exit/recorded", Deed::Kill),
+    ("exit/release", Deed::Kill),
+    ("exit/destroyed", Deed::Kill),
+    ("exit/seen", Deed::KillAdopted),
+    ("exit/reaped", Deed::KillAdopted),
+    ("exit/recorded", Deed::KillAdopted),
+    ("exit/destroyed", Deed::KillAdopted),
+    ("stop/announced", Deed::Stop),
+    ("stop/signalled", Deed::Stop),
+    ("stop/signalled@2", Deed::Stop),
+    ("stop/kill", Deed::Stop),
+    ("stop/gone", Deed::Stop),
+    ("exit/reaped", Deed::Stop),
+    ("exit/recorded", Deed::Stop),
+    ("exit/destroyed", Deed::Stop),
+    ("stop/announced", Deed::StopAdopted),
+    ("stop/signalled", Deed::StopAdopted),
+    ("stop/gone", Deed::StopAdopted),
+    ("stop/announced", Deed::Restart),
+    ("stop/gone", Deed::Restart),
+    ("exit/recorded", Deed::Restart),
+    ("reset/stopped", Deed::Reset),
+    ("reset/wiped", Deed::Reset),
+    ("delete/stopped", Deed::Delete),
+    ("delete/files", Deed::Delete),
+    ("delete/files", Deed::DeleteChain),
+    ("stop/signalled", Deed::Delete),
+    ("remove/stopped", Deed::Shrink),
+    ("remove/files", Deed::Shrink),
+    ("provision/placed", Deed::Up),
+    ("provision/made", Deed::Up),
+    ("provision/committed", Deed::Up),
+    ("provision/staged", Deed::UpChain),
+    ("provision/home", Deed::UpChain),
+    ("provision/home@2", Deed::UpChain),
+    ("provision/shared", Deed::UpChain),
+    ("provision/made", Deed::UpChain),
+    ("store/commit", Deed::Up),
+    ("store/commit@4", Deed::Up),
+    ("store/commit@8", Deed::Up),
+    ("store/committed", Deed::Up),
+    ("store/committed@4", Deed::Up),
+    ("store/committed@8", Deed::Up),
+    ("store/published", Deed::Up),
+    ("store/published@4", Deed::Up),
+    ("store/published@8", Deed::Up),
+    ("rotate/copied", Deed::Up),
+    ("rotate/renamed", Deed::Up),
+    ("rotate/renamed@2", Deed::Up),
+    ("rotate/punched", Deed::Up),
+];
+
+#[test]
+fn whatever_step_a_daemon_dies_at_the_next_one_brings_all_to_its_end() {
+    let start = Instant::now();
+    let next = AtomicUsize::new(0);
+    let failed = Mutex::new(Vec::new());
+    let only = std::env::var("DVB_TEST_CRASH").ok(); // to look at one point
+    let cases: Vec<_> = MATRIX.iter().filter(|(point, deed)| only.as_ref().is_none_or(|only| format!("{point} {deed:?}").contains(only))).collect();
+    thread::scope(|scope| {
+        for _ in 0..AT_ONCE {
+            scope.spawn(|| {
+                while let Some((point, deed)) = cases.get(next.fetch_add(1, Ordering::SeqCst)) {
+                    if let Err(panic) = catch_unwind(AssertUnwindSafe(|| crash_at(point, *deed))) {
+                        failed.lock().unwrap().push(format!("{point} at {deed:?}: {}", message(&*panic)));
+                    }
+                }
+            });
+        }
+    });
+    let failed = failed.into_inner().unwrap();
+    let points: BTreeSet<_> = cases.iter().map(|(point, _)| name(point)).collect();
+    println!("MEASURED: the daemon was killed at {} failpoints, in {} situations, within {:.0?}", points.len(), cases.len(), start.elapsed());
+    assert!(failed.is_empty(), "{} of {} broke:\n{}", failed.len(), cases.len(), failed.join("\n\n"));
+}
+
+#[test]
+fn every_failpoint_in_the_source_is_in_the_matrix() {
+    let mut found = BTreeSet::new();
+    collect_points(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../supervisor/src"), &mut found);
+    let known: BTreeSet<_> = MATRIX.iter().map(|(point, _)| name(point).to_owned()).collect();
+    assert_eq!(found, known);
+}
+
+fn crash_at(point: &'static str, deed: Deed) {
+    let home = TestHome::new();
+    fs::create_dir(home.home()).unwrap();
+    fs::write(home.home().join("config.toml"), SETTINGS).unwrap();
+    let chain = matches!(deed, Deed::UpChain | Deed::DeleteChain);
+    let file = home.file("devnet.yaml", if chain { CHAIN } else { DEVNET });
+    if matches!(deed, Deed::KillAdopted | Deed::StopAdopted) {
+        home.ctl(&["up", &file]).ok();
+        home.ctl(&["daemon", "stop"]).ok();
+    }
+    let daemon = start_armed(&home, first_point(point, deed));
+    if !matches!(deed, Deed::Up | Deed::UpChain | Deed::Recover | Deed::KillAdopted | Deed::StopAdopted) {
+        home.ctl(&["up", &file]).ok();
+    }
+    let accepted = act(&home, deed, &file);
+    home.eventually(&format!("it comes by {point}"), SOON, |_| has_ended(daemon));
+    if deed == Deed::Recover {
+        let _ = start_command(&home, point).output().unwrap(); // it may die before it says that it is ready
+        home.eventually(&format!("it comes by {point}"), SOON, |home| home.processes().iter().all(|(_, command)| !is_daemon(command)));
+    }
+    // A child that had not executed yet may hold the dead daemon's socket a moment longer, and dvbctl meets nobody behind it.
+    home.eventually("the next daemon starts", SOON, |home| home.ctl(&["daemon", "start"]).code == 0);
+    if !accepted {
+        // Nobody was told that it would be done: it may be or not, and asking again must do it.
+        let _ = act_again(&home, deed, &file);
+    }
+    assert_brought_to_its_end(&home, deed, &file);
+    assert_leaves_nothing(&home);
+}
+
+/// What the first of two daemons dies at.
+fn first_point(point: &'static str, deed: Deed) -> &'static str {
+    match (deed, point) {
+        (Deed::Recover, "recover/found") => "launch/forked",
+        (Deed::Recover, _) => "launch/intended",
+        _ => point,
+    }
+}
+
+/// Starts the daemon with this failpoint in its environment.
+fn start_armed(home: &TestHome, point: &str) -> Pid {
+    let started = start_command(home, point).output().unwrap();
+    let at_once = point.starts_with("store/"); // the store is written to before the daemon is ready
+    assert!(started.status.success() || at_once, "{}", String::from_utf8_lossy(&started.stderr));
+    // Not by a call of dvbctl's: a daemon that has died by now would be started again.
+    let running: Vec<_> = home.processes().into_iter().filter(|(_, command)| is_daemon(command)).collect();
+    assert!(running.len() <= 1, "{running:?}");
+    running.first().map_or(Pid::from_raw(i32::MAX), |(pid, _)| *pid)
+}
+
+fn start_command(home: &TestHome, point: &str) -> std::process::Command {
+    let mut command = home.command(&["daemon", "start"]);
+    command.env("FAILPOINTS", point);
+    command
+}
+
+fn is_daemon(command: &str) -> bool {
+    command.contains("devnetd") && command.contains("--home")
+}
+
+/// Whether the daemon said that it would be done.
+fn act(home: &TestHome, deed: Deed, file: &str) -> bool {
+    match deed {
+        Deed::Kill | Deed::KillAdopted => {
+            kill(home.pid("net/b"), Signal::SIGKILL).unwrap();
+            true
+        }
+        _ => act_again(home, deed, file).code == 0,
+    }
+}
+
+fn act_again(home: &TestHome, deed: Deed, file: &str) -> Output {
+    match deed {
+        Deed::Up | Deed::UpChain | Deed::Recover => home.ctl(&["up", file, "--no-wait"]),
+        Deed::Kill | Deed::KillAdopted => unreachable!("a kill is always done"),
+        Deed::Stop | Deed::StopAdopted => home.ctl(&["stop", "net", "--no-wait"]),
+        Deed::Restart => home.ctl(&["restart", "net", "--no-wait"]),
+        Deed::Reset => home.ctl(&["reset", "net", "--yes", "--no-wait"]),
+        Deed::Delete | Deed::DeleteChain => home.ctl(&["delete", "net", "--yes", "--no-wait"]),
+        Deed::Shrink => {
+            let less: Vec<_> = DEVNET.lines().filter(|line| !line.starts_with(ONE_SERVICE_LESS)).collect();
+            home.ctl(&["up", &home.file("less.yaml", &less.join("\n")), "--no-wait"])
+        }
+    }
+}
+
+fn assert_brought_to_its_end(home: &TestHome, deed: Deed, file: &str) {
+    match deed {
+        Deed::Delete | Deed::DeleteChain => {
+            home.eventually("it is gone", SOON, |home| home.ctl(&["get", "devnet", "net"]).code == 3);
+            return;
+        }
+        Deed::Stop | Deed::StopAdopted => {
+            home.eventually("it is stopped", SOON, |home| home.devnet("net")["status"]["phase"] == "Stopped");
+            assert_eq!(home.pids("net").len(), 0);
+            assert_each_once(home);
+            assert_cgroups(home);
+            home.ctl(&["start", "net", "--timeout", "30s"]).ok();
+        }
+        Deed::Kill | Deed::KillAdopted => {
+            home.eventually("b is restarted", SOON, |home| {
+                let status = &home.node("net/b")["status"];
+                status["phase"] == "Running" && status["restartCount"] == 1
+            });
+        }
+        Deed::Shrink => {
+            home.eventually("b has left", SOON, |home| home.nodes("net").len() == 1);
+            assert!(!home.home().join("devnets/default/net/nodes/b").exists());
+            assert_each_once(home);
+            home.ctl(&["up", file, "--timeout", "30s"]).ok();
+        }
+        Deed::Up | Deed::UpChain | Deed::Restart | Deed::Reset | Deed::Recover => {}
+    }
+    home.ctl(&["wait", "net", "--for=Running", "--timeout", "40s"]).ok();
+    home.eventually("both run", SOON, |home| home.pids("net").len() == 2 && home.devnet("net")["status"]["phase"] == "Running");
+    assert_each_once(home);
+    assert_cgroups(home);
+    assert!(!home.home().join("devnets/default/net/staging").exists());
+    match deed {
+        Deed::UpChain => home.all_rise("net", 1),
+        _ => assert_log_is_whole(home),
+    }
+}
+
+/// Every line that the service wrote is read once and in order.
+fn assert_log_is_whole(home: &TestHome) {
+    let numbers = |text: &str| -> Vec<u32> { text.lines().filter_map(|line| line.rsplit(' ').next()?.trim().parse().ok()).collect() };
+    let tail = (LINES + 10).to_string();
+    let mut read = Vec::new();
+    home.eventually("all lines are there", SOON, |home| {
+        read = numbers(&home.ctl(&["logs", "net/a", "--tail", &tail]).ok().stdout);
+        read.last() == Some(&LINES)
+    });
+    let whole: Vec<u32> = (1..=LINES).collect();
+    assert!(read.ends_with(&whole), "{} lines, from {:?}", read.len(), read.first());
+}
+
+/// Where there are cgroups: each is of a launch that runs.
+fn assert_cgroups(home: &TestHome) {
+    let launches: BTreeSet<_> =
+        home.nodes("net").values().filter(|node| node["status"]["pid"].is_number()).map(|node| node["status"]["launchId"].to_string()).collect();
+    let leaves: BTreeSet<_> = leaves(home).into_iter().map(|id| format!("\"{id}\"")).collect();
+    assert!(leaves.is_subset(&launches), "{leaves:?} are there, {launches:?} run");
+}
+
+fn assert_leaves_nothing(home: &TestHome) {
+    let _ = home.ctl(&["delete", "net", "--yes", "--timeout", "30s"]);
+    home.ctl(&["get", "devnet", "net"]).exits(3);
+    assert_eq!(running(home), BTreeSet::new(), "no node is left");
+    assert_eq!(leaves(home), BTreeSet::new(), "no cgroup is left");
+    assert_eq!(home.rows("leases"), 0, "no lease is left");
+    assert!(!home.home().join("devnets/default/net").exists(), "no folder is left");
+}
+
+/// The launch ids in the names of this home's cgroups.
+fn leaves(home: &TestHome) -> BTreeSet<String> {
+    let root = format!("devnet-{}", home_hash(&home.home().canonicalize().unwrap()));
+    let mut found = BTreeSet::new();
+    let mut folders: Vec<PathBuf> = vec!["/sys/fs/cgroup".into()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).into_iter().flatten().flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
+            if entry.path().iter().any(|part| part.to_str().is_some_and(|part| part.starts_with(&root)))
+                && let Some((_, id)) = entry.file_name().to_str().and_then(|name| name.split_once('@'))
+            {
+                found.insert(id.to_owned());
+            }
+            folders.push(entry.path());
+        }
+    }
+    found
+}
+
+/// Also its other threads, which may hold on to the socket a little longer than the first.
+fn has_ended(pid: Pid) -> bool {
+    !is_alive(pid) && fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count) <= 1
+}
+
+fn name(point: &str) -> &str {
+    point.split('@').next().unwrap_or(point)
+}
+
+fn collect_points(folder: &Path, found: &mut BTreeSet<String>) {
+    for entry in fs::read_dir(folder).unwrap().flatten() {
+        if entry.path().is_dir() {
+            collect_points(&entry.path(), found);
+        } else {
+            let text = fs::read_to_string(entry.path()).unwrap();
+            let calls = text.split("failpoint(\"").skip(1).filter_map(|rest| rest.split('"').next());
+            found.extend(calls.map(str::to_owned));
+        }
+    }
+}
+
+fn message(panic: &(dyn std::any::Any + Send)) -> &str {
+    panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("it panicked")
+}
