@@ -124,7 +124,23 @@ async fn channel(stream: UnixStream, socket: &Path, answer_limit: Duration) -> R
         Ok(endpoint) => endpoint.timeout(answer_limit).connect_with_connector(connector).await,
         Err(error) => Err(error),
     };
-    channel.map_err(|error| Error::unreachable(format!("{} does not speak the protocol of devnetd: {error}", socket.display())))
+    channel.map_err(|error| match is_torn(&error) {
+        true => Error::lost(),
+        false => Error::unreachable(format!("{} does not speak the protocol of devnetd: {error}", socket.display())),
+    })
+}
+
+/// Whether somebody was there, and is gone.
+fn is_torn(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        let kind = error.downcast_ref::<io::Error>().map(io::Error::kind);
+        if matches!(kind, Some(io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe | io::ErrorKind::UnexpectedEof)) {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
 }
 
 fn is_absent(error: &io::Error) -> bool {

@@ -65,6 +65,15 @@ impl Error {
     pub(crate) fn failed(code: &str, message: impl Into<String>) -> Self {
         Self::new(Exit::Failed, code, message)
     }
+    /// The daemon was there, and its connection broke off.
+    pub(crate) fn lost() -> Self {
+        let mut error = Self::new(Exit::Unreachable, LOST, "the connection to devnetd was lost").with_remedy("dvbctl daemon status");
+        error.fault.retriable = true;
+        error
+    }
+    pub(crate) fn is_lost(&self) -> bool {
+        self.fault.code == LOST
+    }
     pub(crate) fn unreachable(message: impl Into<String>) -> Self {
         let mut error = Self::new(Exit::Unreachable, UNREACHABLE, message);
         error.fault.retriable = true;
@@ -169,6 +178,8 @@ impl From<io::Error> for Error {
 
 /// The code of an error that means that no daemon answers.
 const UNREACHABLE: &str = "DaemonUnreachable";
+/// As gRPC calls it.
+const LOST: &str = "Unavailable";
 
 /// The code of an error that only means that the reader of our output has gone.
 pub(crate) const BROKEN_PIPE: &str = "BrokenPipe";
@@ -200,19 +211,26 @@ pub(crate) fn is_late(status: &Status) -> bool {
     status.message() == "Timeout expired"
 }
 
+/// Whether the status was made on our side, of an error of the connection.
+fn is_broken(status: &Status) -> bool {
+    std::error::Error::source(status).is_some_and(|source| source.is::<tonic::transport::Error>())
+}
+
 fn bare_status(status: &Status) -> Error {
     if is_late(status) {
         return Error::new(Exit::TimedOut, "TimedOut", "devnetd did not answer in time")
             .with_remedy("dvbctl daemon logs; or wait longer with --timeout");
     }
-    let exit = exit_of_grpc(status.code());
-    let message = match status.code() {
-        Code::Unavailable => "the connection to devnetd was lost".to_owned(),
+    // A daemon that was killed under our call: the transport breaks off, and no code is sent for that.
+    if status.code() == Code::Unavailable || is_broken(status) {
+        return Error::lost();
+    }
+    let (code, exit) = (status.code(), exit_of_grpc(status.code()));
+    let message = match code {
         _ if status.message().is_empty() => format!("devnetd answered {:?}", status.code()),
         _ => status.message().to_owned(),
     };
-    let mut error = Error::new(exit, &format!("{:?}", status.code()), message);
-    error.fault.retriable = status.code() == Code::Unavailable;
+    let mut error = Error::new(exit, &format!("{code:?}"), message);
     if exit == Exit::Unreachable {
         error.fault.remedy = Some("dvbctl daemon status".into());
     }

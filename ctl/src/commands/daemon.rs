@@ -111,15 +111,23 @@ async fn running(ctx: &Context) -> Result<Option<Client>, Error> {
     if service::rests(ctx).await { Ok(None) } else { Client::connect_running(ctx).await }
 }
 
+async fn who_answers(ctx: &Context) -> Result<Option<DaemonStatus>, Error> {
+    match running(ctx).await? {
+        Some(client) => client.handshake(ctx).await.map(Some),
+        None => Ok(None),
+    }
+}
+
 async fn start(ctx: &Context) -> Result<(), Error> {
-    let (client, word) = match running(ctx).await? {
-        Some(client) => (client, "runs already"),
-        None => {
+    let (status, word) = match who_answers(ctx).await {
+        Ok(Some(status)) => (status, "runs already"),
+        // One that was just killed may still take a call, which it never answers.
+        Err(error) if !error.is_lost() => return Err(error),
+        _ => {
             launch::start(ctx).await?;
-            (ctx.client().await?, "started")
+            (ctx.client().await?.handshake(ctx).await?, "started")
         }
     };
-    let status = client.handshake(ctx).await?;
     match ctx.settings.format {
         Format::Json | Format::Yaml => ctx.print_structured(&status),
         _ => Ok(ctx.print(format!("devnetd {word}, pid {}, home {}", status.pid, status.home))?),

@@ -462,3 +462,16 @@ fn a_daemon_of_another_home_is_asked_for_nothing() {
     let answer = crate::common::alone(other.path(), &["--socket", &socket, "get", "devnets", "-o", "name"]);
     assert_eq!((answer.code, answer.out.as_str()), (0, "devnet/mynet\ndevnet/other\n"), "a socket alone means any home: {}", answer.err);
 }
+
+#[test]
+fn a_daemon_that_dies_under_a_call_is_told_as_lost() {
+    use std::io::Read as _;
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("devnetd.sock");
+    let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    // Takes the call and is gone before it answers, each time.
+    std::thread::spawn(move || listener.incoming().flatten().for_each(|mut line| drop(line.read(&mut [0; 64]))));
+    let answer = crate::common::alone(home.path(), &["--socket", &path.display().to_string(), "get", "devnets"]);
+    assert_eq!(answer.code, 5, "{}", answer.err);
+    assert!(answer.err.contains("the connection to devnetd was lost") && answer.err.contains("dvbctl daemon status"), "{}", answer.err);
+}
