@@ -46,8 +46,8 @@ async fn a_real_network(wasmd: &Wasmd) {
     let (from, since) = steady.expect("it was passed");
     let pace = since.elapsed() / u32::try_from(last - from).unwrap();
     println!("MEASURED: wasmd {} (SDK {}), {validators} validators, blockTime 200ms: a block each {pace:.0?}", wasmd.version, wasmd.sdk);
-    // CometBFT waits so long after a commit; a busy machine adds to it.
-    assert!(pace > Duration::from_millis(190) && pace < Duration::from_millis(1000), "{pace:?}");
+    // CometBFT waits so long after a commit; a busy machine adds to it, and may tell us late of the first of these blocks.
+    assert!(pace > Duration::from_millis(150) && pace < Duration::from_millis(1000), "{pace:?}");
     for index in 0..=full_node {
         let status = reach(&net, index, |status| status.height >= 3 && status.peers == validators).await;
         assert!(status.ready && !status.sick, "{status:?}");

@@ -93,6 +93,10 @@ mod tests {
         let mut child = shell.spawn().unwrap();
         let mut ready = [0];
         std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut ready).unwrap();
+        // Until it is sleep, its command line is the shell's, which names the folder.
+        while std::fs::read_to_string(format!("/proc/{}/comm", child.id())).unwrap() != "sleep\n" {
+            std::thread::yield_now();
+        }
         Running(child)
     }
 
