@@ -3,7 +3,7 @@
 use super::wire::{self, Message, Received, Word};
 use nix::unistd::geteuid;
 use rustix::{
-    event::{PollFd, PollFlags, poll},
+    event::{PollFd, PollFlags, Timespec, poll},
     io::Errno,
     net::{SocketFlags, accept_with},
     process::{Resource, Rlimit, getrlimit, setrlimit},
@@ -61,24 +61,22 @@ pub(super) fn serve(listener: OwnedFd) -> io::Result<()> {
         if state.lines.is_empty() && state.held.is_empty() {
             return Ok(());
         }
-        let mut fds: Vec<PollFd<'_>> = std::iter::once(&state.listener).chain(&state.lines).map(|fd| PollFd::new(fd, PollFlags::IN)).collect();
+        let lines = state.lines.iter().map(|line| &line.fd);
+        let mut fds: Vec<PollFd<'_>> = std::iter::once(&state.listener).chain(lines).map(|fd| PollFd::new(fd, PollFlags::IN)).collect();
         match poll(&mut fds, None) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
-        let ready: Vec<bool> = fds.iter().skip(1).map(|fd| !fd.revents().is_empty()).collect();
-        // From the end, so that the indices of those not yet looked at stay.
-        for index in (0..ready.len()).rev().filter(|index| ready[*index]) {
-            if !state.hear(index) {
-                state.lines.remove(index);
-            }
-        }
+        // All that was sent before a question is heard before it is answered, on whichever line it came: what a daemon put in before it
+        // died is there when the next one asks.
+        while state.hear_all() {}
+        state.answer_all();
     }
 }
 
 struct State {
     listener: OwnedFd,
-    lines: Vec<OwnedFd>,
+    lines: Vec<Line>,
     held: BTreeMap<String, OwnedFd>,
     /// Given up to turn a caller away when there are no more descriptors; else it would stand before the door for ever.
     spare: Option<File>,
@@ -89,7 +87,7 @@ impl State {
         loop {
             match accept_with(&self.listener, SocketFlags::CLOEXEC) {
                 Ok(line) if wire::peer_uid(&line).is_ok_and(|uid| uid == geteuid().as_raw()) && wire::set_patience(&line).is_ok() => {
-                    self.lines.push(line);
+                    self.lines.push(Line { fd: line, question: None });
                 }
                 Ok(_) | Err(Errno::INTR | Errno::CONNABORTED) => {}
                 Err(Errno::AGAIN) => return Ok(()),
@@ -104,32 +102,64 @@ impl State {
         }
     }
 
-    /// One message. False when the line is of no more use.
-    fn hear(&mut self, index: usize) -> bool {
-        let line = &self.lines[index];
-        match wire::receive(line) {
-            Ok(Received::Message(message)) => answer(line, &mut self.held, message).is_ok(),
-            Ok(Received::Damaged) => true,
-            Ok(Received::Closed) | Err(_) => false,
+    /// Whatever has come on any line; those that wait for an answer say nothing meanwhile. False when nothing had come.
+    fn hear_all(&mut self) -> bool {
+        let held = &mut self.held;
+        let mut heard = false;
+        self.lines.retain_mut(|line| {
+            while line.question.is_none() && has_come(&line.fd) {
+                heard = true;
+                match wire::receive(&line.fd) {
+                    Ok(Received::Message(message)) => line.take(message, held),
+                    Ok(Received::Damaged) => {}
+                    Ok(Received::Closed) | Err(_) => return false,
+                }
+            }
+            true
+        });
+        heard
+    }
+
+    /// A line whose answer nobody takes is of no more use.
+    fn answer_all(&mut self) {
+        let held = &self.held;
+        self.lines.retain_mut(|line| line.question.take().is_none_or(|(word, name)| answer(&line.fd, held, word, &name).is_ok()));
+    }
+}
+
+/// One daemon.
+struct Line {
+    fd: OwnedFd,
+    /// Heard, and not yet answered.
+    question: Option<(Word, String)>,
+}
+
+impl Line {
+    fn take(&mut self, message: Message, held: &mut BTreeMap<String, OwnedFd>) {
+        let Message { word, name, fd } = message;
+        match (word, fd) {
+            (Word::Put, Some(fd)) => drop(held.insert(name, fd)),
+            (Word::Drop, _) => drop(held.remove(&name)),
+            (Word::Hello | Word::Get | Word::List, _) => self.question = Some((word, name)),
+            // Nothing to hold, or an answer where we expect a question.
+            (Word::Put | Word::Welcome | Word::Item | Word::End, _) => {}
         }
     }
 }
 
+/// A message, or that the other side has hung up.
+fn has_come(line: &OwnedFd) -> bool {
+    let mut fds = [PollFd::new(line, PollFlags::IN)];
+    poll(&mut fds, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
+}
+
 /// An error means that the caller does not take its answer.
-fn answer(line: &OwnedFd, held: &mut BTreeMap<String, OwnedFd>, message: Message) -> io::Result<()> {
-    let Message { word, name, fd } = message;
-    match (word, fd) {
-        (Word::Hello, _) => wire::send(line, Word::Welcome, &std::process::id().to_string(), None)?,
-        (Word::Put, Some(fd)) => drop(held.insert(name, fd)),
-        (Word::Drop, _) => drop(held.remove(&name)),
-        (Word::Get | Word::List, _) => {
-            for (known, fd) in held.range(name.clone()..).take_while(|(known, _)| known.starts_with(&name)) {
-                wire::send(line, Word::Item, known, (word == Word::Get).then(|| fd.as_fd()))?;
-            }
-            wire::send(line, Word::End, "", None)?;
-        }
-        // Nothing to hold, or an answer where we expect a question.
-        (Word::Put | Word::Welcome | Word::Item | Word::End, _) => {}
+fn answer(line: &OwnedFd, held: &BTreeMap<String, OwnedFd>, word: Word, name: &str) -> io::Result<()> {
+    if word == Word::Hello {
+        return wire::send(line, Word::Welcome, &std::process::id().to_string(), None);
     }
-    Ok(())
+    for (known, fd) in held.range(name.to_owned()..).take_while(|(known, _)| known.starts_with(name)) {
+        wire::send(line, Word::Item, known, (word == Word::Get).then(|| fd.as_fd()))?;
+    }
+    wire::send(line, Word::End, "", None)
 }
