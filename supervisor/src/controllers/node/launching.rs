@@ -196,15 +196,20 @@ fn note_limits(node: &mut Node, cx: &Context, now: Timestamp) {
     node.status.conditions.set(condition, now);
 }
 
-/// The process exists: nothing that others wrote meanwhile may keep this from being recorded.
-async fn record_start(key: &Key, mut launch: Launch, handle: &Handle, cx: &Context) -> Result<(), ReconcileError> {
-    launch.status = LaunchStatus {
+/// The row of a launch whose process is known.
+pub(super) fn as_running(handle: &Handle) -> LaunchStatus {
+    LaunchStatus {
         phase: LaunchPhase::Running,
         pid: handle.pid,
         started_at: Some(handle.started_at),
         handle: serde_json::to_value(handle).ok(),
         ..LaunchStatus::default()
-    };
+    }
+}
+
+/// The process exists: nothing that others wrote meanwhile may keep this from being recorded.
+async fn record_start(key: &Key, mut launch: Launch, handle: &Handle, cx: &Context) -> Result<(), ReconcileError> {
+    launch.status = as_running(handle);
     let also = vec![Write::Put { object: launch.into(), expect: Expect::Any }];
     cx.edit_node(key, also, |node| {
         node.status.pid = handle.pid;

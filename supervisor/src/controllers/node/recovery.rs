@@ -1,9 +1,9 @@
 //! What an earlier daemon left unfinished: launches forked and not recorded, and exits whose status comes late.
 
 use super::super::{Context, Edit, ReconcileError, Story};
-use super::{apply::finish, certificate, launch_name, signing};
+use super::{apply::finish, certificate, launch_name, launching::as_running, signing};
 use crate::{
-    model::{Condition, Exit, Key, Kind, LastExit, Launch, LaunchPhase, LaunchStatus, Node},
+    model::{Condition, Exit, Key, Kind, LastExit, Launch, Node},
     runtime::Handle,
     store::{Expect, StoreError, Write},
     sys::failpoint,
@@ -31,13 +31,7 @@ pub(super) async fn recover(node: &Node, launch: Option<&Launch>, cx: &Context) 
 /// Records the start that an earlier daemon did not come to record.
 async fn take_up(node: &Node, launch: &Launch, handle: &Handle, cx: &Context) -> Result<(), ReconcileError> {
     let mut launch = launch.clone();
-    launch.status = LaunchStatus {
-        phase: LaunchPhase::Running,
-        pid: handle.pid,
-        started_at: Some(handle.started_at),
-        handle: serde_json::to_value(handle).ok(),
-        ..LaunchStatus::default()
-    };
+    launch.status = as_running(handle);
     let also = vec![Write::Put { object: launch.into(), expect: Expect::Any }];
     cx.edit_node(&key_of(node), also, |node| {
         node.status.pid = handle.pid;
