@@ -12,6 +12,7 @@ use nix::sys::signal::Signal;
 use std::{
     fs,
     path::Path,
+    process::Command,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -94,4 +95,22 @@ async fn a_grandchild_that_hides_dies_with_its_node_and_only_with_its_own() {
         (left == 0).then_some(())
     })
     .await;
+}
+
+/// In a container without a shell of its own the leader of our session is a process that nobody here can see.
+#[test]
+#[expect(clippy::disallowed_methods, reason = "a second test program, waited for to its end; the namespace kills what it would leave")]
+fn a_session_that_was_opened_outside_our_pid_namespace_hides_nobody() {
+    let namespace = ["--user", "--map-root-user", "--pid", "--fork", "--kill-child", "--mount-proc"];
+    match Command::new("unshare").args(namespace).arg("true").output() {
+        Ok(tried) if tried.status.success() => {}
+        Ok(tried) => return println!("SKIP: no PID namespace for us: {}", String::from_utf8_lossy(&tried.stderr).trim()),
+        Err(error) => return println!("SKIP: unshare does not run: {error}"),
+    }
+    let program = std::env::current_exe().unwrap();
+    let test = ["--exact", "--nocapture", "a_grandchild_that_hides_dies_with_its_node_and_only_with_its_own"];
+    // Not as its PID 1: that one adopts all orphans, whoever is the nearest subreaper.
+    let inside = Command::new("unshare").args(namespace).args(["sh", "-c", r#""$0" "$@"; exit $?"#]).arg(program).args(test).output().unwrap();
+    let said = [inside.stdout, inside.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
+    assert!(inside.status.success() && said.contains("1 passed"), "{said}");
 }

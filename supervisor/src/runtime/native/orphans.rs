@@ -3,7 +3,7 @@
 
 use super::Inner;
 use crate::sys::{ProcessStat, age, all_pids, process_stat};
-use rustix::process::{Pid, WaitId, WaitIdOptions, getpid, getsid, set_child_subreaper, waitid};
+use rustix::process::{Pid, WaitId, WaitIdOptions, getpid, set_child_subreaper, waitid};
 use std::{
     fs, io,
     os::unix::fs::MetadataExt,
@@ -79,7 +79,8 @@ impl Inner {
 /// Children outside our session. Those that the daemon keeps for itself, plugins and tools, stay within it; launches do not.
 fn adopted() -> Vec<ProcessStat> {
     let me = std::process::id();
-    let session = getsid(None).map(|session| session.as_raw_nonzero().get().unsigned_abs()).unwrap_or_default();
+    // Not by getsid of rustix: in a PID namespace the leader may be outside, and then the session is 0.
+    let session = process_stat(me).map(|stat| stat.session).unwrap_or_default();
     let stats = all_pids().unwrap_or_default().into_iter().filter_map(process_stat);
     stats.filter(|stat| stat.parent == me && stat.session != session).collect()
 }
