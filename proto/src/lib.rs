@@ -23,3 +23,4 @@ pub mod plugin {
 pub mod endpoint;
 pub mod frames;
 pub mod json_text;
+pub mod variables;

@@ -144,3 +144,26 @@ fn delete_leaves_no_process_no_lease_and_no_file() {
     let others: Vec<_> = home.processes().into_iter().filter(|(pid, command)| Some(*pid) != ours && !belongs(command)).collect();
     assert!(others.is_empty(), "{others:?}");
 }
+
+#[test]
+fn a_service_finds_its_chain_in_its_environment_and_sends_a_transfer() {
+    let home = TestHome::new();
+    let faucet = r#"
+apiVersion: devnet.builder/v1
+kind: Devnet
+metadata: {name: paid}
+spec:
+  plugin: commonware
+  validators: 1
+  services:
+    - name: faucet
+      after: [validator-0]
+      command: [sh, -c, '"$DVB_BINARY" tx transfer --rpc "$DVB_RPC" --mnemonic "$DVB_MNEMONIC_FILE" --to account:1 --amount 1000 --wait && echo paid && exec sleep 1000']
+      readiness: {log: paid}
+"#;
+    home.ctl(&["up", &home.file("paid.yaml", faucet)]).ok();
+    let env = home.ctl(&["env", "paid", "-o", "json"]).ok().json();
+    let launches = home.ctl(&["get", "launches", "paid/faucet", "-o", "json"]).ok().json();
+    assert_eq!(launches["items"].as_array().map(Vec::len), Some(1), "it was started once: {launches}");
+    assert_eq!(env["DVB_RPC"], env["DVB_VALIDATOR_0_RPC"]);
+}

@@ -65,8 +65,12 @@ pub(super) fn placed_chain(nodes: &[Arc<Node>]) -> Vec<PlacedNode> {
 
 /// Services take part in placement like planned nodes.
 pub(super) fn planned_service(index: usize, service: &ServiceSpec) -> PlannedNode {
-    let ports =
-        service.ports.iter().map(|(name, port)| PlannedPort { name: name.clone(), port: *port, scheme: "tcp".into(), ..PlannedPort::default() });
+    let ports = service.ports.iter().map(|(name, port)| PlannedPort {
+        name: name.clone(),
+        port: *port,
+        scheme: scheme(service, name).into(),
+        ..PlannedPort::default()
+    });
     PlannedNode {
         name: service.name.clone(),
         role: SERVICE.into(),
@@ -74,6 +78,16 @@ pub(super) fn planned_service(index: usize, service: &ServiceSpec) -> PlannedNod
         ports: ports.collect(),
         after: service.after.clone(),
         ..PlannedNode::default()
+    }
+}
+
+/// Of the URL that is told of a service's port, as far as its name or its readiness tells.
+fn scheme<'a>(service: &ServiceSpec, port: &'a str) -> &'a str {
+    let asked = service.readiness.as_ref().and_then(|readiness| readiness.http.as_deref()).and_then(|target| target.split('/').next());
+    match port {
+        "http" | "https" | "ws" | "wss" => port,
+        _ if asked == Some(port) => "http",
+        _ => "tcp",
     }
 }
 

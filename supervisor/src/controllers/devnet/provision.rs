@@ -47,7 +47,9 @@ pub(super) async fn provision(devnet: &Devnet, nodes: &[Arc<Node>], refresh_bina
         Some(source) => resolve(source, devnet.status.binary.as_ref(), refresh_binary, devnet, cx).await?,
         None => BinaryStatus::default(),
     };
-    say(devnet, "reading what the binary is", cx).await?;
+    if source.is_some() {
+        say(devnet, "reading what the binary is", cx).await?;
+    }
     let bare = devnet_context(devnet, (&binary.path, &binary.sha256), &[]);
     let initialized = identity::initialize(plugin.as_ref(), &bare, devnet, cx).await?;
     // A program that was built without its release flags says nothing; then what its source says counts.

@@ -9,7 +9,9 @@ use crate::{
     plugin::{Job, LaunchPlan, NodeRequest, PlannedFile, Readiness},
     runtime::{Grants, JobSpec, LaunchSpec},
 };
+use dvb_proto::variables::{Neighbour, Surroundings};
 use std::{
+    collections::BTreeMap,
     fs,
     io::Write as _,
     os::{
@@ -17,6 +19,7 @@ use std::{
         unix::fs::{OpenOptionsExt, PermissionsExt},
     },
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
@@ -28,7 +31,8 @@ pub(super) async fn prepared_plan(devnet: &Devnet, node: &Node, cx: &Context) ->
     if node.spec.role == SERVICE {
         let service = devnet.spec.services.iter().find(|service| service.name == name.short);
         let service = service.ok_or_else(|| ReconcileError::Unfit(format!("{name} is no longer in spec.services")))?;
-        let plan = service_plan(service, node)?;
+        let surroundings = surroundings(devnet, &cx.nodes(&node.metadata.namespace, &name.devnet).await?);
+        let plan = service_plan(service, node, surroundings)?;
         make_dir(Path::new(&node.spec.home_dir))?;
         return Ok(plan);
     }
@@ -63,7 +67,27 @@ async fn ask(devnet: &Devnet, node: &Node, made: &PlanBody, cx: &Context) -> Res
     Ok(plan)
 }
 
-fn service_plan(service: &ServiceSpec, node: &Node) -> Result<LaunchPlan, ReconcileError> {
+/// The devnet as its services see it, by the names of `dvbctl env`.
+fn surroundings(devnet: &Devnet, nodes: &[Arc<Node>]) -> Vec<(String, String)> {
+    let status = &devnet.status;
+    let names: Vec<_> = nodes.iter().map(|node| node.node_name().short).collect();
+    let surroundings = Surroundings {
+        devnet: &devnet.metadata.name,
+        namespace: &devnet.metadata.namespace,
+        chain_id: status.chain_id.as_deref().unwrap_or_default(),
+        mnemonic_file: status.mnemonic_path.as_deref().unwrap_or_default(),
+        binary: status.binary.as_ref().map(|binary| binary.path.as_str()).unwrap_or_default(),
+        accounts: status.accounts.iter().map(|account| account.address.as_str()).collect(),
+        nodes: nodes.iter().zip(&names).map(|(node, short)| neighbour(node, short)).collect(),
+    };
+    surroundings.variables()
+}
+
+fn neighbour<'a>(Node { spec, status, .. }: &'a Node, short: &'a str) -> Neighbour<'a> {
+    Neighbour { short, role: &spec.role, index: spec.index, home: &spec.home_dir, endpoints: &status.endpoints }
+}
+
+fn service_plan(service: &ServiceSpec, node: &Node, surroundings: Vec<(String, String)>) -> Result<LaunchPlan, ReconcileError> {
     let program = program(&node.spec.binary_path, service.cwd.as_deref())?;
     let ReadinessSpec { tcp, http, log } = service.readiness.clone().unwrap_or_default();
     let readiness = match (tcp, http, log) {
@@ -77,11 +101,12 @@ fn service_plan(service: &ServiceSpec, node: &Node) -> Result<LaunchPlan, Reconc
     };
     let mut argv = service.command.clone();
     argv[0] = program;
-    let mut env = service.env.clone();
+    let mut env: BTreeMap<_, _> = surroundings.into_iter().collect();
     env.insert("DVB_ADDRESS".into(), node.spec.address.clone());
     for (port, number) in &node.spec.ports {
         env.insert(format!("DVB_PORT_{}", port.to_ascii_uppercase().replace('-', "_")), number.to_string());
     }
+    env.extend(service.env.clone());
     Ok(LaunchPlan {
         argv,
         env,
