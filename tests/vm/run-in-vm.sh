@@ -10,6 +10,7 @@
 #   VM_MEM=2048  VM_SMP=2  VM_TIMEOUT=600        MiB, processors, seconds
 #   VM_LOG       host folder for console.log and journal.txt
 #   VM_CACHE     images and snapshots of booted guests [~/.cache/run-in-vm]
+#   A command that exits with 194 is run again after the guest has booted anew: same disk, another boot id.
 #   exit 124: VM_TIMEOUT reached;  125: the VM or its build failed
 #
 # Needs root and apt to build an image (mmdebstrap and qemu-system-x86 are installed where they are missing); about a minute on an idle
@@ -101,9 +102,10 @@ o=trans=virtio,version=9p2000.L,msize=262144
 mount -t 9p -o $o,cache=none ctl /ctl; mount -t 9p -o $o,cache=loose,ro shared /shared
 . /ctl/env                      # U, ...
 date +%s.%N >/ctl/t_start; echo "$up0" >/ctl/uptime_ready; cut -d' ' -f1 /proc/uptime >/ctl/uptime_start
-if [ "$U" = root ]; then (cd /shared; bash /ctl/cmd) </dev/null >/ctl/stdout 2>/ctl/stderr
-else su -l "$U" -c 'cd /shared; exec bash /ctl/cmd' </dev/null >/ctl/stdout 2>/ctl/stderr; fi
+if [ "$U" = root ]; then (cd /shared; bash /ctl/cmd) </dev/null >>/ctl/stdout 2>>/ctl/stderr
+else su -l "$U" -c 'cd /shared; exec bash /ctl/cmd' </dev/null >>/ctl/stdout 2>>/ctl/stderr; fi
 rc=$?
+if [ $rc = 194 ]; then umount /shared /ctl; systemctl reboot; exit; fi
 date +%s.%N >/ctl/t_end
 [ -z "${WANT_JOURNAL:-}" ] || journalctl -b --no-pager -o short-precise >/ctl/journal.txt 2>&1
 echo $rc >/ctl/rc
@@ -169,7 +171,7 @@ E
 
 qemu_args() { # $1 = disk, $2 = drive options, $3 = run dir
   Q=(qemu-system-x86_64 -nodefaults -no-user-config -M pc,usb=off,vmport=off -accel tcg,thread=multi,tb-size=512
-    -cpu max,la57=off -smp "$VM_SMP" -m "$VM_MEM" -display none -no-reboot
+    -cpu max,la57=off -smp "$VM_SMP" -m "$VM_MEM" -display none
     -kernel "$IMG/vmlinuz" -initrd "$IMG/initrd"
     -append "console=ttyS0 root=/dev/vda rw quiet loglevel=4 mitigations=off panic=-1 random.trust_cpu=on tsc=reliable no_timer_check selinux=0 apparmor=0 audit=0 nowatchdog systemd.show_status=0"
     -drive "id=d0,if=none,file=$1,format=raw,cache=unsafe,$2" -device virtio-blk-pci,drive=d0
@@ -247,14 +249,16 @@ ok=; for _ in $(seq 300); do
 done
 [ -n "$ok" ] || { cat "$RUN/qemu.log" "$RUN/console.log" >&2; die "the guest did not come up"; }
 # (the serial FIFO is 16 bytes; qemu feeds it as the guest drains it)
-echo "GO $(now) $(head -c 12 /dev/urandom | od -An -tx1 | tr -d ' \n')" >&7
+go() { echo "GO $(now) $(head -c 12 /dev/urandom | od -An -tx1 | tr -d ' \n')" >&7; told=$SECONDS; }
+go
 tail -q -n +1 -s 0.1 --pid=$VMPID -f "$RUN/ctl/stdout" & TAILS+=($!)
 tail -q -n +1 -s 0.1 --pid=$VMPID -f "$RUN/ctl/stderr" >&2 & TAILS+=($!)
 
 end=$(( $(date +%s) + VM_TIMEOUT ))
 while kill -0 $VMPID 2>/dev/null && [ ! -s "$RUN/ctl/rc" ]; do
   [ "$(date +%s)" -lt $end ] || { say "timeout after $VM_TIMEOUT s"; exit 124; }
-  sleep 0.1
+  # After a reboot the agent asks again. Within three seconds of an answer it is the old question.
+  if read -r -t 0.1 line <&8 && [ $((SECONDS - told)) -gt 3 ]; then go; fi
 done
 for _ in $(seq 50); do kill -0 $VMPID 2>/dev/null || break; sleep 0.1; done
 kill $VMPID 2>/dev/null; wait $VMPID; VMPID=

@@ -72,6 +72,18 @@ systemctl --user daemon-reload; still daemon-reload
 systemctl --user daemon-reexec; still daemon-reexec
 is "the scope still stands" "$(systemctl --user list-units --no-legend 'devnet-*.scope' | wc -l)" 1
 
+# A devnetd that hangs. The unit's 30 s are made 3 here: what counts is that it keeps its word, and is replaced when it does not.
+drop=$HOME/.config/systemd/user/devnetd.service.d
+mkdir -p "$drop"; printf '[Service]\nWatchdogSec=3s\n' >"$drop/watchdog.conf"
+systemctl --user daemon-reload; systemctl --user restart devnetd.service
+main() { systemctl --user show -P MainPID devnetd.service; }
+hung=$(main)
+within 8 eval '[ "$(main)" != "$hung" ]' && die "the watchdog fired although it does not hang"
+systemctl --user kill -s STOP devnetd.service
+within 30 eval '[ "$(main)" != "$hung" ] && [ "$(unit devnetd.service)" = active ]' || die "a hanging devnetd was not replaced"
+still "watchdog"
+rm -r "$drop"; systemctl --user daemon-reload
+
 # Without the service, from a login session
 dvbctl daemon uninstall || die "uninstall"
 is "uninstall stops the service" "$(unit devnetd.service)" inactive

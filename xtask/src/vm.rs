@@ -7,7 +7,7 @@ use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 /// The programs that the guest needs.
 const PROGRAMS: [&str; 3] = ["devnetd", "dvbctl", "dvb-plugin-exec"];
 /// In the order in which they run: for whom, and the script.
-const SCRIPTS: [(&str, &str); 2] = [("tester", "service.sh"), ("root", "logout.sh")];
+const SCRIPTS: [(&str, &str); 3] = [("tester", "service.sh"), ("root", "logout.sh"), ("tester", "reboot.sh")];
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -73,7 +73,7 @@ fn share(root: &Path, shared: &Path) -> Result<()> {
         }
         fs::set_permissions(&to, fs::Permissions::from_mode(0o755))?;
     }
-    for name in ["lib.sh", "service.sh", "logout.sh"] {
+    for name in ["lib.sh", "service.sh", "logout.sh", "reboot.sh"] {
         fs::copy(root.join("tests/vm").join(name), shared.join(name)).with_context(|| format!("cannot copy {name}"))?;
     }
     Ok(())

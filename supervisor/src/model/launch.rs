@@ -94,6 +94,9 @@ pub struct Exit {
     /// It had ended before anybody of us looked: `at` is when it was found.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub unseen: bool,
+    /// It ran before the machine was booted: it ended with the machine, of nothing of its own.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub rebooted: bool,
 }
 
 /// Why a node died; decides whether it is started again.

@@ -114,7 +114,7 @@ async fn record_exit(node: &Node, launch: Option<&Launch>, exit: Option<&Exit>, 
     {
         exit = Some(whole.await); // code 0 or not: that decides whether it is started again
     }
-    let requested = exit.as_ref().is_some_and(|exit| exit.requested);
+    let requested = exit.as_ref().is_some_and(|exit| exit.requested || exit.rebooted); // no fault of its own: no back-off
     let last = certificate::certificate(node, launch, exit.as_ref(), cx).await;
     signing::record(node, cx).await?;
     failpoint("exit/certified");

@@ -36,6 +36,8 @@ pub(super) async fn certificate(node: &Node, launch: &Launch, exit: Option<&Exit
     if exit.requested {
         last.class = ExitClass::KilledByUser;
         last.message = format!("stopped on request, {how}");
+    } else if exit.rebooted {
+        last.message = how;
     } else if exit.oom_killed {
         last.class = ExitClass::Oom;
         let peak = exit.memory_peak.map(|peak| format!("; its peak was {} MiB", peak >> 20)).unwrap_or_default();
@@ -73,6 +75,7 @@ fn how_it_ended(exit: &Exit) -> String {
     let how = match (exit.code, exit.signal) {
         (Some(code), _) => format!("exit code {code}"),
         (None, Some(signal)) => format!("killed with {}", signal_name(signal)),
+        (None, None) if exit.rebooted => return "ended with the machine, which was booted since".into(),
         (None, None) if exit.unseen => return "ended while devnetd was down; its exit status is not known".into(),
         (None, None) => "ended; its exit status is not known, as it was no child of this devnetd".into(),
     };

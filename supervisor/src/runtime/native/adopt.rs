@@ -45,9 +45,13 @@ impl Inner {
         Ok(Some(ours))
     }
 
-    /// What is still to be known of a launch without a main process: the counters of its cgroup, while that is there.
+    /// What is still to be known of a launch without a main process: that the machine was booted since, or the counters of its cgroup,
+    /// while that is there.
     pub(super) fn traces(&self, handle: &Handle) -> Result<Option<Exit>, RuntimeError> {
         let Some(state) = self.state(handle)? else { return Ok(None) };
+        if state.identity.boot_id != self.boot_id {
+            return Ok(Some(Exit { at: self.clock.now(), unseen: true, rebooted: true, ..Exit::default() }));
+        }
         let leaf = state.cgroup.as_deref().and_then(|path| self.cgroups.open(path));
         Ok(leaf.map(|leaf| {
             let counters = leaf.counters();

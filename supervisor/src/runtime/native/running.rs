@@ -171,6 +171,7 @@ impl Running {
             memory_peak: counters.memory_peak,
             requested: self.requested.load(Ordering::SeqCst),
             unseen: seen == Seen::Afterwards,
+            rebooted: false,
         };
         let settled = status != Status::default() || !self.process.tells_late();
         self.end.send_replace(Some(End { exit, settled }));
