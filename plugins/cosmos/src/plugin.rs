@@ -2,7 +2,7 @@
 
 use crate::{
     binary::{self, BinaryError, Chain, Probe},
-    classify, config, heights,
+    classify, config, gov, heights,
     homes::{self, HomesError},
     launch::{self, LaunchError},
     network::{self, ProfileError},
@@ -26,7 +26,7 @@ impl Plugin for Cosmos {
             description: "Cosmos SDK chains by their stock binary".into(),
             default_validators: Some(4),
             needs_binary: true,
-            capabilities: vec!["late-fullnodes".into(), "tx".into()],
+            capabilities: vec!["late-fullnodes".into(), "tx".into(), "gov".into()],
             networks: network::names(&network::folders()),
             ..pb::PluginInfo::default()
         })
@@ -120,6 +120,14 @@ impl Plugin for Cosmos {
 
     async fn get_tx(&self, request: pb::GetTxRequest) -> Result<pb::GetTxResponse> {
         tx::find(&request).await
+    }
+
+    async fn list_proposals(&self, request: pb::ListProposalsRequest) -> Result<pb::ListProposalsResponse> {
+        gov::list(&request).await
+    }
+
+    async fn draft_param_change(&self, request: pb::DraftParamChangeRequest) -> Result<pb::DraftParamChangeResponse> {
+        gov::draft(&request).await
     }
 
     async fn classify_exit(&self, request: pb::ClassifyExitRequest) -> Result<pb::ExitClass> {

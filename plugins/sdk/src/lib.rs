@@ -91,10 +91,21 @@ pub trait Plugin: Send + Sync + 'static {
     async fn get_tx(&self, _request: pb::GetTxRequest) -> Result<pb::GetTxResponse> {
         no_transactions()
     }
+    /// Default: there is no governance. A plugin with the capability `gov` implements this and the next call.
+    async fn list_proposals(&self, _request: pb::ListProposalsRequest) -> Result<pb::ListProposalsResponse> {
+        no_governance()
+    }
+    async fn draft_param_change(&self, _request: pb::DraftParamChangeRequest) -> Result<pb::DraftParamChangeResponse> {
+        no_governance()
+    }
     async fn export(&self, _request: pb::ExportRequest) -> Result<pb::ExportPlan> {
         Err(PluginFault::Unimplemented("this plugin exports no state".into()))
     }
     async fn close(&self) {}
+}
+
+fn no_governance<T>() -> Result<T> {
+    Err(PluginFault::Unimplemented("this family has no governance".into()))
 }
 
 fn no_transactions<T>() -> Result<T> {

@@ -114,5 +114,7 @@ forward! {
     sign_tx(SignTxRequest) -> SignTxResponse;
     broadcast_tx(BroadcastTxRequest) -> BroadcastTxResponse;
     get_tx(GetTxRequest) -> GetTxResponse;
+    list_proposals(ListProposalsRequest) -> ListProposalsResponse;
+    draft_param_change(DraftParamChangeRequest) -> DraftParamChangeResponse;
     export(ExportRequest) -> ExportPlan;
 }
