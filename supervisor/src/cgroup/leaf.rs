@@ -6,7 +6,7 @@ use super::CgroupError;
 use crate::{model::Resources, sys::Pidfd};
 use nix::sys::signal::Signal;
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::{self, File},
     io,
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
@@ -45,9 +45,9 @@ impl Leaf {
         &self.path
     }
 
-    /// To write `0` into from the process that moves in.
-    pub fn procs_for_writing(&self) -> Result<File, CgroupError> {
-        OpenOptions::new().write(true).open(self.path.join("cgroup.procs")).map_err(self.error())
+    /// For a process to be born in, or to move itself into.
+    pub fn folder(&self) -> Result<File, CgroupError> {
+        File::open(&self.path).map_err(self.error())
     }
 
     /// Sets those limits that are asked for. Call it only where `Support::limits` holds.
