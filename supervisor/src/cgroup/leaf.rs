@@ -119,6 +119,9 @@ impl Leaf {
 
     /// Kills and waits until nothing is left.
     pub async fn kill_and_wait(&self) -> io::Result<()> {
+        if !self.populated()? {
+            return Ok(());
+        }
         if self.kill_file {
             self.kill()?;
             return self.emptied().await;
@@ -207,6 +210,10 @@ pub(super) fn collect_pids(path: &Path, pids: &mut Vec<u32>) {
 }
 
 fn remove_tree(path: &Path) -> io::Result<()> {
+    match fs::remove_dir(path) {
+        Err(error) if !is_gone(&error) => {}
+        _ => return Ok(()), // few processes make cgroups of their own
+    }
     for folder in folders(path) {
         remove_tree(&folder)?;
     }
