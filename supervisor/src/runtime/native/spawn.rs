@@ -49,8 +49,10 @@ const FIRST_FREE_FD: i32 = 3;
 impl Inner {
     pub(super) async fn start(self: &Arc<Self>, spec: LaunchSpec, grants: Grants) -> Result<Handle, RuntimeError> {
         let inner = Arc::clone(self);
+        let turn = Arc::clone(&self.forks).acquire_owned().await;
         // Off the async threads and to its end: a process that was forked is also registered, whoever stops waiting for us.
         blocking(move || {
+            let _turn = turn;
             if inner.known(&spec.id).is_some() {
                 return Err(RuntimeError::Unsupported(format!("launch {} was started already", spec.id)));
             }
