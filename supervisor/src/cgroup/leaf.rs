@@ -6,7 +6,7 @@ use super::CgroupError;
 use crate::{model::Resources, sys::Pidfd};
 use nix::sys::signal::Signal;
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::{self, File},
     io,
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
@@ -45,9 +45,9 @@ impl Leaf {
         &self.path
     }
 
-    /// To write `0` into from the process that moves in.
-    pub fn procs_for_writing(&self) -> Result<File, CgroupError> {
-        OpenOptions::new().write(true).open(self.path.join("cgroup.procs")).map_err(self.error())
+    /// For a process to be born in, or to move itself into.
+    pub fn folder(&self) -> Result<File, CgroupError> {
+        File::open(&self.path).map_err(self.error())
     }
 
     /// Sets those limits that are asked for. Call it only where `Support::limits` holds.
@@ -119,6 +119,9 @@ impl Leaf {
 
     /// Kills and waits until nothing is left.
     pub async fn kill_and_wait(&self) -> io::Result<()> {
+        if !self.populated()? {
+            return Ok(());
+        }
         if self.kill_file {
             self.kill()?;
             return self.emptied().await;
@@ -207,6 +210,10 @@ pub(super) fn collect_pids(path: &Path, pids: &mut Vec<u32>) {
 }
 
 fn remove_tree(path: &Path) -> io::Result<()> {
+    match fs::remove_dir(path) {
+        Err(error) if !is_gone(&error) => {}
+        _ => return Ok(()), // few processes make cgroups of their own
+    }
     for folder in folders(path) {
         remove_tree(&folder)?;
     }

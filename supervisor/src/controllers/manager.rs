@@ -18,6 +18,7 @@ use futures::StreamExt;
 use std::{
     collections::{BTreeSet, HashMap},
     sync::Arc,
+    time::Duration,
 };
 use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
@@ -25,6 +26,8 @@ use tokio_util::sync::CancellationToken;
 /// Long steps (building a binary) hold a place, so there are many.
 const MAX_RUNNING: usize = 64;
 const CAPACITY: usize = 16_384;
+/// A start of many nodes, or a death with its restart, changes a devnet's nodes several times: it is summed up once for all of them.
+const GATHER: Duration = Duration::from_millis(5);
 
 /// Which controller, for which object.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -182,7 +185,7 @@ impl Loop {
                 for dependent in waiting {
                     self.add(Task { controller: ControllerKind::Node, key: dependent });
                 }
-                self.add(Task { controller: ControllerKind::Devnet, key: Key::devnet(&key.namespace, &node.spec.devnet_ref) });
+                self.add_in(Task { controller: ControllerKind::Devnet, key: Key::devnet(&key.namespace, &node.spec.devnet_ref) }, GATHER);
                 self.add(Task { controller: ControllerKind::Health, key: key.clone() });
                 self.add(Task { controller: ControllerKind::Node, key });
             }
@@ -191,7 +194,11 @@ impl Loop {
     }
 
     fn add(&mut self, task: Task) {
-        if self.queue.add(task, Instant::now()).is_err() {
+        self.add_in(task, Duration::ZERO);
+    }
+
+    fn add_in(&mut self, task: Task, delay: Duration) {
+        if self.queue.add_at(task, Instant::now() + delay).is_err() {
             self.overflowed = true;
         }
     }
@@ -224,7 +231,7 @@ impl Loop {
             Ok(Action::AwaitChange) => Outcome::AwaitChange,
             Ok(Action::RequeueAfter(delay)) => Outcome::RequeueAfter(delay),
             // Somebody else wrote first; the change feed has queued the key again already.
-            Err(ReconcileError::Store(StoreError::Conflict { .. })) => Outcome::RequeueAfter(std::time::Duration::ZERO),
+            Err(ReconcileError::Store(StoreError::Conflict { .. })) => Outcome::RequeueAfter(Duration::ZERO),
             Err(error) => {
                 tracing::warn!(controller = ?task.controller, key = %task.key, attempt = self.queue.attempt(&task), %error, "reconcile failed");
                 Outcome::Failed

@@ -6,7 +6,7 @@ use super::{
     server::KEEPER_VERB,
     wire::{self, Received, Word},
 };
-use crate::sys::{Pidfd, Spawn, failpoint, spawn};
+use crate::sys::{Kernel, Pidfd, Spawn, failpoint, spawn};
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     net::{Shutdown, shutdown},
@@ -318,7 +318,8 @@ fn launch(program: &Path, home: &Path, log: &Path, listener: &OwnedFd) -> Result
         text(home.as_os_str().as_bytes())?,
         text(number.to_string().as_bytes())?,
     ];
-    let what = Spawn { argv: &argv, env: &[], cwd: c"/", stdout: log.as_fd(), stderr: log.as_fd(), inherit: &[number], cgroup_procs: None };
+    let (stdout, stderr) = (log.as_fd(), log.as_fd());
+    let what = Spawn { argv: &argv, env: &[], cwd: c"/", stdout, stderr, inherit: &[number], cgroup: None, kernel: Kernel::default() };
     let spawned = spawn(&what).map_err(|failure| failed(failure.source))?;
     Ok(spawned.pidfd.into())
 }

@@ -7,16 +7,18 @@ pub struct Kernel {
     pub pidfd_info: bool,
     /// cgroup.kill (Linux 5.14).
     pub cgroup_kill: bool,
+    /// CLONE_INTO_CGROUP (Linux 5.7).
+    pub clone_into_cgroup: bool,
 }
 
 impl Kernel {
     pub const fn as_it_is() -> Self {
-        Self { pidfd_info: true, cgroup_kill: true }
+        Self { pidfd_info: true, cgroup_kill: true, clone_into_cgroup: true }
     }
 
     /// As Linux 5.4 would be.
     pub const fn old() -> Self {
-        Self { pidfd_info: false, cgroup_kill: false }
+        Self { pidfd_info: false, cgroup_kill: false, clone_into_cgroup: false }
     }
 }
 

@@ -5,6 +5,7 @@ mod activation;
 mod alarm;
 mod background;
 mod clock;
+mod clone;
 mod command;
 mod failpoint;
 mod kernel;

@@ -1,17 +1,21 @@
 //! Forks and executes one program: into its cgroup, in a session of its own, with a pidfd in hand before anything else can happen.
 //!
 //! `std::process::Command` is not enough here: it runs a file without a header through a shell, it copies the daemon's page
-//! tables at each fork, and it hands out a pid where we need a pidfd. As in the C library's posix_spawn, the child borrows our
-//! memory until it executes (CLONE_VM, CLONE_VFORK), so it needs no pipe to tell us why it could not.
+//! tables at each fork, and it hands out a pid where we need a pidfd. The child borrows our memory until it executes, so it needs no
+//! pipe to tell us why it could not.
 
-#![allow(unsafe_code, reason = "clone and what the child does before exec have no safe form")]
+#![allow(unsafe_code, reason = "what a child does between clone and exec has no safe form")]
 
+use super::{
+    Kernel,
+    clone::{clone, clone_into},
+};
 use nix::libc::{self, c_char, c_int, c_void};
 use std::{
     ffi::{CStr, CString},
     fs::File,
     io,
-    os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
     ptr,
 };
 
@@ -27,8 +31,9 @@ pub struct Spawn<'a> {
     pub stderr: BorrowedFd<'a>,
     /// Inherited under their own numbers; every other descriptor is closed.
     pub inherit: &'a [RawFd],
-    /// An open cgroup.procs: the child moves itself in before it executes.
-    pub cgroup_procs: Option<BorrowedFd<'a>>,
+    /// The folder of a cgroup: the child is born in it, or moves itself in before it executes.
+    pub cgroup: Option<BorrowedFd<'a>>,
+    pub kernel: Kernel,
 }
 
 #[derive(Debug)]
@@ -54,8 +59,6 @@ pub struct SpawnFailure {
     pub source: io::Error,
 }
 
-/// Enough for the few frames between clone and exec, also unoptimised.
-const STACK: usize = 64 << 10;
 const MAX_SIGNAL: c_int = 64;
 
 /// What the child reads, and where it writes why it failed. Plain pointers: nothing may be allocated between clone and exec.
@@ -65,7 +68,8 @@ struct Orders<'a> {
     cwd: &'a CStr,
     stdio: [RawFd; 3],
     inherit: &'a [RawFd],
-    cgroup_procs: Option<RawFd>,
+    /// What it has to move itself into.
+    cgroup: Option<RawFd>,
     failed: Option<(SpawnStep, c_int)>,
 }
 
@@ -80,10 +84,10 @@ pub fn spawn(spawn: &Spawn<'_>) -> Result<Spawned, SpawnFailure> {
         cwd: spawn.cwd,
         stdio: [null.as_raw_fd(), spawn.stdout.as_raw_fd(), spawn.stderr.as_raw_fd()],
         inherit: spawn.inherit,
-        cgroup_procs: spawn.cgroup_procs.map(|fd| fd.as_raw_fd()),
+        cgroup: None,
         failed: None,
     };
-    let spawned = clone(&mut orders).map_err(fork)?;
+    let spawned = start(&mut orders, spawn.cgroup, spawn.kernel).map_err(fork)?;
     // SAFETY: a plain read through a pointer of our own; volatile, because the child wrote it behind the compiler's back.
     match unsafe { ptr::read_volatile(&raw const orders.failed) } {
         None => Ok(spawned),
@@ -95,26 +99,18 @@ pub fn spawn(spawn: &Spawn<'_>) -> Result<Spawned, SpawnFailure> {
     }
 }
 
-fn clone(orders: &mut Orders<'_>) -> io::Result<Spawned> {
-    let mut stack = vec![0_u128; STACK / size_of::<u128>()];
-    let mut pidfd: c_int = -1;
-    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD | libc::SIGCHLD;
-    // SAFETY: all signals are blocked around the clone, so no handler of ours runs in the child, which shares our memory; the
-    // stack is 16-byte aligned, outlives the child's use of it (CLONE_VFORK: we resume after its exec or exit), and grows down
-    // from its end; `orders` and `pidfd` outlive it for the same reason; `child` calls only async-signal-safe functions.
-    let pid = unsafe {
-        let mut all: libc::sigset_t = std::mem::zeroed();
-        let mut before: libc::sigset_t = std::mem::zeroed();
-        libc::sigfillset(&raw mut all);
-        libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, &raw mut before);
-        let top = stack.as_mut_ptr().add(stack.len()).cast::<c_void>();
-        let pid = libc::clone(child, top, flags, ptr::from_mut(orders).cast::<c_void>(), &raw mut pidfd);
-        let error = io::Error::last_os_error();
-        libc::pthread_sigmask(libc::SIG_SETMASK, &raw const before, ptr::null_mut());
-        if pid < 0 { Err(error) } else { Ok(pid) }
-    }?;
-    // SAFETY: the kernel has just put this descriptor into our table and nobody else knows of it.
-    Ok(Spawned { pid: pid.unsigned_abs(), pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) } })
+fn start(orders: &mut Orders<'_>, cgroup: Option<BorrowedFd<'_>>, kernel: Kernel) -> io::Result<Spawned> {
+    if let Some(cgroup) = cgroup.filter(|_| kernel.clone_into_cgroup) {
+        let argument = ptr::from_mut(orders).cast::<c_void>();
+        // SAFETY: `child` makes system calls only and takes the orders that it is given, which outlive it.
+        if let Ok(spawned) = unsafe { clone_into(cgroup, child, argument) } {
+            return Ok(spawned);
+        }
+        // If it is the cgroup's fault, the step that fails below says so.
+    }
+    orders.cgroup = cgroup.map(|fd| fd.as_raw_fd());
+    // SAFETY: as above.
+    unsafe { clone(child, ptr::from_mut(orders).cast::<c_void>()) }
 }
 
 /// Runs in the child, on borrowed memory: system calls only.
@@ -143,10 +139,11 @@ unsafe fn become_program(orders: &Orders<'_>) -> SpawnStep {
         for signal in 1..=MAX_SIGNAL {
             libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), ptr::null_mut::<u64>(), size_of::<u64>());
         }
-        if let Some(procs) = orders.cgroup_procs
-            && libc::write(procs, c"0".as_ptr().cast(), 1) != 1
-        {
-            return SpawnStep::Cgroup;
+        if let Some(cgroup) = orders.cgroup {
+            let procs = libc::openat(cgroup, c"cgroup.procs".as_ptr(), libc::O_WRONLY | libc::O_CLOEXEC);
+            if procs < 0 || libc::write(procs, c"0".as_ptr().cast(), 1) != 1 {
+                return SpawnStep::Cgroup;
+            }
         }
         if libc::chdir(orders.cwd.as_ptr()) != 0 {
             return SpawnStep::Cwd;

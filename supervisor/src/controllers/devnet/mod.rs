@@ -13,7 +13,7 @@ mod retries;
 mod sum;
 
 use super::{Action, Context, ReconcileError, Reconciler, placing::SERVICE};
-use crate::model::{Devnet, Key, Kind, Node, PlannedPort};
+use crate::model::{Devnet, Key, Node, PlannedPort};
 use apply::Attempt;
 use async_trait::async_trait;
 use pace::Pace;
@@ -38,11 +38,6 @@ impl Reconciler for DevnetController {
             return Ok(Action::AwaitChange);
         };
         let nodes = cx.nodes(&key.namespace, &key.name).await?;
-        let height = nodes
-            .iter()
-            .filter_map(|node| cx.observations.get(&Key::new(Kind::Node, &key.namespace, &node.metadata.name)))
-            .filter_map(|seen| seen.height)
-            .max();
         let stored = cx.plan(&key.namespace, &key.name).await?;
         let plugin = match stored {
             Some(_) => cx.plugins.digest(&devnet.spec.plugin).await.ok(), // one that is away for a moment changes nothing
@@ -52,7 +47,7 @@ impl Reconciler for DevnetController {
             spec: &plan.spec.spec_digest,
             plugin_replaced: plugin.as_ref().is_some_and(|digest| *digest != plan.spec.plugin_digest),
         });
-        let height = height.unwrap_or(0);
+        let height = cx.observations.highest(&key.namespace, &key.name).unwrap_or(0);
         let mut step = plan::plan(&devnet, &nodes, made, height);
         let mut action = Action::AwaitChange;
         if let Step::Provision { refresh_binary } = step {

@@ -11,16 +11,16 @@ use std::{path::Path, sync::Arc};
 /// With the one that runs.
 const KEEP: usize = 20;
 
-/// What goes when one more launch of `node` is recorded.
+/// What goes when one more launch of `node` has been recorded; `node` is as it was before.
 pub(super) async fn outdated(node: &Node, cx: &Context) -> Result<Vec<Arc<Launch>>, ReconcileError> {
     if node.status.launch_id.is_none() {
         return Ok(Vec::new()); // its first launch, or the first since a reset: the next one looks
     }
-    let selector = Selector::in_devnet(Kind::Launch, &node.metadata.namespace, &node.spec.devnet_ref);
-    let (objects, _) = cx.store.list(&Selector { node: Some(node.metadata.name.clone()), ..selector }).await?;
+    let (namespace, name) = (node.metadata.namespace.clone(), node.metadata.name.clone());
+    let (objects, _) = cx.store.list(&Selector { namespace: Some(namespace), node: Some(name), ..Selector::kind(Kind::Launch) }).await?;
     let mut launches: Vec<_> = objects.into_iter().filter_map(|object| Arc::<Launch>::try_from(object).ok()).collect();
     launches.sort_by_key(|launch| std::cmp::Reverse((launch.metadata.created_at, launch.spec.launch_id.clone())));
-    Ok(launches.into_iter().skip(KEEP - 1).filter(|launch| launch.status.phase == LaunchPhase::Ended).collect())
+    Ok(launches.into_iter().skip(KEEP).filter(|launch| launch.status.phase == LaunchPhase::Ended).collect())
 }
 
 pub(super) fn removal(launch: &Arc<Launch>) -> Write {

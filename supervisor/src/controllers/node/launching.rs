@@ -79,18 +79,16 @@ pub(super) async fn start(node: &Node, counted: bool, released: Option<Write>, c
         .desired("running")
         .action("start")
         .launch(id.clone());
-    let old = history::outdated(node, cx).await?;
-    let mut writes: Vec<Write> = old.iter().map(history::removal).chain(released).chain([Write::create(launch.clone())]).collect();
+    let mut writes: Vec<Write> = released.into_iter().chain([Write::create(launch.clone())]).collect();
     signing::note(&mut next, lease.as_ref(), &mut writes, cx);
     grants.fds.extend(lease.and_then(KeyLease::into_grant));
     let next = commit_and_read(next, NodePhase::Starting, story, writes, cx).await?;
     failpoint("launch/intended");
-    history::remove_logs(&old);
 
     let started = cx.runtime.start(&spec, grants).await;
     failpoint("launch/started");
     match started {
-        Ok(handle) => record_start(&Key::node(namespace, &node.metadata.name), launch, &handle, cx).await,
+        Ok(handle) => record_start(node, launch, &handle, cx).await,
         Err(error) => {
             let exit = Exit { at: cx.clock.now(), ..Exit::default() };
             let class = spawn_class(&error);
@@ -207,11 +205,15 @@ pub(super) fn as_running(handle: &Handle) -> LaunchStatus {
     }
 }
 
-/// The process exists: nothing that others wrote meanwhile may keep this from being recorded.
-async fn record_start(key: &Key, mut launch: Launch, handle: &Handle, cx: &Context) -> Result<(), ReconcileError> {
+/// The process exists: nothing that others wrote meanwhile may keep this from being recorded. `before` is the node as it was before
+/// this launch, whose oldest ones go now.
+async fn record_start(before: &Node, mut launch: Launch, handle: &Handle, cx: &Context) -> Result<(), ReconcileError> {
+    let key = Key::node(&before.metadata.namespace, &before.metadata.name);
+    let old = history::outdated(before, cx).await.unwrap_or_default(); // what cannot be read now is there at the next launch
     launch.status = as_running(handle);
-    let also = vec![Write::Put { object: launch.into(), expect: Expect::Any }];
-    cx.edit_node(key, also, |node| {
+    let put = Write::Put { object: launch.into(), expect: Expect::Any };
+    let also = old.iter().map(history::removal).chain([put]).collect();
+    cx.edit_node(&key, also, |node| {
         node.status.pid = handle.pid;
         node.status.started_at = Some(handle.started_at);
         let pid = handle.pid.map_or_else(|| "a container".into(), |pid| format!("pid {pid}"));
@@ -219,5 +221,6 @@ async fn record_start(key: &Key, mut launch: Launch, handle: &Handle, cx: &Conte
     })
     .await?;
     failpoint("launch/recorded");
+    history::remove_logs(&old);
     Ok(())
 }

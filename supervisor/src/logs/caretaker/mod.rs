@@ -235,7 +235,8 @@ impl Caretaker {
             }
             let path = tracked.kept.path.clone();
             self.to_pack.extend(look.to_pack.into_iter().map(|part| (path.clone(), part)));
-            devnets.insert(devnet_of(&tracked.kept.node));
+            let (namespace, devnet) = devnet_of(&tracked.kept.node);
+            devnets.insert((namespace.to_owned(), devnet.to_owned()));
             self.logs.insert(path.clone(), tracked);
             self.look_again(path, look.grown);
         }
@@ -282,7 +283,8 @@ impl Caretaker {
         }
         if let Some(tracked) = self.logs.get_mut(&path) {
             tracked.recount();
-            let devnet = devnet_of(&tracked.kept.node);
+            let (namespace, devnet) = devnet_of(&tracked.kept.node);
+            let devnet = (namespace.to_owned(), devnet.to_owned());
             self.enforce(Some(BTreeSet::from([devnet]))).await;
         }
     }
@@ -303,32 +305,22 @@ impl Caretaker {
     async fn enforce(&mut self, devnets: Option<BTreeSet<(String, String)>>) {
         let now = self.clock.now();
         let caps = self.limits.caps;
-        let mut groups: BTreeMap<(String, String), Vec<PathBuf>> = BTreeMap::new();
+        let mut groups: BTreeMap<(&str, &str), Vec<&Tracked>> = BTreeMap::new();
         let mut oldest = None;
         for tracked in self.logs.values() {
             oldest = [oldest, tracked.oldest].into_iter().flatten().min();
             let devnet = devnet_of(&tracked.kept.node);
-            if devnets.as_ref().is_none_or(|devnets| devnets.contains(&devnet)) {
-                groups.entry(devnet).or_default().push(tracked.kept.path.clone());
+            if devnets.as_ref().is_none_or(|devnets| devnets.iter().any(|(namespace, name)| (namespace.as_str(), name.as_str()) == devnet)) {
+                groups.entry(devnet).or_default().push(tracked);
             }
         }
-        for paths in groups.into_values() {
-            if self.is_over(&paths, &caps, now) {
-                self.trim(paths, caps, now).await;
-            }
+        let over = groups.into_values().filter(|logs| is_over(logs, &caps, now));
+        let over: Vec<Vec<PathBuf>> = over.map(|logs| logs.into_iter().map(|log| log.kept.path.clone()).collect()).collect();
+        for paths in over {
+            self.trim(paths, caps, now).await;
         }
         let expires = oldest.map_or(EXPIRY.1, |oldest: Timestamp| oldest.plus(caps.age).since(now));
         self.expiry = Instant::now() + expires.clamp(EXPIRY.0, EXPIRY.1);
-    }
-
-    /// By what is known without looking.
-    fn is_over(&self, paths: &[PathBuf], caps: &Caps, now: Timestamp) -> bool {
-        let logs = || paths.iter().filter_map(|path| self.logs.get(path));
-        let mut nodes: BTreeMap<&Key, u64> = BTreeMap::new();
-        logs().for_each(|log| *nodes.entry(&log.kept.node).or_default() += log.bytes);
-        nodes.values().sum::<u64>() > caps.devnet_bytes
-            || nodes.values().any(|bytes| *bytes > caps.node_bytes)
-            || logs().any(|log| log.oldest.is_some_and(|oldest| now.since(oldest) > caps.age))
     }
 
     async fn trim(&mut self, paths: Vec<PathBuf>, caps: Caps, now: Timestamp) {
@@ -341,6 +333,15 @@ impl Caretaker {
         self.logs.extend(logs.into_iter().map(|tracked| (tracked.kept.path.clone(), tracked)));
         failures.into_iter().for_each(|error| tracing::warn!(%error, "a log stays above its cap"));
     }
+}
+
+/// By what is known without looking.
+fn is_over(logs: &[&Tracked], caps: &Caps, now: Timestamp) -> bool {
+    let mut nodes: BTreeMap<&Key, u64> = BTreeMap::new();
+    logs.iter().for_each(|log| *nodes.entry(&log.kept.node).or_default() += log.bytes);
+    nodes.values().sum::<u64>() > caps.devnet_bytes
+        || nodes.values().any(|bytes| *bytes > caps.node_bytes)
+        || logs.iter().any(|log| log.oldest.is_some_and(|oldest| now.since(oldest) > caps.age))
 }
 
 /// Blocking.
@@ -376,7 +377,6 @@ fn next_look(grown: u64, elapsed: Duration, room: u64) -> Duration {
     Duration::from_secs_f64(fills_half.clamp(FIRST_LOOK.as_secs_f64(), LAST_LOOK.as_secs_f64()))
 }
 
-fn devnet_of(node: &Key) -> (String, String) {
-    let devnet = node.name.split('/').next().unwrap_or_default();
-    (node.namespace.clone(), devnet.to_owned())
+fn devnet_of(node: &Key) -> (&str, &str) {
+    (&node.namespace, node.name.split('/').next().unwrap_or_default())
 }

@@ -42,9 +42,12 @@ use serde::{Deserialize, Serialize};
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     io,
+    num::NonZero,
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    thread,
 };
+use tokio::sync::Semaphore;
 
 /// Starts processes of one home. Clones share everything. Needs a tokio runtime.
 #[derive(Clone)]
@@ -66,6 +69,8 @@ struct Inner {
     kernel: Kernel,
     /// Ids of jobs under way, from before they are forked: no strays.
     jobs: Mutex<HashSet<LaunchId>>,
+    /// Launches that are being forked. More at once than there are processors would only hold threads, and their memory.
+    forks: Arc<Semaphore>,
 }
 
 /// What a handle remembers, as JSON.
@@ -109,7 +114,8 @@ impl NativeRuntime {
         let base_env = INHERITED_ENV.iter().filter_map(|name| Some(((*name).to_owned(), std::env::var(name).ok()?))).collect();
         let (launches, jobs) = Default::default();
         let subreaper = subreaper && cgroups.driver() == "none";
-        let inner = Arc::new(Inner { clock, cgroups, home_id, boot_id, base_env, launches, subreaper, kept, kernel, jobs });
+        let forks = Arc::new(Semaphore::new(thread::available_parallelism().map_or(2, NonZero::get)));
+        let inner = Arc::new(Inner { clock, cgroups, home_id, boot_id, base_env, launches, subreaper, kept, kernel, jobs, forks });
         if subreaper && let Err(error) = orphans::take_in(&inner) {
             tracing::warn!(%error, "a daemonised grandchild may outlive its node");
         }

@@ -49,8 +49,10 @@ const FIRST_FREE_FD: i32 = 3;
 impl Inner {
     pub(super) async fn start(self: &Arc<Self>, spec: LaunchSpec, grants: Grants) -> Result<Handle, RuntimeError> {
         let inner = Arc::clone(self);
+        let turn = Arc::clone(&self.forks).acquire_owned().await;
         // Off the async threads and to its end: a process that was forked is also registered, whoever stops waiting for us.
         blocking(move || {
+            let _turn = turn;
             if inner.known(&spec.id).is_some() {
                 return Err(RuntimeError::Unsupported(format!("launch {} was started already", spec.id)));
             }
@@ -102,7 +104,7 @@ impl Inner {
         let env = self.environment(order).into_iter();
         let env = env.map(|(name, value)| c_text(format!("{name}={}", fill_in(&value, &kept)?), program)).collect::<Result<Vec<_>, _>>()?;
         let cwd = CString::new(order.cwd.as_os_str().as_bytes()).map_err(|error| invalid(error.into()))?;
-        let procs = leaf.map(Leaf::procs_for_writing).transpose()?;
+        let cgroup = leaf.map(Leaf::folder).transpose()?;
         let inherit: Vec<i32> = kept.iter().map(|(_, fd)| fd.as_raw_fd()).collect();
         let what = Spawn {
             argv: &argv,
@@ -111,7 +113,8 @@ impl Inner {
             stdout: order.stdout.as_fd(),
             stderr: order.stderr.as_fd(),
             inherit: &inherit,
-            cgroup_procs: procs.as_ref().map(AsFd::as_fd),
+            cgroup: cgroup.as_ref().map(AsFd::as_fd),
+            kernel: self.kernel,
         };
         for _ in 1..BUSY_TRIES {
             match spawn(&what) {

@@ -1,7 +1,7 @@
-//! What is live, in memory: every object but ended launches, as of the last commit. A read of it costs neither SQL nor JSON.
+//! What is live, in memory: every object but launches that ended and were let go, as of the last commit. A read of it costs neither SQL nor JSON.
 //!
 //! The writer applies each group after its COMMIT and before anybody hears of it, so that who is told of a change reads at least that.
-//! Ended launches are history: many, seldom asked for, and read from the file.
+//! Such launches are history: many, seldom asked for, and read from the file.
 
 use super::{
     reader::{self, Log},
@@ -39,7 +39,7 @@ impl Mirror {
         let mut state = State { revision: reader::last(connection, Log::Changes)?, objects: BTreeMap::new() };
         for kind in Kind::ALL {
             let sql = rows::sql(kind);
-            let live = if kind == Kind::Launch { " WHERE phase IS NOT 'Ended'" } else { "" };
+            let live = if kind == Kind::Launch { " WHERE phase IS NOT 'Ended' OR json_extract(status, '$.handle') IS NOT NULL" } else { "" };
             let mut statement = connection.prepare(&format!("{}{live}", sql.select))?;
             for row in statement.query_map([], Row::read)? {
                 let object = row?.object(kind).map_err(|error| LoadError::Damaged(format!("a row of {}: {error}", sql.table)))?;
@@ -49,7 +49,7 @@ impl Mirror {
         Ok(Self { state: RwLock::new(state) })
     }
 
-    /// None: it does not exist, or it is a launch that has ended.
+    /// None: it does not exist, or it is a launch that is history.
     pub(super) fn get(&self, key: &Key) -> Option<Object> {
         self.state().objects.get(key).cloned()
     }
@@ -90,7 +90,7 @@ impl Mirror {
 }
 
 fn is_live(object: &Object) -> bool {
-    !matches!(object, Object::Launch(launch) if launch.status.phase == LaunchPhase::Ended)
+    !matches!(object, Object::Launch(launch) if launch.status.phase == LaunchPhase::Ended && launch.status.handle.is_none())
 }
 
 impl From<rusqlite::Error> for LoadError {

@@ -94,6 +94,8 @@ fn cache(connection: &Connection, kib: i64) -> rusqlite::Result<()> {
 
 fn tune(connection: &Connection) -> rusqlite::Result<()> {
     cache(connection, WRITER_CACHE)?;
+    // What undoes a refused commit of a group: a few pages, for which it would make and remove a file each time.
+    connection.pragma_update(None, "temp_store", "memory")?;
     connection.pragma_update_and_check(None, "journal_mode", "wal", |_| Ok(()))?;
     connection.pragma_update(None, "synchronous", "full")?;
     // The writer checkpoints by itself, when nobody waits for it.
