@@ -148,8 +148,8 @@ fn describe_tells_a_death_in_full_with_its_core_and_the_devnet_says_whether_its_
     let home = TestHome::new();
     let file = home.file("devnet.yaml", DYING);
     home.ctl(&["apply", "-f", &file]).ok();
-    home.ctl(&["wait", "dying/killed", "--for=Running", "--timeout", "20s"]).ok();
     home.ctl(&["wait", "dying", "--for=condition=Provisioned", "--timeout", "20s"]).ok();
+    home.ctl(&["wait", "dying/killed", "--for=Running", "--timeout", "20s"]).ok();
     let (status, _) = condition(&home.devnet("dying"), "LimitsEnforced").expect("limits are asked for");
     let mend = home.devnet("dying")["status"]["conditions"].to_string().contains("remedy");
     assert!(status == "True" || mend, "what cannot be held is said with its mend");
