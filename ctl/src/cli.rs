@@ -1,8 +1,8 @@
 //! The command line: global flags, and one subcommand for each verb.
 
 use crate::commands::{
-    apply, binaries, completion, daemon, delete, describe, env, events, get, later, logs, plugins, ports, reset, restart, start, stop, top, tx, up,
-    wait, why,
+    apply, binaries, completion, daemon, delete, describe, env, events, freeze, get, later, logs, plugins, ports, reset, restart, start, stop, thaw,
+    top, tx, up, wait, why,
 };
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::{path::PathBuf, time::Duration};
@@ -74,6 +74,8 @@ pub(crate) enum Verb {
     Start(start::Args),
     Stop(stop::Args),
     Restart(restart::Args),
+    Freeze(freeze::Args),
+    Thaw(thaw::Args),
     Reset(reset::Args),
     Delete(delete::Args),
     Env(env::Args),

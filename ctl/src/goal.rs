@@ -26,6 +26,12 @@ pub(crate) enum Goal {
     NodeSettled {
         node: String,
     },
+    /// All its processes stand still, or go on, as this generation asks.
+    Frozen {
+        node: Option<String>,
+        on: bool,
+        generation: u64,
+    },
     Deleted {
         node: Option<String>,
     },
@@ -65,6 +71,14 @@ impl Goal {
         match self {
             Self::Deleted { node } => deleted(view, node.as_deref()),
             Self::NodeSettled { node } => with_node(view, node, node_settled),
+            Self::Frozen { node: None, on, generation } => with_devnet(view, |devnet| {
+                let seen = devnet.status.as_ref().map(|status| (status.observed_generation, status.conditions.as_slice()));
+                frozen(seen.unwrap_or_default(), *on, *generation)
+            }),
+            Self::Frozen { node: Some(node), on, generation } => with_node(view, node, |node| {
+                let seen = node.status.as_ref().map(|status| (status.observed_generation, status.conditions.as_slice()));
+                frozen(seen.unwrap_or_default(), *on, *generation)
+            }),
             Self::Settled { generation } => with_devnet(view, |devnet| settled(devnet, *generation, view)),
             // A devnet may run, and be ready, as an older spec wanted it.
             Self::Phase { node: None, phase } if phase.eq_ignore_ascii_case("Running") && !is_of_this_generation(view) => of_older(view),
@@ -223,6 +237,17 @@ pub(crate) fn trouble(node: &Node) -> Option<String> {
     complaint(&status.conditions).map(|condition| condition.message.clone())
 }
 
+/// The condition is there only while something stands still, or is about to.
+fn frozen((observed, conditions): (u64, &[Condition]), on: bool, generation: u64) -> Verdict {
+    let condition = conditions.iter().find(|condition| condition.r#type == "Frozen");
+    let done = match condition {
+        Some(condition) => on && condition.status == "True",
+        None => !on,
+    };
+    let missing = condition.map_or_else(|| "no word of it yet".to_owned(), |condition| condition.message.clone());
+    done_or(done && observed >= generation, missing)
+}
+
 fn node_settled(node: &Node) -> Verdict {
     let (spec, status) = (node.spec.clone().unwrap_or_default(), node.status.clone().unwrap_or_default());
     // A failure from before a request that the daemon has not taken up yet says nothing about that request.
@@ -320,6 +345,20 @@ mod tests {
         assert!(is_waiting(&judge(1, 3)));
         assert!(is_waiting(&judge(2, 2)));
         assert!(matches!(judge(2, 3), Verdict::Failed { .. }));
+    }
+
+    #[test]
+    fn a_freeze_is_done_when_the_condition_says_so_in_its_generation_and_a_thaw_when_it_is_gone() {
+        let judge = |on: bool, observed: u64, status: Option<&str>| {
+            let condition = status.map(|status| Condition { r#type: "Frozen".into(), status: status.into(), ..Condition::default() });
+            frozen((observed, condition.as_slice()), on, 2)
+        };
+        assert_eq!(judge(true, 2, Some("True")), Verdict::Done);
+        assert_eq!(judge(false, 2, None), Verdict::Done);
+        for (on, observed, status) in [(true, 1, Some("True")), (true, 2, None), (true, 2, Some("False")), (false, 2, Some("True")), (false, 1, None)]
+        {
+            assert!(is_waiting(&judge(on, observed, status)), "{on} {observed} {status:?}");
+        }
     }
 
     #[test]

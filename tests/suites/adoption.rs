@@ -35,7 +35,7 @@ fn up_in(home: &TestHome) {
     home.ctl(&["up", &file]).ok();
 }
 
-fn kill_daemon(home: &TestHome) -> Pid {
+pub(crate) fn kill_daemon(home: &TestHome) -> Pid {
     let daemon = home.daemon_pid().expect("it runs");
     kill(daemon, Signal::SIGKILL).unwrap();
     home.eventually("the daemon has gone", SOON, |_| !is_alive(daemon));

@@ -58,6 +58,8 @@ enum Deed {
     Stop,
     StopAdopted,
     Restart,
+    Freeze,
+    Thaw,
     Reset,
     Delete,
     DeleteChain,
@@ -114,6 +116,10 @@ const MATRIX: &[(&str, Deed)] = &[
     ("stop/announced", Deed::Restart),
     ("stop/gone", Deed::Restart),
     ("exit/recorded", Deed::Restart),
+    ("freeze/frozen", Deed::Freeze),
+    ("freeze/frozen@2", Deed::Freeze),
+    ("freeze/thawed", Deed::Thaw),
+    ("freeze/thawed@2", Deed::Thaw),
     ("reset/stopped", Deed::Reset),
     ("reset/wiped", Deed::Reset),
     ("delete/stopped", Deed::Delete),
@@ -253,6 +259,11 @@ fn act_again(home: &TestHome, deed: Deed, file: &str) -> Output {
         Deed::Kill | Deed::KillAdopted => unreachable!("a kill is always done"),
         Deed::Stop | Deed::StopAdopted => home.ctl(&["stop", "net", "--no-wait"]),
         Deed::Restart => home.ctl(&["restart", "net", "--no-wait"]),
+        Deed::Freeze => home.ctl(&["freeze", "net", "--no-wait"]),
+        Deed::Thaw => {
+            home.ctl(&["freeze", "net", "--timeout", "20s"]).ok();
+            home.ctl(&["thaw", "net", "--no-wait"])
+        }
         Deed::Reset => home.ctl(&["reset", "net", "--yes", "--no-wait"]),
         Deed::Delete | Deed::DeleteChain => home.ctl(&["delete", "net", "--yes", "--no-wait"]),
         Deed::Shrink => {
@@ -281,6 +292,12 @@ fn assert_brought_to_its_end(home: &TestHome, deed: Deed, file: &str) {
                 status["phase"] == "Running" && status["restartCount"] == 1
             });
         }
+        Deed::Freeze => {
+            home.ctl(&["wait", "net", "--for=condition=Frozen", "--timeout", "30s"]).ok();
+            assert_each_once(home);
+            home.ctl(&["thaw", "net", "--timeout", "30s"]).ok();
+        }
+        Deed::Thaw => drop(home.ctl(&["thaw", "net", "--timeout", "30s"]).ok()),
         Deed::Shrink => {
             home.eventually("b has left", SOON, |home| home.nodes("net").len() == 1);
             assert!(!home.home().join("devnets/default/net/nodes/b").exists());

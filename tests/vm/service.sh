@@ -25,6 +25,18 @@ spec:
     - {name: eater, command: [tail, /dev/zero], resources: {memory: 32Mi}, restart: {policy: never}}
 Y
 
+cat >"$HOME/house.yaml" <<'Y'
+apiVersion: devnet.builder/v1
+kind: Devnet
+metadata: {name: house}
+spec:
+  plugin: exec
+  devnetResources: {memory: 48Mi, cpu: "0.5", tasks: 40}
+  services:
+    - {name: bystander, command: [sleep, "100000"]}
+    - {name: eater, command: [tail, /dev/zero], after: [bystander], restart: {policy: never}}
+Y
+
 # Units, socket activation
 dvbctl daemon install --now || die "daemon install"
 is "install --now starts the service" "$(unit devnetd.service)" active
@@ -55,9 +67,37 @@ dvbctl apply -f "$HOME/hog.yaml" || die "apply"
 within 30 dvbctl get node hog/eater || die "apply makes no node"
 dvbctl wait hog/eater --for=Failed --timeout 60s || die "the hog lives"
 is "an OOM kill is named" "$(field hog/eater class)" oom
-dvbctl describe hog/eater | grep -i 'lack of memory.*limit 32 MiB' || die "the certificate does not name the limit: $(dvbctl describe hog/eater)"
+dvbctl describe hog/eater | grep 'lack of memory: it reached its limit of 32 MiB' || die "the certificate does not name the limit: $(dvbctl describe hog/eater)"
 dvbctl delete hog --yes || die "delete hog"
 is "an OOM kill hurts nobody else" "$(cat "$idle/cgroup.procs")" "$(pid box/idle)"
+
+# Limits of a whole devnet
+dvbctl apply -f "$HOME/house.yaml" || die "apply"
+within 30 dvbctl get node house/eater || die "apply makes no node"
+dvbctl wait house/eater --for=Failed --timeout 60s || die "the eater lives"
+is "an OOM kill within a devnet's limit is named" "$(field house/eater class)" oom
+dvbctl describe house/eater | grep 'its devnet reached the limit of 48 MiB of all its nodes together' || die "the devnet's limit is not named: $(dvbctl describe house/eater)"
+dvbctl describe house/eater | grep "Limit reached: the devnet's of 48Mi, peak" || die "no limit in the certificate: $(dvbctl describe house/eater)"
+bystander=$(leaf house/bystander)
+house=$(dirname "$bystander")
+is "the bystander lives" "$(cat "$bystander/cgroup.procs")" "$(pid house/bystander)"
+is "the devnet's memory.max" "$(cat "$house/memory.max")" 50331648
+is "the devnet's cpu.max" "$(cat "$house/cpu.max")" "50000 100000"
+is "the devnet's pids.max" "$(cat "$house/pids.max")" 40
+dvbctl wait house --for=condition=LimitsEnforced --timeout 20s || die "no condition"
+sed -i 's/memory: 48Mi, //' "$HOME/house.yaml"
+dvbctl apply -f "$HOME/house.yaml" || die "apply"
+within 20 grep -qx max "$house/memory.max" || die "the limit is not lifted: $(cat "$house/memory.max")"
+is "limits of a devnet change under its nodes" "$(cat "$bystander/cgroup.procs")" "$(pid house/bystander)"
+dvbctl delete house --yes || die "delete house"
+
+# Freeze
+dvbctl freeze box/idle || die "freeze"
+is "a frozen node stands still" "$(grep -c 'frozen 1' "$idle/cgroup.events")" 1
+systemctl --user kill -s KILL devnetd.service; within 30 eval '[ "$(unit devnetd.service)" = active ]' || die "not restarted"
+is "over a crash of devnetd" "$(grep -c 'frozen 1' "$idle/cgroup.events")" 1
+dvbctl thaw box/idle || die "thaw"
+is "and goes on" "$(grep -c 'frozen 0' "$idle/cgroup.events")" 1
 
 # Nodes do not blink
 before=$(pid box/idle)

@@ -8,6 +8,7 @@ pub(crate) mod delete;
 pub(crate) mod describe;
 pub(crate) mod env;
 pub(crate) mod events;
+pub(crate) mod freeze;
 pub(crate) mod get;
 pub(crate) mod later;
 pub(crate) mod logs;
@@ -17,6 +18,7 @@ pub(crate) mod reset;
 pub(crate) mod restart;
 pub(crate) mod start;
 pub(crate) mod stop;
+pub(crate) mod thaw;
 pub(crate) mod top;
 pub(crate) mod tx;
 pub(crate) mod up;
@@ -47,6 +49,8 @@ pub(crate) async fn run(ctx: &Context, verb: Verb) -> Result<(), Error> {
         Verb::Start(args) => start::run(ctx, args).await,
         Verb::Stop(args) => stop::run(ctx, args).await,
         Verb::Restart(args) => restart::run(ctx, args).await,
+        Verb::Freeze(args) => freeze::run(ctx, args).await,
+        Verb::Thaw(args) => thaw::run(ctx, args).await,
         Verb::Reset(args) => reset::run(ctx, args).await,
         Verb::Delete(args) => delete::run(ctx, args).await,
         Verb::Env(args) => env::run(ctx, args).await,
@@ -75,11 +79,38 @@ async fn settle(ctx: &Context, client: &Client, target: &Target, changed: Change
         Changed::Devnet(devnet) => Goal::Settled { generation: generation(&devnet.metadata) },
         Changed::Node(_) => Goal::NodeSettled { node: target.name().to_owned() },
     };
+    let changed = reach(ctx, client, target, changed, &goal, verb, wait).await?;
+    let phase = match &changed {
+        Changed::Devnet(devnet) => devnet.status.as_ref().map(|status| status.phase.clone()),
+        Changed::Node(node) => node.status.as_ref().map(|status| status.phase.clone()),
+    };
+    let now = if wait { phase.unwrap_or_default() } else { format!("{verb} requested") };
+    tell(ctx, target, changed, &now)
+}
+
+/// As `settle`, after freeze and thaw.
+async fn freezing(ctx: &Context, client: &Client, target: &Target, changed: Changed, on: bool, wait: bool) -> Result<(), Error> {
+    let verb = if on { "freeze" } else { "thaw" };
+    let goal = match &changed {
+        Changed::Devnet(devnet) => Goal::Frozen { node: None, on, generation: generation(&devnet.metadata) },
+        Changed::Node(node) => Goal::Frozen { node: Some(target.name().to_owned()), on, generation: generation(&node.metadata) },
+    };
+    let changed = reach(ctx, client, target, changed, &goal, verb, wait).await?;
+    let now = match (wait, on) {
+        (true, true) => "frozen".to_owned(),
+        (true, false) => "thawed".to_owned(),
+        (false, _) => format!("{verb} requested"),
+    };
+    tell(ctx, target, changed, &now)
+}
+
+/// What is asked for, when the goal is reached; at once without `wait`.
+async fn reach(ctx: &Context, client: &Client, target: &Target, changed: Changed, goal: &Goal, verb: &str, wait: bool) -> Result<Changed, Error> {
     let mut changed = changed;
     if wait {
         let way_on = format!("dvbctl get nodes {}; the {verb} goes on without dvbctl", target.devnet);
         let mut progress = Progress::new(ctx);
-        let view = follow(ctx, client, target, &goal, &way_on, |view| progress.see(view)).await?;
+        let view = follow(ctx, client, target, goal, &way_on, |view| progress.see(view)).await?;
         progress.finish();
         changed = match (changed, view.devnet, target.node.as_deref().and_then(|node| view.nodes.get(node).cloned())) {
             (Changed::Devnet(_), Some(devnet), _) => Changed::Devnet(Box::new(devnet)),
@@ -87,12 +118,11 @@ async fn settle(ctx: &Context, client: &Client, target: &Target, changed: Change
             (before, _, _) => before,
         };
     }
+    Ok(changed)
+}
+
+fn tell(ctx: &Context, target: &Target, changed: Changed, now: &str) -> Result<(), Error> {
     if matches!(ctx.settings.format, Format::Table | Format::Wide) {
-        let phase = match &changed {
-            Changed::Devnet(devnet) => devnet.status.as_ref().map(|status| status.phase.clone()),
-            Changed::Node(node) => node.status.as_ref().map(|status| status.phase.clone()),
-        };
-        let now = if wait { phase.unwrap_or_default() } else { format!("{verb} requested") };
         return Ok(ctx.print(format!("{} {}: {now}", target.kind(), target.name()))?);
     }
     match changed {

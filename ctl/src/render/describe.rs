@@ -2,13 +2,13 @@
 
 use super::{
     Row, Style,
-    objects::{endpoint, exit_text},
+    objects::endpoint,
     table::{paint, tone},
     time::{age, bytes},
     to_value, yaml,
 };
 use crate::error::Error;
-use dvb_proto::devnet::v1::{Condition, Devnet, Event, Launch, Metadata, Node, Transaction};
+use dvb_proto::devnet::v1::{Condition, Devnet, Event, LastExit, Launch, Metadata, Node, Transaction, Usage};
 use std::{collections::BTreeMap, fmt::Write as _};
 
 pub(crate) fn devnet(devnet: &Devnet, nodes: &[Node], events: &[Event], style: &Style) -> Result<String, Error> {
@@ -48,7 +48,8 @@ pub(crate) fn node(node: &Node, launches: &[Launch], events: &[Event], style: &S
     text.line("Devnet", &spec.devnet_ref);
     text.line("Role", &spec.role);
     text.state("Phase", &status.phase, style);
-    text.line("Desired", &spec.desired);
+    let frozen = if spec.frozen || spec.frozen_with_devnet { ", frozen" } else { "" };
+    text.line("Desired", &format!("{}{frozen}", spec.desired));
     text.line("Pid", &status.pid.map(|pid| pid.to_string()).unwrap_or_default());
     text.line("Started", &status.started_at.as_deref().map(|time| format!("{time} ({} ago)", age(time, style.now))).unwrap_or_default());
     if node.has_chain() {
@@ -63,14 +64,14 @@ pub(crate) fn node(node: &Node, launches: &[Launch], events: &[Event], style: &S
     text.line("Log", status.log_path.as_deref().unwrap_or_default());
     text.line("Address", &spec.address);
     text.line("Endpoint", &endpoint(&status));
-    if let Some(usage) = status.usage {
-        text.line("Usage", &format!("cpu {:.2}, memory {}, {} descriptors", usage.cpu, bytes(usage.memory), usage.fds));
+    if let Some(usage) = &status.usage {
+        text.line("Usage", &usage_text(usage));
     }
     text.map("Ports", &spec.ports.iter().map(|(name, port)| (name.clone(), port.to_string())).collect());
     text.map("Endpoints", &status.endpoints);
     text.map("Details", &status.details);
     if let Some(exit) = &status.last_exit {
-        text.line("Last exit", &format!("{} at {}", exit_text(exit), exit.at));
+        text.block("Last exit", certificate(exit).into_iter());
         text.block("Last log lines", exit.log_tail.iter().cloned());
     }
     text.block("Health", status.health_checks.iter().map(|check| format!("{}  {}  {}", check.name, check.status, check.message)));
@@ -78,6 +79,48 @@ pub(crate) fn node(node: &Node, launches: &[Launch], events: &[Event], style: &S
     text.block("Launches", super::table(launches, style).lines().map(str::to_owned).take(if launches.is_empty() { 0 } else { usize::MAX }));
     text.events(events, style);
     Ok(text.0)
+}
+
+fn usage_text(usage: &Usage) -> String {
+    let mut text = format!("cpu {:.2}, memory {}, {} descriptors", usage.cpu, bytes(usage.memory), usage.fds);
+    if let (Some(read), Some(written)) = (usage.io_read, usage.io_written) {
+        let _ = write!(text, ", disk read {}, written {}", bytes(read), bytes(written));
+    }
+    if let Some(pressure) = &usage.memory_pressure {
+        let _ = write!(text, ", waits for memory {:.1} % of the time (all of it {:.1} %)", pressure.some, pressure.full);
+    }
+    text
+}
+
+/// The whole death certificate, a fact in a line.
+fn certificate(exit: &LastExit) -> Vec<String> {
+    let how = match (exit.code, &exit.signal) {
+        (Some(code), _) => Some(format!("exit code {code}")),
+        (None, Some(signal)) => Some(signal.clone()),
+        (None, None) => None,
+    };
+    let oom = exit.oom.as_ref().map(|oom| {
+        let limit = oom.limit.map(|limit| format!(" of {}", bytes(limit))).unwrap_or_default();
+        let peak = oom.peak.map(|peak| format!(", peak {}", bytes(peak))).unwrap_or_default();
+        let whose = if oom.limit_of == "machine" {
+            "no limit of its own: the machine had no more".to_owned()
+        } else {
+            format!("the {}'s{limit}", oom.limit_of)
+        };
+        format!("{whose}{peak}")
+    });
+    let core = exit.core.as_ref().map(|core| core.path.as_ref().map_or_else(|| core.hint.clone(), |path| format!("{path}; {}", core.hint)));
+    let facts = [
+        ("Message", Some(exit.message.clone())),
+        ("Class", Some(exit.class.clone())),
+        ("At", Some(exit.at.clone())),
+        ("How", how),
+        ("Memory peak", exit.memory_peak.map(bytes)),
+        ("Limit reached", oom),
+        ("Core", core),
+    ];
+    let told = facts.into_iter().filter_map(|(label, fact)| Some((label, fact.filter(|fact| !fact.is_empty())?)));
+    told.map(|(label, fact)| format!("{:<15}{fact}", format!("{label}:"))).collect()
 }
 
 /// `-` for what nobody knows.
@@ -173,5 +216,52 @@ impl Text {
     fn events(&mut self, events: &[Event], style: &Style) {
         let lines = if events.is_empty() { String::new() } else { super::table(events, style) };
         self.block("Events", lines.lines().map(str::to_owned));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dvb_proto::devnet::v1::{CoreDump, MemoryPressure, OomKill};
+
+    #[test]
+    fn a_death_certificate_is_told_whole_and_what_is_not_known_is_left_out() {
+        let oom = Some(OomKill { limit_of: "devnet".into(), limit: Some(64 << 20), peak: Some(63 << 20) });
+        let core = Some(CoreDump { path: Some("/x/core.7".into()), hint: "gdb /bin/node /x/core.7".into() });
+        let signal = Some("SIGKILL".to_owned());
+        let exit = LastExit {
+            signal,
+            class: "oom".into(),
+            message: "killed".into(),
+            at: "2026-01-01T00:00:00Z".into(),
+            memory_peak: Some(1 << 20),
+            oom,
+            core,
+            ..LastExit::default()
+        };
+        insta::assert_snapshot!(certificate(&exit).join("\n"), @r"
+        Message:       killed
+        Class:         oom
+        At:            2026-01-01T00:00:00Z
+        How:           SIGKILL
+        Memory peak:   1.0Mi
+        Limit reached: the devnet's of 64Mi, peak 63Mi
+        Core:          /x/core.7; gdb /bin/node /x/core.7
+        ");
+        let plain = LastExit { code: Some(3), message: "exit code 3".into(), ..LastExit::default() };
+        assert_eq!(certificate(&plain), ["Message:       exit code 3", "How:           exit code 3"]);
+    }
+
+    #[test]
+    fn usage_tells_disk_and_pressure_where_they_are_known() {
+        let mut usage = Usage { cpu: 0.5, memory: 2 << 20, fds: 9, ..Usage::default() };
+        assert_eq!(usage_text(&usage), "cpu 0.50, memory 2.0Mi, 9 descriptors");
+        (usage.io_read, usage.io_written) = (Some(0), Some(3 << 20));
+        usage.memory_pressure = Some(MemoryPressure { some: 12.5, full: 1.0 });
+        assert!(
+            usage_text(&usage).ends_with("disk read 0, written 3.0Mi, waits for memory 12.5 % of the time (all of it 1.0 %)"),
+            "{}",
+            usage_text(&usage)
+        );
     }
 }

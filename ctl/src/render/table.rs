@@ -17,7 +17,7 @@ pub(crate) struct Column {
 
 #[derive(Clone, Debug)]
 pub(crate) struct Cell {
-    text: String,
+    pub(crate) text: String,
     tone: Tone,
 }
 

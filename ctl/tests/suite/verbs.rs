@@ -202,7 +202,14 @@ fn describe_tells_everything_of_a_devnet_and_a_node() {
         assert!(text.contains(part), "{part} is missing in\n{text}");
     }
     let text = daemon.run(&["describe", "node", "mynet/validator-1"]).out;
-    for part in ["Phase:        Failed", "exit code 1: unknown flag (bad-flag)", "panic: no", "rpc: http://127.64.0.2:26657"] {
+    for part in [
+        "Phase:        Failed",
+        "Message:       unknown flag",
+        "Class:         bad-flag",
+        "How:           exit code 1",
+        "panic: no",
+        "rpc: http://127.64.0.2:26657",
+    ] {
         assert!(text.contains(part), "{part} is missing in\n{text}");
     }
 }
@@ -221,6 +228,9 @@ fn start_stop_restart_and_reset_wait_until_it_is_so() {
     check(&["stop", "mynet/validator-0"], "node mynet/validator-0: Stopped\n");
     check(&["start", "mynet/validator-0", "--no-wait"], "node mynet/validator-0: start requested\n");
     check(&["restart", "mynet/validator-1"], "node mynet/validator-1: Running\n");
+    check(&["freeze", "mynet/validator-0"], "node mynet/validator-0: frozen\n");
+    check(&["thaw", "mynet/validator-0"], "node mynet/validator-0: thawed\n");
+    check(&["freeze", "mynet", "--no-wait"], "devnet mynet: freeze requested\n");
     assert_eq!(daemon.run(&["restart", "mynet/validator-1", "--refresh-binary"]).code, 2);
     assert_eq!(daemon.run(&["reset", "mynet"]).code, 2, "nothing is lost without --yes where nobody can be asked");
     let asked = daemon.fake.requests();
@@ -232,6 +242,9 @@ fn start_stop_restart_and_reset_wait_until_it_is_so() {
         "stop mynet/validator-0",
         "start mynet/validator-0",
         "restart mynet/validator-1",
+        "freeze mynet/validator-0",
+        "thaw mynet/validator-0",
+        "freeze mynet",
     ];
     assert_eq!(asked, expect);
 }

@@ -5,7 +5,7 @@ use super::{
     names::check_references,
 };
 use crate::model::{
-    DEFAULT_NAMESPACE, Devnet, DevnetSpec, DevnetStatus, Fault, FaultCode, MAX_NODES, Meta, Timestamp, Uid, Violation, validate_devnet,
+    DEFAULT_NAMESPACE, Desired, Devnet, DevnetSpec, DevnetStatus, Fault, FaultCode, MAX_NODES, Meta, Timestamp, Uid, Violation, validate_devnet,
 };
 use serde_json::{Value, json};
 
@@ -120,6 +120,8 @@ fn fill_in(spec: &mut DevnetSpec, name: &str, uid: &Uid, stored: Option<&DevnetS
     spec.validators = Some(spec.validators());
     spec.accounts = spec.accounts.or(Some(if exec { 0 } else { spec.accounts() }));
     spec.desired = spec.desired.or(kept.desired);
+    let stopped = spec.desired == Some(Desired::Stopped);
+    spec.frozen = spec.frozen.or(kept.frozen).filter(|_| !stopped); // a stop ends a freeze
     spec.operations = kept.operations;
 }
 

@@ -34,7 +34,7 @@ impl Wire for Launch {
     /// The environment may hold secrets, and the handle is the runtime's own.
     fn expose(json: &mut Map<String, Value>) {
         name_kind(json, Kind::Launch);
-        hide(json, "spec", &["env", "stopSignal", "graceMs", "readiness"]);
+        hide(json, "spec", &["env", "stopSignal", "graceMs", "readiness", "cwd"]);
         hide(json, "status", &["handle"]);
     }
 }

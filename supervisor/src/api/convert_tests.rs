@@ -2,11 +2,11 @@
 
 use super::*;
 use crate::model::{
-    Account, Addresses, BinarySource, BinaryStatus, ByteSize, CargoSource, Condition, ConditionStatus, Conditions, Cpu, Desired, DevnetPhase,
-    DevnetSpec, DevnetStatus, EventId, EventType, ExitClass, GenesisSpec, GitSource, GoModule, HealthCheck, LastExit, LaunchId, LaunchPhase,
-    LaunchRecord, LaunchStatus, Meta, Mode, NodeOverride, NodePhase, NodeSpec, NodeStatus, NpmSource, Operations, ReadinessSpec, Resources,
-    ResourcesSpec, RestartPolicy, RestartRules, RestartSpec, SdkChange, ServiceSpec, SignedAttempt, Span, Timestamp, TransactionPhase,
-    TransactionSpec, TransactionStatus, TxEvent, Uid, Usage,
+    Account, Addresses, BinarySource, BinaryStatus, ByteSize, CargoSource, Condition, ConditionStatus, Conditions, CoreDump, Cpu, Desired,
+    DevnetPhase, DevnetSpec, DevnetStatus, EventId, EventType, ExitClass, GenesisSpec, GitSource, GoModule, HealthCheck, LastExit, LaunchId,
+    LaunchPhase, LaunchRecord, LaunchStatus, LimitOf, MemoryPressure, Meta, Mode, NodeOverride, NodePhase, NodeSpec, NodeStatus, NpmSource, OomKill,
+    Operations, ReadinessSpec, Resources, ResourcesSpec, RestartPolicy, RestartRules, RestartSpec, SdkChange, ServiceSpec, SignedAttempt, Span,
+    Timestamp, TransactionPhase, TransactionSpec, TransactionStatus, TxEvent, Uid, Usage,
 };
 use proptest::prelude::*;
 use serde_json::json;
@@ -85,6 +85,9 @@ fn devnet() -> Devnet {
         restart: restart(),
         resources: Some(resources()),
         desired: Some(Desired::Stopped),
+        frozen: Some(true),
+        devnet_resources: Some(resources()),
+        restart_budget: Some(7),
         nodes: vec![NodeOverride {
             name: "validator-1".into(),
             binary: Some(binary()),
@@ -138,6 +141,11 @@ fn conditions() -> Conditions {
     Conditions(vec![Condition { last_transition_time: time(), ..condition }])
 }
 
+fn usage() -> Usage {
+    let memory_pressure = Some(MemoryPressure { some: 1.5, full: 0.25 });
+    Usage { cpu: 0.25, memory: 7, fds: 8, memory_pressure, io_read: Some(9), io_written: Some(10) }
+}
+
 fn last_exit() -> LastExit {
     LastExit {
         code: Some(-1),
@@ -148,6 +156,8 @@ fn last_exit() -> LastExit {
         oom_killed: true,
         memory_peak: Some(1),
         log_tail: vec![text()],
+        oom: Some(OomKill { limit_of: LimitOf::Devnet, limit: Some(1), peak: Some(2) }),
+        core: Some(CoreDump { path: some(), hint: text() }),
     }
 }
 
@@ -170,6 +180,8 @@ fn node() -> Node {
         sign_state: some(),
         after: vec![text()],
         double_sign_request: 2,
+        frozen: true,
+        frozen_with_devnet: true,
     };
     let status = NodeStatus {
         phase: NodePhase::Backoff,
@@ -185,7 +197,7 @@ fn node() -> Node {
         next_restart: Some(time()),
         health_checks: vec![HealthCheck { name: text(), status: text(), message: text(), at: time() }],
         endpoints: map(text()),
-        usage: Some(Usage { cpu: 0.25, memory: 7, fds: 8 }),
+        usage: Some(usage()),
         last_exit: Some(last_exit()),
         conditions: conditions(),
         observed_generation: 5,
@@ -402,7 +414,7 @@ proptest! {
     fn any_node_goes_there_and_back(metadata in any_meta(), cpu in 0.0_f64..64.0, keep in any::<[bool; 4]>(), code in any::<i32>(), height in any::<u64>()) {
         let mut object = Node { metadata, ..node() };
         object.status.block_height = keep[1].then_some(height);
-        object.status.usage = keep[0].then_some(Usage { cpu, memory: height, fds: 1 });
+        object.status.usage = keep[0].then_some(Usage { cpu, memory: height, ..usage() });
         object.status.last_exit = keep[1].then_some(LastExit { code: Some(code), ..last_exit() });
         if keep[2] { object.status = NodeStatus::default(); }
         if keep[3] { object.spec = NodeSpec::default(); }

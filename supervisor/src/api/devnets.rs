@@ -5,7 +5,7 @@ use super::{
     admission::{self, Action, Admitted, Fresh, KEEP_DATA, Verb},
     auth::Caller,
     change::{Decision, Draft, key_of},
-    convert, explain, foresight, logs, merge, status,
+    convert, explain, foresight, freeze, logs, merge, status,
     watch::{self, Item},
 };
 use crate::{
@@ -93,6 +93,14 @@ impl DevnetService for Devnets {
         let wanted = request.into_inner();
         let height = self.0.observations.highest(admission::namespace_or_default(&wanted.namespace), &wanted.name);
         self.verb(caller, &wanted.namespace, &wanted.name, move |devnet| Some(reset(devnet, height))).await
+    }
+
+    async fn freeze(&self, request: Request<v1::ObjectRef>) -> Reply<v1::Devnet> {
+        self.set_frozen(request, true).await
+    }
+
+    async fn thaw(&self, request: Request<v1::ObjectRef>) -> Reply<v1::Devnet> {
+        self.set_frozen(request, false).await
     }
 
     type WatchStream = BoxStream<'static, Result<v1::DevnetEvent, Status>>;
@@ -187,6 +195,17 @@ impl Devnets {
         reply(changed.and_then(|object| self.object_message(&object)))
     }
 
+    async fn set_frozen(&self, request: Request<v1::ObjectRef>, on: bool) -> Reply<v1::Devnet> {
+        let caller = Caller::of(&request)?;
+        let wanted = request.into_inner();
+        let decide = |object: &Object| -> Decision {
+            let Object::Devnet(devnet) = object else { return Ok(None) };
+            Ok(freeze::devnet(devnet, on)?.map(|(devnet, draft)| (devnet.into(), draft)))
+        };
+        let changed = self.0.change(caller, &key_of(Kind::Devnet, &wanted.namespace, &wanted.name), decide).await;
+        reply(changed.and_then(|object| self.object_message(&object)))
+    }
+
     /// Sets `deletedAt`; the controller ends the nodes and removes the object. A second delete changes nothing, except that it
     /// can still ask for the data to go or stay.
     async fn mark_deleted(&self, caller: Caller, request: v1::DeleteRequest) -> Result<Object, Fault> {
@@ -261,6 +280,7 @@ fn set_desired(devnet: &Devnet, desired: Desired) -> Option<(Devnet, Draft)> {
     }
     let mut devnet = devnet.clone();
     devnet.spec.desired = Some(desired);
+    devnet.spec.frozen = devnet.spec.frozen.filter(|_| desired == Desired::Running);
     devnet.metadata.generation += 1;
     let (reason, action) = match desired {
         Desired::Running => ("StartRequested", "start"),
@@ -271,12 +291,13 @@ fn set_desired(devnet: &Devnet, desired: Desired) -> Option<(Devnet, Draft)> {
     Some((devnet, draft))
 }
 
-/// A restart of what is stopped starts it.
+/// A restart of what is stopped starts it, and one of what is frozen thaws it.
 fn restart(devnet: &Devnet, refresh_binary: bool) -> (Devnet, Draft) {
     let mut devnet = devnet.clone();
     let observed = Some(word(devnet.spec.desired()).to_owned());
     devnet.spec.operations.restart += 1;
     devnet.spec.operations.refresh_binary += u64::from(refresh_binary);
+    devnet.spec.frozen = None;
     if devnet.spec.desired() != Desired::Running {
         devnet.spec.desired = Some(Desired::Running);
     }
@@ -290,6 +311,7 @@ fn restart(devnet: &Devnet, refresh_binary: bool) -> (Devnet, Draft) {
 fn reset(devnet: &Devnet, height: Option<u64>) -> (Devnet, Draft) {
     let mut devnet = devnet.clone();
     devnet.spec.operations.reset += 1;
+    devnet.spec.frozen = None;
     devnet.metadata.generation += 1;
     let message = format!("reset of devnet {} to height 0 requested", devnet.metadata.name);
     let observed = height.map(|height| format!("height {height}"));

@@ -60,7 +60,7 @@ mod tests {
         let mut object = running("mynet/validator-0");
         observations.update(&Key::node("default", "mynet/validator-0"), |seen| {
             (seen.height, seen.peers, seen.catching_up) = (Some(9), Some(3), true);
-            seen.usage = Some(Usage { cpu: 0.5, memory: 1, fds: 2 });
+            seen.usage = Some(Usage { cpu: 0.5, memory: 1, fds: 2, ..Usage::default() });
         });
         let seen = node(&object, &observations).status;
         assert_eq!((seen.block_height, seen.peer_count, seen.catching_up, seen.usage.is_some()), (Some(9), Some(3), true, true));

@@ -6,7 +6,7 @@ use super::{
     change::{Decision, Draft, key_of},
     convert,
     devnets::{reply, word},
-    merge,
+    freeze, merge,
     watch::{self, Item},
 };
 use crate::{
@@ -66,9 +66,17 @@ impl NodeService for Nodes {
 
     async fn restart(&self, request: Request<v1::StartRequest>) -> Reply<v1::Node> {
         match request.get_ref().allow_double_sign {
-            false => self.verb(request.map(object_ref), |node| Ok(Some(restart(node)))).await,
+            false => self.verb(request.map(object_ref), |node| may_restart(node).map(|()| Some(restart(node)))).await,
             true => self.verb(request.map(object_ref), |node| allow_double_sign(node, true)).await,
         }
+    }
+
+    async fn freeze(&self, request: Request<v1::ObjectRef>) -> Reply<v1::Node> {
+        self.verb(request, |node| freeze::node(node, true)).await
+    }
+
+    async fn thaw(&self, request: Request<v1::ObjectRef>) -> Reply<v1::Node> {
+        self.verb(request, |node| freeze::node(node, false)).await
     }
 
     type WatchStream = BoxStream<'static, Result<v1::NodeEvent, Status>>;
@@ -141,6 +149,7 @@ fn set_desired(node: &Node, desired: Desired) -> Option<(Node, Draft)> {
     }
     let mut node = node.clone();
     node.spec.desired = desired;
+    node.spec.frozen &= desired == Desired::Running;
     node.metadata.generation += 1;
     let (reason, action) = match desired {
         Desired::Running => ("StartRequested", "start"),
@@ -181,11 +190,19 @@ fn start_anyhow(node: &Node) -> (Node, Draft) {
     (node, Draft { reason: "StartRequested", message, observed, desired: Some("running".into()), action: Some("start".into()) })
 }
 
-/// A restart of what is stopped starts it.
+fn may_restart(node: &Node) -> Result<(), Fault> {
+    if node.spec.frozen_with_devnet {
+        return Err(freeze::thaw_the_devnet(node, "its whole devnet is frozen, so it could not start again"));
+    }
+    Ok(())
+}
+
+/// A restart of what is stopped starts it, and one of what is frozen thaws it.
 fn restart(node: &Node) -> (Node, Draft) {
     let mut node = node.clone();
     let observed = Some(word(node.spec.desired).to_owned());
     node.spec.restart_request += 1;
+    node.spec.frozen = false;
     node.spec.desired = Desired::Running;
     node.metadata.generation += 1;
     let message = format!("restart of {} requested", node.metadata.name);

@@ -3,7 +3,7 @@
 #![allow(unsafe_code, reason = "registering a descriptor with tokio has no safe form")]
 
 use super::CgroupError;
-use crate::{model::Resources, sys::Pidfd};
+use crate::sys::Pidfd;
 use nix::sys::signal::Signal;
 use std::{
     fs::{self, File},
@@ -14,31 +14,22 @@ use std::{
 };
 use tokio::io::{Interest, unix::AsyncFd};
 
-/// What the kernel counted; None or false where the controllers are missing.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
-    pub oom_killed: bool,
-    /// Bytes.
-    pub memory_peak: Option<u64>,
-}
-
 /// A handle only: dropping it leaves the cgroup alone.
 #[derive(Clone, Debug)]
 pub struct Leaf {
-    path: PathBuf,
+    pub(super) path: PathBuf,
     kill_file: bool,
-    root: PathBuf,
+    pub(super) freeze_file: bool,
+    pub(super) root: PathBuf,
 }
 
 /// Without cgroup.kill: between two looks at who is left, for one that forked while we killed.
 const KILL_ROUND: Duration = Duration::from_millis(50);
 const KILL_ROUNDS: u32 = 100;
-/// The period of cpu.max, in microseconds.
-const CPU_PERIOD: u64 = 100_000;
 
 impl Leaf {
-    pub(super) fn new(path: PathBuf, kill_file: bool, root: PathBuf) -> Self {
-        Self { path, kill_file, root }
+    pub(super) fn new(path: PathBuf, kill_file: bool, freeze_file: bool, root: PathBuf) -> Self {
+        Self { path, kill_file, freeze_file, root }
     }
 
     pub fn path(&self) -> &Path {
@@ -48,25 +39,6 @@ impl Leaf {
     /// For a process to be born in, or to move itself into.
     pub fn folder(&self) -> Result<File, CgroupError> {
         File::open(&self.path).map_err(self.error())
-    }
-
-    /// Sets those limits that are asked for. Call it only where `Support::limits` holds.
-    pub fn limit(&self, limits: &Resources) -> Result<(), CgroupError> {
-        let any_memory = limits.memory_bytes.or(limits.memory_high_bytes).is_some();
-        let settings = [
-            ("memory.high", limits.memory_high_bytes.map(|bytes| bytes.to_string())),
-            ("memory.max", limits.memory_bytes.map(|bytes| bytes.to_string())),
-            // A node dies whole or not at all.
-            ("memory.oom.group", any_memory.then(|| "1".to_owned())),
-            ("cpu.max", limits.cpu_millis.map(|millis| format!("{} {CPU_PERIOD}", (u64::from(millis) * CPU_PERIOD / 1_000).max(1_000)))),
-            ("pids.max", limits.tasks.map(|tasks| tasks.to_string())),
-        ];
-        for (file, value) in settings {
-            if let Some(value) = value {
-                fs::write(self.path.join(file), value).map_err(self.error())?;
-            }
-        }
-        Ok(())
     }
 
     /// Live processes in it and below; empty when it is gone.
@@ -85,8 +57,13 @@ impl Leaf {
         }
     }
 
-    /// Resolves when no process is left in it or below. By event: the kernel signals cgroup.events.
+    /// Resolves when no process is left in it or below.
     pub async fn emptied(&self) -> io::Result<()> {
+        self.until(|events| !says_populated(events)).await
+    }
+
+    /// Resolves when cgroup.events says so, or is gone. By event: the kernel signals that file.
+    pub(super) async fn until(&self, reached: impl Fn(&str) -> bool) -> io::Result<()> {
         let file = match File::open(self.path.join("cgroup.events")) {
             Ok(file) => file,
             Err(error) if is_gone(&error) => return Ok(()),
@@ -97,7 +74,7 @@ impl Leaf {
         loop {
             let mut text = [0; 256];
             match events.get_ref().read_at(&mut text, 0) {
-                Ok(length) if says_populated(&String::from_utf8_lossy(&text[..length])) => {}
+                Ok(length) if !reached(&String::from_utf8_lossy(&text[..length])) => {}
                 Ok(_) => return Ok(()),
                 Err(error) if is_gone(&error) => return Ok(()),
                 Err(error) => return Err(error),
@@ -137,21 +114,6 @@ impl Leaf {
         Err(io::ErrorKind::TimedOut.into())
     }
 
-    pub fn counters(&self) -> Counters {
-        let events = fs::read_to_string(self.path.join("memory.events")).unwrap_or_default();
-        Counters { oom_killed: field(&events, "oom_kill").is_some_and(|count| count > 0), memory_peak: self.number("memory.peak") }
-    }
-
-    /// Microseconds of cpu time since it was made; there also without the cpu controller.
-    pub fn cpu_micros(&self) -> Option<u64> {
-        field(&fs::read_to_string(self.path.join("cpu.stat")).ok()?, "usage_usec")
-    }
-
-    /// Bytes; None without the memory controller.
-    pub fn memory(&self) -> Option<u64> {
-        self.number("memory.current")
-    }
-
     /// Removes it with what the processes made below it, and those parents that are empty now. Harmless when it is gone.
     pub fn remove(&self) -> io::Result<()> {
         remove_tree(&self.path)?;
@@ -174,11 +136,7 @@ impl Leaf {
         Ok(())
     }
 
-    fn number(&self, file: &str) -> Option<u64> {
-        fs::read_to_string(self.path.join(file)).ok()?.trim().parse().ok()
-    }
-
-    fn error(&self) -> impl Fn(io::Error) -> CgroupError {
+    pub(super) fn error(&self) -> impl Fn(io::Error) -> CgroupError {
         let path = self.path.clone();
         move |source| CgroupError::Io { path: path.clone(), source }
     }
@@ -189,12 +147,12 @@ fn says_populated(events: &str) -> bool {
 }
 
 /// The number behind `name` in a file of `name number` lines.
-fn field(text: &str, name: &str) -> Option<u64> {
+pub(super) fn field(text: &str, name: &str) -> Option<u64> {
     text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse().ok())
 }
 
 /// An open file of a removed cgroup answers ENODEV.
-fn is_gone(error: &io::Error) -> bool {
+pub(super) fn is_gone(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(nix::libc::ENODEV)
 }
 
@@ -235,23 +193,6 @@ mod tests {
         assert_eq!(field(text, "usage"), None);
         assert!(says_populated("populated 1\nfrozen 0\n"));
         assert!(!says_populated("populated 0\nfrozen 0\n"));
-    }
-
-    #[test]
-    fn limits_and_counters_use_the_files_of_their_controllers() {
-        // A plain folder: where controllers are missing there is nothing else to write to.
-        let dir = tempfile::tempdir().unwrap();
-        let leaf = Leaf::new(dir.path().to_owned(), true, dir.path().to_owned());
-        let read = |file: &str| fs::read_to_string(dir.path().join(file)).unwrap_or_default();
-        assert_eq!((leaf.counters(), leaf.memory(), leaf.cpu_micros()), (Counters::default(), None, None));
-        leaf.limit(&Resources::default()).unwrap();
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0, "no limit asked, none written");
-        leaf.limit(&Resources { memory_bytes: Some(4096), memory_high_bytes: Some(2048), cpu_millis: Some(1500), tasks: Some(7) }).unwrap();
-        assert_eq!([read("memory.max"), read("memory.high"), read("memory.oom.group")], ["4096", "2048", "1"]);
-        assert_eq!([read("cpu.max"), read("pids.max")], ["150000 100000", "7"]);
-        fs::write(dir.path().join("memory.events"), "oom 2\noom_kill 1\n").unwrap();
-        fs::write(dir.path().join("memory.peak"), "8192\n").unwrap();
-        assert_eq!(leaf.counters(), Counters { oom_killed: true, memory_peak: Some(8192) });
     }
 
     #[tokio::test]

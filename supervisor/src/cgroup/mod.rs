@@ -4,10 +4,14 @@
 //! controllers but kill, freeze and populated work; `none` does without. Which one, and why, is in `Support`.
 
 mod detect;
+mod freeze;
+mod group;
 mod leaf;
+mod meter;
 mod systemd;
 
-pub use leaf::{Counters, Leaf};
+pub use leaf::Leaf;
+pub use meter::Counters;
 
 use leaf::collect_pids;
 use std::{
@@ -143,7 +147,7 @@ impl Cgroups {
     }
 
     fn leaf(&self, path: PathBuf) -> Leaf {
-        Leaf::new(path, self.support.kill_file, self.root.clone().unwrap_or_default())
+        Leaf::new(path, self.support.kill_file, self.support.freeze, self.root.clone().unwrap_or_default())
     }
 
     fn create_all(&self, folders: &[PathBuf]) -> io::Result<()> {

@@ -3,10 +3,11 @@
 pub(super) use crate::model::{SERVICE, hex, unhex};
 use crate::{
     model::{
-        Desired, Devnet, Meta, Node, NodeName, NodeSpec, PlacedNode, PlanBody, PlannedNode, PlannedPort, Resources, ResourcesSpec, RestartPolicy,
-        RestartRules, RestartSpec, ServiceSpec, Timestamp, Uid,
+        Condition, ConditionStatus, Desired, Devnet, Meta, Node, NodeName, NodeSpec, PlacedNode, PlanBody, PlannedNode, PlannedPort, Resources,
+        ResourcesSpec, RestartPolicy, RestartRules, RestartSpec, ServiceSpec, Timestamp, Uid,
     },
     plugin::DevnetContext,
+    runtime::Capabilities,
 };
 use sha2::{Digest, Sha256};
 use std::{collections::BTreeMap, sync::Arc};
@@ -110,6 +111,7 @@ pub(super) fn desired_node(devnet: &Devnet, planned: &PlannedNode, placed: &Plac
             restart: resolve_restart(restart, &spec.restart, default_policy),
             desired: over.and_then(|over| over.desired).unwrap_or_default(),
             suspended: spec.desired() == Desired::Stopped,
+            frozen_with_devnet: spec.frozen(),
             consensus_key: some(&planned.consensus_key),
             sign_state: some(&planned.sign_state),
             after: planned.after.clone(),
@@ -149,6 +151,26 @@ pub(super) fn template(devnet: &Devnet, node: &Node) -> String {
         "service": service.map(|service| (&service.command, &service.env, &service.cwd, &service.readiness)),
     });
     hex(&Sha256::digest(parts.to_string().as_bytes()))
+}
+
+/// The condition of a node or devnet that asks for limits.
+pub(super) const LIMITS_ENFORCED: &str = "LimitsEnforced";
+
+/// Limits of all nodes together.
+pub(super) fn devnet_limits(devnet: &Devnet) -> Resources {
+    devnet.spec.devnet_resources.as_ref().map(resolve_resources).unwrap_or_default()
+}
+
+/// Says whether limits that are asked for can be held on this machine. None: none are asked for.
+pub(super) fn limits_condition(wanted: Option<&Resources>, can: Capabilities) -> Option<Condition> {
+    wanted.filter(|limits| **limits != Resources::default())?;
+    Some(match can.limits {
+        true => Condition::new(LIMITS_ENFORCED, ConditionStatus::True, "Cgroup", "limits are set on its cgroup"),
+        false => {
+            let condition = Condition::new(LIMITS_ENFORCED, ConditionStatus::False, "NoControllers", can.cgroup_message);
+            Condition { remedy: can.cgroup_remedy, ..condition }
+        }
+    })
 }
 
 fn resolve_resources(spec: &ResourcesSpec) -> Resources {

@@ -37,6 +37,8 @@ pub struct LaunchRecord {
     pub stop_signal: String,
     pub grace_ms: u64,
     pub readiness: Readiness,
+    /// A core file lies there, if anywhere.
+    pub cwd: String,
 }
 
 /// When a launched node counts as ready.
@@ -89,6 +91,11 @@ pub struct Exit {
     pub oom_killed: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory_peak: Option<u64>,
+    /// Whose memory ran out, where it was killed for that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub oom: Option<OomKill>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub core_dumped: bool,
     /// We sent the stop signal or the kill.
     pub requested: bool,
     /// It had ended before anybody of us looked: `at` is when it was found.
@@ -97,6 +104,30 @@ pub struct Exit {
     /// It ran before the machine was booted: it ended with the machine, of nothing of its own.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub rebooted: bool,
+}
+
+/// Which limit the kernel killed for, as far as its counters tell.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct OomKill {
+    pub limit_of: LimitOf,
+    /// Bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u64>,
+    /// The most that was ever used below that limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub peak: Option<u64>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum LimitOf {
+    Node,
+    /// Of all nodes of the devnet together.
+    Devnet,
+    /// No limit of ours: the machine, or something around the daemon, had no more.
+    #[default]
+    Machine,
 }
 
 /// Why a node died; decides whether it is started again.

@@ -26,10 +26,13 @@ pub use event::{Event, EventType};
 pub use fault::{Fault, FaultCode, Violation};
 pub use hex::{hex, unhex};
 pub use ids::{EventId, LaunchId, NodeName, Uid};
-pub use launch::{Exit, ExitClass, Launch, LaunchPhase, LaunchRecord, LaunchStatus, Readiness};
+pub use launch::{Exit, ExitClass, Launch, LaunchPhase, LaunchRecord, LaunchStatus, LimitOf, OomKill, Readiness};
 pub use lease::{Lease, LeaseSpec, SignMark};
 pub use meta::{DEFAULT_NAMESPACE, Meta, Revision};
-pub use node::{Desired, HealthCheck, LastExit, Node, NodePhase, NodeSpec, NodeStatus, Resources, RestartPolicy, RestartRules, SERVICE, Usage};
+pub use node::{
+    CoreDump, Desired, FROZEN, HealthCheck, LastExit, MemoryPressure, Node, NodePhase, NodeSpec, NodeStatus, Resources, RestartPolicy, RestartRules,
+    SERVICE, Usage,
+};
 pub use object::{Key, Kind, Object};
 pub use plan::{PlacedNode, Plan, PlanBody, PlannedNode, PlannedPort};
 pub use quantity::{ByteSize, Cpu, QuantityError, Span};

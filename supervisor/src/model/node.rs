@@ -8,7 +8,7 @@
 //! Stopped ◄───────── Stopping ◄────────┘               Failed
 //! ```
 
-use super::{Conditions, EventId, ExitClass, LaunchId, Meta, NodeName, Timestamp};
+use super::{Conditions, EventId, ExitClass, LaunchId, Meta, NodeName, OomKill, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -59,6 +59,14 @@ impl Node {
     pub fn is_wanted(&self) -> bool {
         self.spec.desired == Desired::Running && !self.spec.suspended && self.metadata.deleted_at.is_none()
     }
+    /// Whether its process, while there should be one, is to stand still.
+    pub fn is_to_be_frozen(&self) -> bool {
+        self.is_wanted() && (self.spec.frozen || self.spec.frozen_with_devnet)
+    }
+    /// Whether its process stood still when that was last looked at.
+    pub fn is_frozen(&self) -> bool {
+        self.status.conditions.is_true(FROZEN)
+    }
     /// Whether more was asked of it than what its last launch or its last refusal answered: a restart, or another spec.
     pub fn is_asked_anew(&self) -> bool {
         self.spec.restart_request > self.status.observed_restart || self.metadata.generation > self.status.observed_generation
@@ -101,7 +109,14 @@ pub struct NodeSpec {
     pub after: Vec<String>,
     /// Each request to start once in spite of key and sign-state adds one; `status.observedDoubleSign` catches up.
     pub double_sign_request: u64,
+    /// Its process is to stand still. A stop, a restart or a reset ends that.
+    pub frozen: bool,
+    /// The same, because its whole devnet is to.
+    pub frozen_with_devnet: bool,
 }
+
+/// The condition of a node, or a devnet, whose processes stand still.
+pub const FROZEN: &str = "Frozen";
 
 /// Limits in numbers. None anywhere means no limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -194,6 +209,22 @@ pub struct Usage {
     pub cpu: f64,
     pub memory: u64,
     pub fds: u32,
+    /// None where the kernel does not tell.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_pressure: Option<MemoryPressure>,
+    /// Bytes from disks since it was started.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub io_read: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub io_written: Option<u64>,
+}
+
+/// Percent of the last ten seconds in which some, or all, of its processes waited for memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct MemoryPressure {
+    pub some: f64,
+    pub full: f64,
 }
 
 /// The death certificate's short form.
@@ -211,4 +242,18 @@ pub struct LastExit {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory_peak: Option<u64>,
     pub log_tail: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub oom: Option<OomKill>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub core: Option<CoreDump>,
+}
+
+/// The core that the kernel dumped of a process.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct CoreDump {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// How to look at it, or why it cannot be found.
+    pub hint: String,
 }

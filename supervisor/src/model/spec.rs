@@ -40,6 +40,15 @@ pub struct DevnetSpec {
     /// Keeps its value when a file that lacks it is applied again.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub desired: Option<Desired>,
+    /// All processes are to stand still. Keeps its value like `desired`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub frozen: Option<bool>,
+    /// Limits of all nodes together.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub devnet_resources: Option<ResourcesSpec>,
+    /// Restarts after deaths, of all nodes together, within a minute.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub restart_budget: Option<u32>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub nodes: Vec<NodeOverride>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -60,9 +69,12 @@ impl DevnetSpec {
     pub fn localhost(&self) -> bool {
         self.localhost.unwrap_or(true)
     }
-    /// SHA-256 (hex) of all that plan, genesis and nodes are made of: everything but `desired` and `operations`.
+    pub fn frozen(&self) -> bool {
+        self.frozen.unwrap_or_default()
+    }
+    /// SHA-256 (hex) of all that plan, genesis and nodes are made of: everything but `desired`, `frozen` and `operations`.
     pub fn digest(&self) -> String {
-        let made_of = Self { desired: None, operations: Operations::default(), ..self.clone() };
+        let made_of = Self { desired: None, frozen: None, operations: Operations::default(), ..self.clone() };
         let json = serde_json::to_vec(&made_of).expect("a spec has only string keys, so it is always JSON");
         Sha256::digest(&json).iter().map(|byte| format!("{byte:02x}")).collect()
     }

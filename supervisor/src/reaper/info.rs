@@ -32,9 +32,9 @@ pub(super) fn is_supported() -> bool {
 
 fn from_wait_status(status: i32) -> Status {
     if libc::WIFEXITED(status) {
-        Status { code: Some(libc::WEXITSTATUS(status)), signal: None }
+        Status { code: Some(libc::WEXITSTATUS(status)), ..Status::default() }
     } else {
-        Status { code: None, signal: Some(libc::WTERMSIG(status)) }
+        Status { signal: Some(libc::WTERMSIG(status)), core_dumped: libc::WCOREDUMP(status), ..Status::default() }
     }
 }
 
@@ -44,9 +44,9 @@ mod tests {
 
     #[test]
     fn wait_statuses_read_as_code_or_signal() {
-        assert_eq!(from_wait_status(7 << 8), Status { code: Some(7), signal: None });
-        assert_eq!(from_wait_status(0), Status { code: Some(0), signal: None });
-        assert_eq!(from_wait_status(9), Status { code: None, signal: Some(9) });
-        assert_eq!(from_wait_status(6 | 0x80), Status { code: None, signal: Some(6) });
+        assert_eq!(from_wait_status(7 << 8), Status { code: Some(7), ..Status::default() });
+        assert_eq!(from_wait_status(0), Status { code: Some(0), ..Status::default() });
+        assert_eq!(from_wait_status(9), Status { signal: Some(9), ..Status::default() });
+        assert_eq!(from_wait_status(6 | 0x80), Status { signal: Some(6), core_dumped: true, ..Status::default() });
     }
 }

@@ -27,6 +27,8 @@ use tokio::io::{Interest, unix::AsyncFd};
 pub struct Status {
     pub code: Option<i32>,
     pub signal: Option<i32>,
+    /// The kernel dumped a core.
+    pub core_dumped: bool,
 }
 
 /// One process that we watch and may signal. Needs a tokio runtime.
@@ -71,7 +73,7 @@ impl Process {
     /// After `ended`. A child's status at once, and it stays a zombie; another's only when it was reaped.
     pub fn status(&self) -> Status {
         match waitid(WaitId::PidFd(self.pidfd.as_fd()), WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT) {
-            Ok(Some(status)) => Status { code: status.exit_status(), signal: status.terminating_signal() },
+            Ok(Some(status)) => Status { code: status.exit_status(), signal: status.terminating_signal(), core_dumped: status.dumped() },
             _ if self.kernel.pidfd_info => info::exit_of(self.pidfd.as_fd()).unwrap_or_default(),
             _ => Status::default(),
         }

@@ -2,11 +2,13 @@
 
 mod adoption;
 mod bench;
+mod freeze;
 
 use super::{Adopted, Grants, Handle, LaunchSpec, Runtime, RuntimeError, StopPolicy, fake::FakeRuntime};
 use crate::{cgroup::DriverChoice, model::LaunchId, sys::SystemClock};
 use adoption::*;
 use bench::{Bench, PATIENCE, ended, eventually, is_alive};
+use freeze::*;
 use nix::sys::signal::Signal;
 use std::{
     collections::BTreeMap,
@@ -51,6 +53,12 @@ for_each_driver!(
     a_double_forked_grandchild_is_dead_after_stop,
     a_grandchild_that_outlived_its_node_dies_with_destroy,
     a_stopped_process_can_be_stopped,
+    a_frozen_launch_stands_still_as_a_whole_and_goes_on,
+    a_frozen_launch_hears_its_stop_signal,
+    a_frozen_launch_that_ignores_its_stop_signal_is_killed_and_destroyed_whole,
+    a_frozen_launch_dies_of_a_kill_from_outside,
+    a_second_runtime_finds_it_frozen_and_can_thaw_it,
+    a_core_that_was_dumped_is_told,
     a_second_runtime_adopts_what_the_first_started,
     an_orphan_is_adopted_and_its_death_seen,
     a_launch_without_a_record_is_found_by_its_id,
@@ -123,6 +131,13 @@ async fn shared_rules(runtime: &dyn Runtime, spec: &LaunchSpec) {
     assert_eq!(runtime.find(&spec.id).await.unwrap().as_ref(), Some(&handle));
     assert_eq!(runtime.find(&LaunchId("never forked".into())).await.unwrap(), None);
     assert!(runtime.late_exit(&handle).is_none(), "it lives");
+    assert!(!runtime.is_frozen(&handle).await.unwrap());
+    runtime.freeze(&handle).await.unwrap();
+    assert!(runtime.is_frozen(&handle).await.unwrap());
+    assert_eq!(runtime.adopt(&handle).await.unwrap(), Adopted::Running);
+    runtime.thaw(&handle).await.unwrap();
+    assert!(!runtime.is_frozen(&handle).await.unwrap());
+    runtime.freeze(&handle).await.unwrap();
     assert_eq!(runtime.owned().await.unwrap(), std::slice::from_ref(&handle.id));
     let exit = runtime.stop(&handle, POLITE).await.unwrap();
     assert_eq!((exit.code, exit.signal, exit.requested), (None, Some(15), true));
@@ -150,6 +165,17 @@ async fn exit_code_and_signal_are_reported(bench: &Bench) {
     let handle = bench.start(&["/bin/sleep", "1000"]).await;
     bench.runtime.signal(&handle, Signal::SIGKILL).await.unwrap();
     assert_eq!(ended(&bench.runtime, &handle).await.signal, Some(9));
+}
+
+async fn a_core_that_was_dumped_is_told(bench: &Bench) {
+    let handle = bench.shell("ulimit -c 0; kill -ABRT $$").await;
+    assert!(!ended(&bench.runtime, &handle).await.core_dumped);
+    let handle = bench.shell("ulimit -c unlimited || exit 3; kill -ABRT $$").await;
+    let exit = ended(&bench.runtime, &handle).await;
+    match exit.code {
+        Some(3) => println!("SKIP: this process may not raise its limit of core files"),
+        _ => assert_eq!((exit.signal, exit.core_dumped), (Some(6), true)),
+    }
 }
 
 async fn any_number_of_waiters_hear_of_the_end(bench: &Bench) {
@@ -383,6 +409,7 @@ async fn usage_is_measured(bench: &Bench) {
     assert!(usage.cpu > 0.05 && usage.cpu < 1.2, "{usage:?}");
     assert!(usage.memory > 100_000 && usage.memory < 100_000_000, "{usage:?}");
     assert_eq!(usage.fds, 3);
+    assert!(usage.io_read.is_some() && usage.io_written.is_some(), "{usage:?}");
     bench.runtime.destroy(&handle).await.unwrap();
     assert_eq!(bench.runtime.usage(&handle).await.unwrap(), crate::model::Usage::default());
 }

@@ -2,7 +2,7 @@
 
 use super::{Adopted, Capabilities, Grants, Handle, JobResult, JobSpec, LaunchSpec, Runtime, RuntimeError, StopPolicy};
 use crate::{
-    model::{Exit, LaunchId, Usage},
+    model::{Exit, LaunchId, Resources, Usage},
     sys::Clock,
 };
 use async_trait::async_trait;
@@ -33,6 +33,7 @@ struct State {
     signals: Vec<(LaunchId, Signal)>,
     destroyed: Vec<LaunchId>,
     jobs: Vec<JobSpec>,
+    group_limits: Vec<(Vec<String>, Resources)>,
     failures: VecDeque<RuntimeError>,
     destroy_failures: VecDeque<RuntimeError>,
     pidless: bool,
@@ -48,6 +49,7 @@ struct Fake {
     /// The test has more to tell of its end.
     late: Option<watch::Sender<Option<Exit>>>,
     stopping: bool,
+    frozen: bool,
     usage: Usage,
     /// Open as long as the process lives.
     grants: Grants,
@@ -135,6 +137,16 @@ impl FakeRuntime {
     pub fn lose(&self, id: &LaunchId) {
         self.state().launches.remove(id);
     }
+    /// As if by somebody else: nobody is told.
+    pub fn set_frozen(&self, id: &LaunchId, frozen: bool) {
+        if let Some(fake) = self.state().launches.get_mut(id) {
+            fake.frozen = frozen;
+        }
+    }
+    /// Calls of `limit_group`, in order.
+    pub fn group_limits(&self) -> Vec<(Vec<String>, Resources)> {
+        self.state().group_limits.clone()
+    }
     pub fn set_usage(&self, id: &LaunchId, usage: Usage) {
         if let Some(fake) = self.state().launches.get_mut(id) {
             fake.usage = usage;
@@ -187,7 +199,15 @@ impl Runtime for FakeRuntime {
         let handle = Handle { id: spec.id.clone(), version: 1, pid, started_at: now, state: serde_json::json!({"fake": true}) };
         state.started.push(spec.clone());
         state.granted.insert(spec.id.clone(), grants.fds.iter().map(|(name, _)| name.clone()).collect());
-        let fake = Fake { handle: handle.clone(), exit: watch::channel(None).0, late: None, stopping: false, usage: Usage::default(), grants };
+        let fake = Fake {
+            handle: handle.clone(),
+            exit: watch::channel(None).0,
+            late: None,
+            stopping: false,
+            frozen: false,
+            usage: Usage::default(),
+            grants,
+        };
         state.launches.insert(spec.id.clone(), fake);
         Ok(handle)
     }
@@ -234,6 +254,25 @@ impl Runtime for FakeRuntime {
 
     async fn signal(&self, handle: &Handle, signal: Signal) -> Result<(), RuntimeError> {
         self.state().signals.push((handle.id.clone(), signal));
+        Ok(())
+    }
+
+    async fn freeze(&self, handle: &Handle) -> Result<(), RuntimeError> {
+        self.set_frozen(&handle.id, true);
+        Ok(())
+    }
+
+    async fn thaw(&self, handle: &Handle) -> Result<(), RuntimeError> {
+        self.set_frozen(&handle.id, false);
+        Ok(())
+    }
+
+    async fn is_frozen(&self, handle: &Handle) -> Result<bool, RuntimeError> {
+        Ok(self.state().launches.get(&handle.id).is_some_and(|fake| fake.frozen && fake.exit.borrow().is_none()))
+    }
+
+    async fn limit_group(&self, path: &[String], limits: &Resources) -> Result<(), RuntimeError> {
+        self.state().group_limits.push((path.to_vec(), *limits));
         Ok(())
     }
 

@@ -15,7 +15,7 @@ impl RuntimeError {
                 Fault::new(FaultCode::BinaryUnusable, message).remedy(format!("build it for this machine ({})", std::env::consts::ARCH))
             }
             RuntimeError::Spawn { .. } | RuntimeError::Io { .. } => from_io(message, io_error(self)),
-            RuntimeError::NotGone { pids, .. } => {
+            RuntimeError::NotGone { pids, .. } | RuntimeError::NotFrozen { pids, .. } => {
                 let pids: Vec<String> = pids.iter().map(u32::to_string).collect();
                 Fault::new(FaultCode::Internal, message).retriable().remedy(format!("look at them: ps -o pid,stat,wchan,args -p {}", pids.join(",")))
             }

@@ -32,6 +32,8 @@ pub enum RuntimeError {
     ForeignHandle(LaunchId),
     #[error("launch {id} still has processes {pids:?} after the kill")]
     NotGone { id: LaunchId, pids: Vec<u32> },
+    #[error("launch {id} does not stand still: processes {pids:?} go on")]
+    NotFrozen { id: LaunchId, pids: Vec<u32> },
     #[error("job {name} ran longer than {after:?} and was killed")]
     JobTimedOut { name: String, after: Duration },
     #[error("{0}")]
@@ -51,6 +53,8 @@ pub struct LaunchSpec {
     /// stdout and stderr are appended to it by the process itself.
     pub log: PathBuf,
     pub limits: Resources,
+    /// What all launches below the same parent of `path` may have together.
+    pub group_limits: Resources,
 }
 
 /// Descriptors that the process inherits besides 0, 1 and 2: `{fd:NAME}` in argv and env becomes /dev/fd/N.
@@ -145,6 +149,14 @@ pub trait Runtime: Send + Sync + 'static {
     async fn stop(&self, handle: &Handle, policy: StopPolicy) -> Result<Exit, RuntimeError>;
     /// To the main process.
     async fn signal(&self, handle: &Handle, signal: Signal) -> Result<(), RuntimeError>;
+    /// Returns when every process of the launch stands still. `stop` and `destroy` end a frozen launch as any other.
+    async fn freeze(&self, handle: &Handle) -> Result<(), RuntimeError>;
+    /// Lets it go on. Harmless when it does, or is gone.
+    async fn thaw(&self, handle: &Handle) -> Result<(), RuntimeError>;
+    /// As it is now, whoever froze it; false when it is gone.
+    async fn is_frozen(&self, handle: &Handle) -> Result<bool, RuntimeError>;
+    /// Holds what runs below `path` to these limits from now on, as the next start will.
+    async fn limit_group(&self, path: &[String], limits: &Resources) -> Result<(), RuntimeError>;
     /// Kills what is left of the launch and forgets it: cgroup, pidfd, remembered exit.
     async fn destroy(&self, handle: &Handle) -> Result<(), RuntimeError>;
     async fn usage(&self, handle: &Handle) -> Result<Usage, RuntimeError>;

@@ -5,7 +5,7 @@ use super::{
     files::remove_tree,
     plan::Step,
     provision::{devnet_key, provision},
-    sum::Sum,
+    sum::{PASSING, Sum},
 };
 use crate::{
     model::{Condition, ConditionStatus, Desired, Devnet, DevnetPhase, Fault, Key, Kind, Launch, LaunchPhase, Node, NodePhase, NodeStatus},
@@ -29,6 +29,7 @@ pub(super) async fn apply(devnet: &Devnet, nodes: &[Arc<Node>], step: Step, cx: 
             Ok(cx.edit_devnet(&devnet_key(devnet), vec![], see).await?)
         }
         Step::Suspend { on, why } => suspend(devnet, nodes, on, why, cx).await,
+        Step::Freeze { on } => freeze(devnet, nodes, on, cx).await,
         Step::RestartNodes => restart_nodes(devnet, nodes, cx).await,
         Step::Wipe => wipe(devnet, nodes, cx).await,
         Step::RemoveNodes(names) => remove_nodes(devnet, nodes, &names, cx).await,
@@ -131,6 +132,7 @@ async fn suspend(devnet: &Devnet, nodes: &[Arc<Node>], on: bool, why: &str, cx: 
     for node in nodes.iter().filter(|node| node.spec.suspended != on) {
         let mut next = Node::clone(node);
         next.spec.suspended = on;
+        next.spec.frozen &= !on; // a stop ends a freeze
         next.metadata.generation += 1;
         if next.status.phase == NodePhase::Failed && !on {
             next.status.phase = NodePhase::Stopped; // `start` tries a failed node again
@@ -147,11 +149,30 @@ async fn suspend(devnet: &Devnet, nodes: &[Arc<Node>], on: bool, why: &str, cx: 
     Ok(())
 }
 
+async fn freeze(devnet: &Devnet, nodes: &[Arc<Node>], on: bool, cx: &Context) -> Result<(), ReconcileError> {
+    let mut writes = Vec::new();
+    for node in nodes.iter().filter(|node| node.spec.frozen_with_devnet != on) {
+        let mut next = Node::clone(node);
+        next.spec.frozen_with_devnet = on;
+        next.metadata.generation += 1;
+        let story = match on {
+            true => Story::new("devnet", "FreezeRequested", "its devnet is to stand still").desired("frozen").action("freeze"),
+            false => Story::new("devnet", "ThawRequested", "its devnet is to go on").desired("running").action("thaw"),
+        };
+        let key = Key::node(&node.metadata.namespace, &node.metadata.name);
+        next.status.cause = Some(cx.tell_into(&mut writes, &key, devnet.status.cause.clone(), story));
+        writes.push(Write::update(next));
+    }
+    cx.store.commit(writes).await?;
+    Ok(())
+}
+
 async fn restart_nodes(devnet: &Devnet, nodes: &[Arc<Node>], cx: &Context) -> Result<(), ReconcileError> {
     let mut writes = Vec::new();
     for node in nodes.iter().filter(|node| node.spec.desired == Desired::Running) {
         let mut next = Node::clone(node);
         next.spec.restart_request += 1;
+        next.spec.frozen = false;
         next.metadata.generation += 1;
         let key = Key::node(&node.metadata.namespace, &node.metadata.name);
         let story = Story::new("devnet", "RestartRequested", "its devnet is to restart").desired("restarted").action("restart");
@@ -273,8 +294,8 @@ async fn report(devnet: &Devnet, sum: &Sum, cx: &Context) -> Result<(), Reconcil
         for condition in &sum.conditions {
             current.status.conditions.set(condition.clone(), now);
         }
-        if !sum.conditions.iter().any(|condition| condition.kind == "Progressing") {
-            current.status.conditions.remove("Progressing");
+        for passing in PASSING.iter().filter(|passing| !sum.says(passing)) {
+            current.status.conditions.remove(passing);
         }
         let halted = sum.conditions.iter().find(|condition| condition.reason == "Halted");
         let message = halted.map_or_else(|| sum.message.clone(), |halted| format!("{}; {}", halted.message, sum.message));

@@ -3,7 +3,7 @@
 //! Each report writes the whole devnet, with all its services, and costs an fsync: for 200 nodes that start together, 200 of them cost
 //! more than the starts.
 
-use super::sum::Sum;
+use super::sum::{PASSING, Sum};
 use crate::model::{Devnet, Key};
 use std::{
     collections::HashMap,
@@ -45,10 +45,9 @@ impl Pace {
 /// More changes than numbers and words.
 fn turns(devnet: &Devnet, sum: &Sum) -> bool {
     let conditions = &devnet.status.conditions;
-    let is_known = |kind: &str| sum.conditions.iter().any(|new| new.kind == kind);
     devnet.status.phase != sum.phase
         || sum.conditions.iter().any(|new| conditions.get(&new.kind).is_none_or(|old| old.status != new.status || old.reason != new.reason))
-        || (conditions.get("Progressing").is_some() && !is_known("Progressing"))
+        || PASSING.iter().any(|passing| conditions.get(passing).is_some() && !sum.says(passing))
 }
 
 #[cfg(test)]

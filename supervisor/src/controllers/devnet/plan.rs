@@ -18,6 +18,10 @@ pub(super) enum Step {
         on: bool,
         why: &'static str,
     },
+    /// All nodes are to stand still, or to go on.
+    Freeze {
+        on: bool,
+    },
     /// Ask every node to restart.
     RestartNodes,
     /// All nodes are down: back to height 0.
@@ -66,6 +70,9 @@ pub(super) fn plan(devnet: &Devnet, nodes: &[Arc<Node>], made: Option<Made<'_>>,
     if devnet.spec.desired() == Desired::Stopped && nodes.iter().any(|node| !node.spec.suspended) {
         return Step::Suspend { on: true, why: "stop" }; // asks nothing of plugins: a broken one cannot hold it up
     }
+    if let Some(step) = freeze(devnet, nodes) {
+        return step; // nor does this
+    }
     if needs_provisioning(devnet, made.is_some()) || (provisioned && made.is_some_and(|made| made.plugin_replaced)) {
         return Step::Provision { refresh_binary: devnet.spec.operations.refresh_binary > devnet.status.operations.refresh_binary };
     }
@@ -92,10 +99,18 @@ pub(super) fn upkeep(devnet: &Devnet, nodes: &[Arc<Node>], height: u64) -> Step 
     if nodes.iter().any(|node| node.spec.suspended != down) {
         return Step::Suspend { on: down, why: if down { "stop" } else { "start" } };
     }
+    if let Some(step) = freeze(devnet, nodes) {
+        return step;
+    }
     match sum(devnet, nodes, height) {
         Some(sum) => Step::Report(sum),
         None => Step::Nothing,
     }
+}
+
+fn freeze(devnet: &Devnet, nodes: &[Arc<Node>]) -> Option<Step> {
+    let on = devnet.spec.frozen();
+    nodes.iter().any(|node| node.spec.frozen_with_devnet != on).then_some(Step::Freeze { on })
 }
 
 /// The spec changed since nodes were last made to match, or a request asks for another try.

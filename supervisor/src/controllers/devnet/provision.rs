@@ -8,7 +8,10 @@
 use super::super::{
     Context, Edit, ReconcileError, Story,
     node::{program, run_job},
-    placing::{BINARY_SOURCE, NodeBinary, SERVICE, TEMPLATE, desired_node, devnet_context, hex, planned_service},
+    placing::{
+        BINARY_SOURCE, LIMITS_ENFORCED, NodeBinary, SERVICE, TEMPLATE, desired_node, devnet_context, devnet_limits, hex, limits_condition,
+        planned_service,
+    },
 };
 use super::{genesis, identity};
 use crate::{
@@ -96,7 +99,18 @@ pub(super) async fn provision(devnet: &Devnet, nodes: &[Arc<Node>], refresh_bina
     let done = Done { first, subnet: placement.subnet, initialized, binary, made, launches, now };
     let directory = cx.home.devnet(&devnet.metadata.namespace, &devnet.metadata.name).display().to_string();
     failpoint("provision/made");
-    cx.edit_devnet(&devnet_key(devnet), writes, |current| Edit::Tell(done.write_into(current, devnet, &directory))).await?;
+    let limits = devnet_limits(devnet);
+    let path = [devnet.metadata.namespace.clone(), devnet.metadata.name.clone()];
+    cx.runtime.limit_group(&path, &limits).await?; // of what runs already; a launch sets them too
+    let limits = limits_condition(Some(&limits), cx.runtime.capabilities());
+    cx.edit_devnet(&devnet_key(devnet), writes, |current| {
+        match &limits {
+            Some(condition) => drop(current.status.conditions.set(condition.clone(), now)),
+            None => drop(current.status.conditions.remove(LIMITS_ENFORCED)),
+        }
+        Edit::Tell(done.write_into(current, devnet, &directory))
+    })
+    .await?;
     failpoint("provision/committed");
     Ok(())
 }
@@ -262,6 +276,7 @@ fn node_writes(devnet: &Devnet, nodes: &[Arc<Node>], mut wanted: Node, cx: &Cont
     let keep = next.spec.clone();
     next.spec = wanted.spec;
     next.spec.suspended = keep.suspended;
+    (next.spec.frozen, next.spec.frozen_with_devnet) = (keep.frozen, keep.frozen_with_devnet);
     next.spec.desired = devnet.spec.node(&next.node_name().short).and_then(|over| over.desired).unwrap_or(keep.desired);
     next.spec.restart_request = keep.restart_request + u64::from(rebuilt);
     if next.spec == keep && next.metadata == present.metadata {

@@ -1,6 +1,6 @@
 //! How a devnet is, summed up from its nodes.
 
-use crate::model::{Condition, ConditionStatus, Desired, Devnet, DevnetPhase, Node, NodePhase};
+use crate::model::{Condition, ConditionStatus, Desired, Devnet, DevnetPhase, FROZEN, Node, NodePhase};
 use std::sync::Arc;
 
 /// What the status is to say. Heights stay out of it while blocks come: they are observations.
@@ -14,15 +14,31 @@ pub(super) struct Sum {
     pub(super) message: String,
 }
 
+/// Conditions that a devnet has only at times.
+pub(super) const PASSING: [&str; 2] = ["Progressing", FROZEN];
+
+impl Sum {
+    pub(super) fn says(&self, kind: &str) -> bool {
+        self.conditions.iter().any(|condition| condition.kind == kind)
+    }
+}
+
 /// None when the status says all this already.
 pub(super) fn sum(devnet: &Devnet, nodes: &[Arc<Node>], height: u64) -> Option<Sum> {
     let wanted: Vec<&Node> = nodes.iter().map(Arc::as_ref).filter(|node| node.is_wanted()).collect();
     let unready: Vec<&Node> = wanted.iter().copied().filter(|node| !counts_as_ready(node)).collect();
-    let halted = halted(&wanted);
+    let still: Vec<&Node> = wanted.iter().copied().filter(|node| node.is_frozen()).collect();
+    let stalled = stalled(&wanted);
+    let halted = stalled && still.is_empty(); // else the user knows why
     let phase = phase(devnet, nodes, &unready, halted);
     let message = message(phase, &wanted, &unready);
     let mut conditions = vec![readiness(phase, &message)];
-    match (halted, wanted.iter().any(|node| node.status.conditions.is_true("Progressing"))) {
+    conditions.extend(frozen(devnet, &wanted));
+    match (stalled, wanted.iter().filter(|node| !node.is_frozen()).any(|node| node.status.conditions.is_true("Progressing"))) {
+        (true, _) if !halted => {
+            let text = format!("no block is made while {} stand still", names(&still));
+            conditions.push(Condition::new("Progressing", ConditionStatus::False, FROZEN, text));
+        }
         (true, _) => {
             let text = format!("the chain halted at height {}: no new block on any node", halt_height(devnet, height));
             conditions.push(Condition::new("Progressing", ConditionStatus::False, "Halted", text));
@@ -35,10 +51,11 @@ pub(super) fn sum(devnet: &Devnet, nodes: &[Arc<Node>], height: u64) -> Option<S
         nodes: count(nodes.iter().filter(|node| node.metadata.deleted_at.is_none()).count()),
         ready: count(nodes.iter().filter(|node| counts_as_ready(node) && node.metadata.deleted_at.is_none()).count()),
         conditions,
-        message: match unaccepted(devnet) {
-            Some(why) => format!("{why}; {message}"),
-            None => message,
-        },
+        message: [unaccepted(devnet), (!still.is_empty()).then(|| format!("frozen: {}", names(&still))), Some(message)]
+            .into_iter()
+            .flatten()
+            .collect::<Vec<_>>()
+            .join("; "),
     };
     (!says_already(devnet, &sum)).then_some(sum)
 }
@@ -67,9 +84,31 @@ fn unaccepted(devnet: &Devnet) -> Option<String> {
     Some(format!("{what}: {}", why.message))
 }
 
-/// Every node that follows the chain has seen no block for long.
-fn halted(wanted: &[&Node]) -> bool {
-    let mut following = wanted.iter().filter(|node| node.status.conditions.get("Progressing").is_some()).peekable();
+/// What became of a wish to freeze or thaw all of it.
+fn frozen(devnet: &Devnet, wanted: &[&Node]) -> Option<Condition> {
+    let alive = wanted.iter().filter(|node| node.status.pid.is_some());
+    if devnet.spec.frozen() {
+        let moving = alive.filter(|node| !node.is_frozen()).count();
+        return Some(match moving {
+            0 => Condition::new(FROZEN, ConditionStatus::True, FROZEN, "all its processes stand still")
+                .with_remedy(format!("dvbctl thaw {}", devnet.metadata.name)),
+            moving => Condition::new(FROZEN, ConditionStatus::False, "Freezing", format!("{moving} nodes do not stand still yet")),
+        });
+    }
+    let thawing = wanted.iter().any(|node| !node.is_to_be_frozen() && node.status.conditions.get(FROZEN).is_some());
+    thawing.then(|| Condition::new(FROZEN, ConditionStatus::Unknown, "Thawing", "its processes are let go on"))
+}
+
+fn names(nodes: &[&Node]) -> String {
+    let named: Vec<String> = nodes.iter().take(4).map(|node| node.node_name().short).collect();
+    let more = nodes.len().saturating_sub(named.len());
+    if more > 0 { format!("{} and {more} more", named.join(", ")) } else { named.join(", ") }
+}
+
+/// Every node that follows the chain, and does not stand still, has seen no block for long.
+fn stalled(wanted: &[&Node]) -> bool {
+    let follows = |node: &&&Node| node.status.conditions.get("Progressing").is_some() && !node.is_frozen();
+    let mut following = wanted.iter().filter(follows).peekable();
     following.peek().is_some() && following.all(|node| node.status.conditions.is_false("Progressing"))
 }
 
@@ -130,7 +169,7 @@ fn says_already(devnet: &Devnet, sum: &Sum) -> bool {
         && status.ready_nodes == sum.ready
         && status.message.as_deref() == Some(sum.message.as_str())
         && sum.conditions.iter().all(known)
-        && status.conditions.get("Progressing").is_some() == sum.conditions.iter().any(|condition| condition.kind == "Progressing")
+        && PASSING.iter().all(|passing| status.conditions.get(passing).is_some() == sum.says(passing))
 }
 
 fn count(number: usize) -> u32 {

@@ -4,6 +4,7 @@
 //!  launched ──► probing ──ready──► following blocks ──no block for long──► stalled
 //!                  ▲                   │    ▲                                 │
 //!                  └──stream ended─────┘    └────────────next block───────────┘
+//!  frozen: none of this; only its usage is looked at
 //! ```
 //! Ready and Progressing are conditions on the node and are written when they turn; heights, peers and usage are observations.
 
@@ -14,7 +15,7 @@ use super::{
     node::{handle_of, launch_name},
     placing::stored_context,
 };
-use crate::model::{Key, Kind, Launch, LaunchId, LaunchPhase, Node, NodePhase, PlanBody, Readiness};
+use crate::model::{FROZEN, Key, Kind, Launch, LaunchId, LaunchPhase, Node, NodePhase, PlanBody, Readiness};
 use async_trait::async_trait;
 use session::Session;
 use std::{
@@ -26,43 +27,54 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 /// Sessions by node; dropping an entry ends its task.
 #[derive(Default)]
 pub struct HealthController {
-    sessions: Mutex<HashMap<Key, (LaunchId, DropGuard)>>,
+    sessions: Mutex<HashMap<Key, (Watched, DropGuard)>>,
 }
 
 #[async_trait]
 impl Reconciler for HealthController {
     async fn reconcile(&self, key: &Key, cx: &Context) -> Result<Action, ReconcileError> {
         let node = cx.node(key).await?;
-        let Some((node, id)) = node.as_ref().and_then(|node| Some((node, watched_launch(node)?))) else {
+        let Some((node, watched)) = node.as_ref().and_then(|node| Some((node, watched(node)?))) else {
             self.sessions().remove(key);
             cx.observations.forget(key);
             return Ok(Action::AwaitChange);
         };
-        if self.sessions().get(key).is_some_and(|(launch, _)| *launch == id) {
+        if self.sessions().get(key).is_some_and(|(before, _)| *before == watched) {
             return Ok(Action::AwaitChange);
         }
-        self.sessions().remove(key); // that of the launch before
-        if let Some(session) = open(node, &id, cx).await? {
+        let before = self.sessions().remove(key); // that of the launch before, or of the same before it was frozen or thawed
+        if let Some(session) = open(node, &watched.launch, cx).await? {
             let cancel = CancellationToken::new();
             let guard = cancel.clone().drop_guard();
-            self.sessions().insert(key.clone(), (id, guard));
-            cx.observations.forget(key); // what the session before may have seen last: after a reset it is not so any more
-            tokio::spawn(async move { cancel.run_until_cancelled(session.run()).await });
+            if before.is_none_or(|(before, _)| before.launch != watched.launch) {
+                cx.observations.forget(key); // what the session before may have seen last: after a reset it is not so any more
+            }
+            self.sessions().insert(key.clone(), (watched.clone(), guard));
+            tokio::spawn(async move { cancel.run_until_cancelled(session.run(watched.frozen)).await });
         }
         Ok(Action::AwaitChange)
     }
 }
 
 impl HealthController {
-    fn sessions(&self) -> MutexGuard<'_, HashMap<Key, (LaunchId, DropGuard)>> {
+    fn sessions(&self) -> MutexGuard<'_, HashMap<Key, (Watched, DropGuard)>> {
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
+/// What a session is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Watched {
+    launch: LaunchId,
+    /// It stands still, or is about to: then nothing that it does or does not answer says anything.
+    frozen: bool,
+}
+
 /// The launch that deserves a session: one that is not on its way out. Whether it has a pid is its runtime's business.
-fn watched_launch(node: &Node) -> Option<LaunchId> {
+fn watched(node: &Node) -> Option<Watched> {
     let alive = matches!(node.status.phase, NodePhase::Starting | NodePhase::Running);
-    node.status.launch_id.clone().filter(|_| alive)
+    let frozen = node.is_to_be_frozen() || node.status.conditions.get(FROZEN).is_some();
+    node.status.launch_id.clone().filter(|_| alive).map(|launch| Watched { launch, frozen })
 }
 
 async fn open(node: &Node, id: &LaunchId, cx: &Context) -> Result<Option<Session>, ReconcileError> {

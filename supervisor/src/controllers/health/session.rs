@@ -72,8 +72,9 @@ impl Session {
     }
 
     /// Runs until it is dropped or the store is gone.
-    pub(super) async fn run(self) {
+    pub(super) async fn run(self, frozen: bool) {
         let result = match &self.devnet {
+            _ if frozen => self.usage_alone().await,
             Some(devnet) => self.chain(devnet).await,
             None => self.service().await,
         };
@@ -91,6 +92,10 @@ impl Session {
             Readiness::Process | Readiness::Plugin => self.until_settled().await,
         };
         self.set_ready(true, "Ready", &what).await?;
+        self.usage_alone().await
+    }
+
+    async fn usage_alone(&self) -> Result<(), Stop> {
         let mut reads = self.cx.observations.reads();
         loop {
             self.sample_usage().await;
@@ -239,7 +244,7 @@ impl Session {
         self.cx
             .edit_node(&self.key, vec![], |node| {
                 let same = node.status.conditions.get(kind).is_some_and(|old| old.status == status && (value || old.reason == reason));
-                if same || super::watched_launch(node).as_ref() != Some(&self.launch) {
+                if same || super::watched(node).is_none_or(|watched| watched.frozen || watched.launch != self.launch) {
                     return Edit::Skip;
                 }
                 let lost = !value && (kind != "Ready" || node.status.conditions.is_true(kind));

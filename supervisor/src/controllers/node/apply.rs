@@ -2,12 +2,12 @@
 
 use super::super::{Context, ReconcileError, Story};
 use super::{
-    certificate, handle_of, launching,
-    plan::{Step, StopReason, class_reason},
+    certificate, freeze, handle_of, launching,
+    plan::{BackoffReason, Step, StopReason, class_reason},
     recovery, signing,
 };
 use crate::{
-    model::{Condition, ConditionStatus, Event, Exit, Key, LastExit, Launch, LaunchPhase, Node, NodePhase, RestartPolicy},
+    model::{Condition, ConditionStatus, Event, Exit, FROZEN, Key, LastExit, Launch, LaunchPhase, Node, NodePhase, RestartPolicy},
     runtime::StopPolicy,
     store::{Expect, Write},
     sys::{failpoint, signal_from_name},
@@ -37,11 +37,22 @@ async fn carry_out(node: &Node, launch: Option<&Launch>, step: &Step, cx: &Conte
         Step::Stop { why } => stop(node, launch, *why, cx).await,
         Step::RecordExit(exit) => record_exit(node, launch, exit.as_ref(), cx).await,
         Step::Recover => recovery::recover(node, launch, cx).await,
-        Step::Backoff { until } => {
-            let message = format!("restarts at {until}, restart {} since the last stable run", node.status.recent_restarts + 1);
-            let story = Story::new("node", "BackOff", message).observed(exit_text(node)).desired("running").action("wait");
+        Step::Backoff { until, why } => {
+            let (reason, message) = match why {
+                BackoffReason::Died => {
+                    ("BackOff", format!("restarts at {until}, restart {} since the last stable run", node.status.recent_restarts + 1))
+                }
+                BackoffReason::Storm { budget } => (
+                    "RestartStorm",
+                    format!("waits until {until}: its devnet's nodes were restarted {budget} times within a minute (spec.restartBudget)"),
+                ),
+            };
+            let story = Story::new("node", reason, message.clone()).observed(exit_text(node)).desired("running").action("wait");
             let mut next = node.clone();
             next.status.next_restart = Some(*until);
+            if *why != BackoffReason::Died {
+                next.status.conditions.set(Condition::new("Ready", ConditionStatus::False, reason, message), cx.clock.now());
+            }
             commit(next, NodePhase::Backoff, story, vec![], cx).await
         }
         Step::Fail { reason, message } => {
@@ -74,6 +85,13 @@ async fn carry_out(node: &Node, launch: Option<&Launch>, step: &Step, cx: &Conte
             next.status.observed_generation = node.metadata.generation;
             cx.store.commit(vec![Write::update(next)]).await?;
             Ok(())
+        }
+        Step::Freeze => freeze::freeze(node, launch, cx).await,
+        Step::Thaw => freeze::thaw(node, launch, cx).await,
+        Step::HoldBack => {
+            let message = format!("is started when {} is thawed", if node.spec.frozen { "it" } else { "its devnet" });
+            let condition = Condition::new("Ready", ConditionStatus::False, FROZEN, message.clone());
+            turn(node, NodePhase::Pending, Some(condition), Story::new("node", "HeldBack", message).desired("frozen"), cx).await
         }
         Step::ForgetRestarts => {
             let mut next = node.clone();
@@ -155,8 +173,9 @@ pub(super) async fn finish(mut node: Node, launch: Option<Launch>, last: LastExi
     }
     let reason = if requested { "Stopped" } else { class_reason(last.class) };
     node.status.conditions.set(Condition::new("Ready", ConditionStatus::False, reason, last.message.clone()), now);
-    node.status.conditions.remove("Progressing");
-    node.status.conditions.remove("KeyLease");
+    for gone in ["Progressing", "KeyLease", FROZEN] {
+        node.status.conditions.remove(gone);
+    }
     let phase = match (requested, wanted) {
         (true, true) => NodePhase::Pending, // a restart: it is launched next
         (true, false) => NodePhase::Stopped,

@@ -4,9 +4,10 @@ use super::super::{
     Context,
     placing::{SERVICE, placed, stored_context},
 };
+use super::core_dump::{self, Dead};
 use crate::{
     logs,
-    model::{Exit, ExitClass, LastExit, Launch, Node},
+    model::{CoreDump, Exit, ExitClass, LastExit, Launch, LimitOf, Node, OomKill},
     plugin::Classified,
     sys::signal_name,
 };
@@ -32,6 +33,8 @@ pub(super) async fn certificate(node: &Node, launch: &Launch, exit: Option<&Exit
         oom_killed: exit.oom_killed,
         memory_peak: exit.memory_peak,
         log_tail: text.clone(),
+        oom: exit.oom,
+        core: exit.core_dumped.then(|| core_of(launch, &exit)),
     };
     if exit.requested {
         last.class = ExitClass::KilledByUser;
@@ -40,10 +43,7 @@ pub(super) async fn certificate(node: &Node, launch: &Launch, exit: Option<&Exit
         last.message = how;
     } else if exit.oom_killed {
         last.class = ExitClass::Oom;
-        let peak = exit.memory_peak.map(|peak| format!("; its peak was {} MiB", peak >> 20)).unwrap_or_default();
-        let limit = node.spec.resources.and_then(|limits| limits.memory_bytes);
-        let limit = limit.map(|limit| format!(", its limit {} MiB", limit >> 20)).unwrap_or_default();
-        last.message = format!("killed for lack of memory{peak}{limit}");
+        last.message = out_of_memory(&exit);
     } else if exit.signal == Some(Signal::SIGKILL as i32) {
         last.message = format!("{how} by somebody other than devnetd");
     } else if node.spec.role != SERVICE
@@ -57,6 +57,30 @@ pub(super) async fn certificate(node: &Node, launch: &Launch, exit: Option<&Exit
         last.message = format!("{how}; last line: {line}");
     }
     last
+}
+
+fn out_of_memory(exit: &Exit) -> String {
+    let mib = |bytes: Option<u64>, lead: &str| bytes.map(|bytes| format!("{lead}{} MiB", bytes >> 20)).unwrap_or_default();
+    let own_peak = mib(exit.memory_peak, "; its own peak was ");
+    let OomKill { limit_of, limit, peak } = exit.oom.unwrap_or_default();
+    match limit_of {
+        LimitOf::Node => format!("killed for lack of memory: it reached its limit{}{}", mib(limit, " of "), mib(peak, "; its peak was ")),
+        LimitOf::Devnet => {
+            let (limit, peak) = (mib(limit, " of "), mib(peak, ", with a peak of "));
+            format!("killed for lack of memory: its devnet reached the limit{limit} of all its nodes together{peak}{own_peak}")
+        }
+        LimitOf::Machine => format!("killed for lack of memory: the machine had no more{own_peak}"),
+    }
+}
+
+fn core_of(launch: &Launch, exit: &Exit) -> CoreDump {
+    core_dump::locate(&Dead {
+        pid: launch.status.pid.unwrap_or_default(),
+        signal: exit.signal,
+        program: launch.spec.argv.first().map_or("", String::as_str),
+        cwd: Path::new(&launch.spec.cwd),
+        started_at: launch.status.started_at.unwrap_or_default(),
+    })
 }
 
 async fn classify(node: &Node, exit: &Exit, tail: &[Vec<u8>], cx: &Context) -> Option<Classified> {
@@ -80,4 +104,24 @@ fn how_it_ended(exit: &Exit) -> String {
         (None, None) => "ended; its exit status is not known, as it was no child of this devnetd".into(),
     };
     if exit.unseen { format!("{how} while devnetd was down") } else { how }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_limit_that_killed_is_named_with_its_peak() {
+        let check = |limit_of, limit: Option<u64>, expect: &str| {
+            let oom = Some(OomKill { limit_of, limit, peak: limit });
+            assert_eq!(out_of_memory(&Exit { oom_killed: true, oom, memory_peak: Some(20 << 20), ..Exit::default() }), expect);
+        };
+        check(LimitOf::Node, Some(64 << 20), "killed for lack of memory: it reached its limit of 64 MiB; its peak was 64 MiB");
+        check(
+            LimitOf::Devnet,
+            Some(64 << 20),
+            "killed for lack of memory: its devnet reached the limit of 64 MiB of all its nodes together, with a peak of 64 MiB; its own peak was 20 MiB",
+        );
+        check(LimitOf::Machine, None, "killed for lack of memory: the machine had no more; its own peak was 20 MiB");
+    }
 }

@@ -5,7 +5,7 @@ use super::super::{Context, ReconcileError};
 use super::kept;
 use crate::{
     binaries::Binaries,
-    model::{Devnet, LaunchId, Node, NodeName, PlanBody, ReadinessSpec, ServiceSpec},
+    model::{Devnet, LaunchId, Node, NodeName, PlanBody, ReadinessSpec, Resources, ServiceSpec},
     plugin::{Job, LaunchPlan, NodeRequest, PlannedFile, Readiness},
     runtime::{Grants, JobSpec, LaunchSpec},
 };
@@ -175,7 +175,13 @@ pub(in super::super) async fn run_job(job: &Job, path: &[&str], out_dir: &Path, 
 }
 
 /// The runtime's launch and the descriptors that go with it.
-pub(super) fn launch_spec(plan: &LaunchPlan, node: &Node, id: LaunchId, log: PathBuf) -> Result<(LaunchSpec, Grants), ReconcileError> {
+pub(super) fn launch_spec(
+    plan: &LaunchPlan,
+    devnet_limits: Resources,
+    node: &Node,
+    id: LaunchId,
+    log: PathBuf,
+) -> Result<(LaunchSpec, Grants), ReconcileError> {
     let NodeName { devnet, short } = node.node_name();
     let in_place = |text: &str| text.replace("{secret:", "{fd:");
     let mut grants = Grants::default();
@@ -187,11 +193,16 @@ pub(super) fn launch_spec(plan: &LaunchPlan, node: &Node, id: LaunchId, log: Pat
         path: vec![node.metadata.namespace.clone(), devnet, short],
         argv: plan.argv.iter().map(|arg| in_place(arg)).collect(),
         env: plan.env.iter().map(|(key, value)| (key.clone(), in_place(value))).collect(),
-        cwd: if plan.cwd.as_os_str().is_empty() { PathBuf::from(&node.spec.home_dir) } else { plan.cwd.clone() },
+        cwd: cwd(plan, node),
         log,
         limits: node.spec.resources.unwrap_or_default(),
+        group_limits: devnet_limits,
     };
     Ok((spec, grants))
+}
+
+pub(super) fn cwd(plan: &LaunchPlan, node: &Node) -> PathBuf {
+    if plan.cwd.as_os_str().is_empty() { PathBuf::from(&node.spec.home_dir) } else { plan.cwd.clone() }
 }
 
 /// A sealed memory file: read as often as the process likes, on no disk.

@@ -3,12 +3,12 @@
 use super::super::{
     Context, Edit, ReconcileError, Story,
     devnet::planned_ports,
-    placing::{TEMPLATE, template},
+    placing::{LIMITS_ENFORCED, TEMPLATE, devnet_limits, limits_condition, template},
 };
 use super::{
     apply::{commit_and_read, finish},
     history,
-    launch::{launch_spec, make_dir, prepared_plan},
+    launch::{cwd, launch_spec, make_dir, prepared_plan},
     launch_name, signing,
 };
 use crate::{
@@ -49,7 +49,7 @@ pub(super) async fn start(node: &Node, counted: bool, released: Option<Write>, c
     let logs_dir = cx.home.node_logs(namespace, &name.devnet, &name.short);
     make_dir(&logs_dir)?;
     let log = logs_dir.join(format!("{id}.log"));
-    let (spec, mut grants) = launch_spec(&plan, node, id.clone(), log.clone())?;
+    let (spec, mut grants) = launch_spec(&plan, devnet_limits(&devnet), node, id.clone(), log.clone())?;
 
     let launch = intent(node, &plan, &id, &log, now);
     let mut next = node.clone();
@@ -171,6 +171,7 @@ fn intent(node: &Node, plan: &LaunchPlan, id: &LaunchId, log: &Path, now: Timest
             stop_signal: if plan.stop_signal.is_empty() { "SIGTERM".into() } else { plan.stop_signal.clone() },
             grace_ms: u64::try_from(if plan.grace.is_zero() { GRACE } else { plan.grace }.as_millis()).unwrap_or(u64::MAX),
             readiness: plan.readiness.clone(),
+            cwd: cwd(plan, node).display().to_string(),
         },
         status: LaunchStatus::default(),
     }
@@ -178,20 +179,10 @@ fn intent(node: &Node, plan: &LaunchPlan, id: &LaunchId, log: &Path, now: Timest
 
 /// Says on the node when limits that it asks for cannot be held here.
 fn note_limits(node: &mut Node, cx: &Context, now: Timestamp) {
-    let can = cx.runtime.capabilities();
-    let wants = node.spec.resources.is_some_and(|limits| limits != Default::default());
-    let condition = match (wants, can.limits) {
-        (false, _) => {
-            node.status.conditions.remove("LimitsEnforced");
-            return;
-        }
-        (true, true) => Condition::new("LimitsEnforced", ConditionStatus::True, "Cgroup", "limits are set on its cgroup"),
-        (true, false) => {
-            let condition = Condition::new("LimitsEnforced", ConditionStatus::False, "NoControllers", can.cgroup_message);
-            Condition { remedy: can.cgroup_remedy, ..condition }
-        }
-    };
-    node.status.conditions.set(condition, now);
+    match limits_condition(node.spec.resources.as_ref(), cx.runtime.capabilities()) {
+        Some(condition) => drop(node.status.conditions.set(condition, now)),
+        None => drop(node.status.conditions.remove(LIMITS_ENFORCED)),
+    }
 }
 
 /// The row of a launch whose process is known.

@@ -3,7 +3,10 @@
 //! `plan` decides from values; this file gathers them, and `apply` carries the step out.
 
 mod apply;
+mod budget;
 mod certificate;
+mod core_dump;
+mod freeze;
 mod history;
 mod kept;
 mod launch;
@@ -18,10 +21,11 @@ pub(super) use plan::class_reason;
 
 use super::{Action, Context, ReconcileError, Reconciler};
 use crate::{
-    model::{Key, Kind, Launch, LaunchId, LaunchPhase, Node},
+    model::{FROZEN, Key, Kind, Launch, LaunchId, LaunchPhase, Node},
     runtime::{Adopted, Handle},
 };
 use async_trait::async_trait;
+use budget::Budgets;
 use plan::{Decision, Process, Seen, Step};
 use sign_watch::SignWatches;
 use std::{
@@ -29,11 +33,13 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-/// Remembers only which launches have a waiter, and watches sign-states; everything else is in the store.
+/// Remembers only which launches have a waiter and how many restarts there were of late, and watches sign-states; everything else is
+/// in the store.
 #[derive(Default)]
 pub struct NodeController {
     watched: Arc<Mutex<HashSet<LaunchId>>>,
     sign_states: SignWatches,
+    budgets: Budgets,
 }
 
 #[async_trait]
@@ -61,8 +67,9 @@ impl NodeController {
             None => None,
         };
         let process = self.process(&node, launch.as_deref(), cx).await?;
-        let seen = Seen { process, now: cx.clock.now(), waits_for: self.first_unready(&node, cx).await? };
-        let decision = plan::plan(&node, &seen);
+        let jitter = budget::jitter(node.status.launch_id.as_ref());
+        let seen = Seen { process, now: cx.clock.now(), waits_for: self.first_unready(&node, cx).await?, jitter };
+        let decision = self.budgets.hold(&node, plan::plan(&node, &seen), cx).await?;
         apply::apply(&node, launch.as_deref(), released, &decision.step, cx).await?;
         Ok(Some(decision))
     }
@@ -79,8 +86,10 @@ impl NodeController {
         let Some(handle) = handle_of(launch) else { return Ok(Process::Intended) };
         Ok(match cx.runtime.adopt(&handle).await? {
             Adopted::Running => {
+                let may_be_frozen = node.is_to_be_frozen() || node.status.conditions.get(FROZEN).is_some();
+                let frozen = may_be_frozen && cx.runtime.is_frozen(&handle).await?;
                 self.watch(node, handle, cx);
-                Process::Alive { ready: node.status.conditions.is_true("Ready") }
+                Process::Alive { ready: node.status.conditions.is_true("Ready"), frozen }
             }
             Adopted::Exited(exit) => Process::Exited(exit),
             Adopted::Gone => Process::Gone,

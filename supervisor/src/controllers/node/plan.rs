@@ -1,6 +1,6 @@
 //! What a node needs next, decided from values alone.
 
-use crate::model::{Exit, ExitClass, Node, NodePhase, RestartPolicy, Timestamp};
+use crate::model::{Exit, ExitClass, FROZEN, Node, NodePhase, RestartPolicy, Timestamp};
 use std::time::Duration;
 
 /// The node's last launch as the runtime knows it.
@@ -12,6 +12,7 @@ pub(super) enum Process {
     Intended,
     Alive {
         ready: bool,
+        frozen: bool,
     },
     Exited(Exit),
     /// No trace and no status.
@@ -24,6 +25,8 @@ pub(super) struct Seen {
     pub(super) now: Timestamp,
     /// Short name of a node that must be ready first and is not.
     pub(super) waits_for: Option<String>,
+    /// What the back-off is multiplied with: nodes that died together do not come back together.
+    pub(super) jitter: f64,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -47,6 +50,7 @@ pub(super) enum Step {
     Recover,
     Backoff {
         until: Timestamp,
+        why: BackoffReason,
     },
     Fail {
         reason: &'static str,
@@ -58,8 +62,21 @@ pub(super) enum Step {
     MarkStopped,
     /// The spec changed in a way that asks nothing of a live process.
     Observe,
+    Freeze,
+    Thaw,
+    /// Not launched while it is to be frozen.
+    HoldBack,
     /// A stable run: the back-off starts over.
     ForgetRestarts,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum BackoffReason {
+    Died,
+    /// All nodes of the devnet together have died too often.
+    Storm {
+        budget: u32,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,17 +102,23 @@ pub(super) fn plan(node: &Node, seen: &Seen) -> Decision {
         Process::Intended => Step::Recover.into(),
         Process::Exited(exit) => Step::RecordExit(Some(exit.clone())).into(),
         Process::Gone => Step::RecordExit(None).into(),
-        Process::Alive { ready } => alive(node, *ready, seen.now),
+        Process::Alive { ready, frozen } => alive(node, *ready, *frozen, seen.now),
         Process::None => idle(node, seen),
     }
 }
 
-fn alive(node: &Node, ready: bool, now: Timestamp) -> Decision {
+fn alive(node: &Node, ready: bool, frozen: bool, now: Timestamp) -> Decision {
     if !node.is_wanted() {
         return Step::Stop { why: StopReason::NotWanted }.into();
     }
     if restart_requested(node) {
         return Step::Stop { why: StopReason::Restart }.into();
+    }
+    let said = node.status.conditions.get(FROZEN).is_some();
+    match node.is_to_be_frozen() {
+        true if !(frozen && node.is_frozen()) => return Step::Freeze.into(),
+        false if frozen || said => return Step::Thaw.into(),
+        _ => {}
     }
     if ready && node.status.phase != NodePhase::Running {
         return Step::MarkRunning.into();
@@ -103,7 +126,7 @@ fn alive(node: &Node, ready: bool, now: Timestamp) -> Decision {
     if node.metadata.generation > node.status.observed_generation {
         return Step::Observe.into();
     }
-    if node.status.phase != NodePhase::Running || node.status.recent_restarts == 0 {
+    if frozen || node.status.phase != NodePhase::Running || node.status.recent_restarts == 0 {
         return Step::Nothing.into();
     }
     let stable = Duration::from_millis(node.spec.restart.reset_after_ms);
@@ -118,6 +141,12 @@ fn idle(node: &Node, seen: &Seen) -> Decision {
     let phase = node.status.phase;
     if !node.is_wanted() {
         return if phase == NodePhase::Stopped { Step::Nothing } else { Step::MarkStopped }.into();
+    }
+    if node.is_to_be_frozen() {
+        return match phase {
+            NodePhase::Pending | NodePhase::Stopped => Step::HoldBack.into(),
+            _ => Step::Nothing.into(), // what is known of its death stays to be read
+        };
     }
     let asked_again = node.is_asked_anew();
     match phase {
@@ -159,8 +188,9 @@ fn after_death(node: &Node, seen: &Seen) -> Decision {
         let used = format!("died {} times without a stable run; last: {}", node.status.recent_restarts + 1, exit.message);
         return fail("RestartBudgetUsed", &used).into();
     }
-    let until = exit.at.plus(backoff(rules.backoff_ms, rules.max_backoff_ms, node.status.recent_restarts));
-    if until <= seen.now { start(seen, true) } else { Step::Backoff { until }.into() }
+    let delay = backoff(rules.backoff_ms, rules.max_backoff_ms, node.status.recent_restarts);
+    let until = exit.at.plus(delay.mul_f64(seen.jitter));
+    if until <= seen.now { start(seen, true) } else { Step::Backoff { until, why: BackoffReason::Died }.into() }
 }
 
 fn fail(reason: &'static str, message: &str) -> Step {

@@ -55,7 +55,8 @@ impl Inner {
         let leaf = state.cgroup.as_deref().and_then(|path| self.cgroups.open(path));
         Ok(leaf.map(|leaf| {
             let counters = leaf.counters();
-            Exit { at: self.clock.now(), oom_killed: counters.oom_killed, memory_peak: counters.memory_peak, unseen: true, ..Exit::default() }
+            let (oom, memory_peak) = (counters.oom, counters.memory_peak);
+            Exit { at: self.clock.now(), oom_killed: oom.is_some(), memory_peak, oom, unseen: true, ..Exit::default() }
         }))
     }
 

@@ -49,6 +49,7 @@ impl Inner {
                 stdout: open_output(&out, Output::Replace)?,
                 stderr: open_output(&err, Output::Replace)?,
                 limits: Resources::default(),
+                group_limits: Default::default(),
             };
             inner.jobs().insert(id.clone());
             let running = inner.launch(order, Grants::default()).inspect_err(|_| {

@@ -14,6 +14,7 @@
 //! The keeper, where there is one, holds the pidfd of each launch too: then also the exit of one that died while no daemon ran can be told.
 
 mod adopt;
+mod freeze;
 mod job;
 mod kept;
 mod kin;
@@ -28,7 +29,7 @@ use crate::{
     cgroup::{CgroupError, Cgroups, DriverChoice, Holder, Leaf},
     config,
     keeper::Keeper,
-    model::{Exit, LaunchId, Usage},
+    model::{Exit, LaunchId, Resources, Usage},
     reaper::Identity,
     sys::{Clock, Kernel, boot_id},
 };
@@ -227,6 +228,22 @@ impl Runtime for NativeRuntime {
     async fn signal(&self, handle: &Handle, signal: Signal) -> Result<(), RuntimeError> {
         let Some(running) = self.inner.find(handle).await? else { return Ok(()) };
         running.signal(signal)
+    }
+
+    async fn freeze(&self, handle: &Handle) -> Result<(), RuntimeError> {
+        self.inner.freeze(handle).await
+    }
+
+    async fn thaw(&self, handle: &Handle) -> Result<(), RuntimeError> {
+        self.inner.thaw(handle).await
+    }
+
+    async fn is_frozen(&self, handle: &Handle) -> Result<bool, RuntimeError> {
+        Ok(self.inner.find(handle).await?.is_some_and(|running| running.is_frozen()))
+    }
+
+    async fn limit_group(&self, path: &[String], limits: &Resources) -> Result<(), RuntimeError> {
+        Ok(self.inner.cgroups.limit_group(path, limits)?)
     }
 
     async fn destroy(&self, handle: &Handle) -> Result<(), RuntimeError> {

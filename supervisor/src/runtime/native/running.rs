@@ -151,6 +151,11 @@ impl Running {
         }
     }
 
+    /// Its cgroup, where that can be frozen.
+    pub(super) fn freezer(&self) -> Option<&Leaf> {
+        self.leaf.as_ref().filter(|leaf| leaf.can_freeze())
+    }
+
     async fn conclude(self: &Arc<Self>, at: Timestamp, seen: Seen) {
         failpoint("exit/seen");
         let mut status = self.process.status();
@@ -167,8 +172,10 @@ impl Running {
             code: status.code,
             signal: status.signal,
             at,
-            oom_killed: counters.oom_killed,
+            oom_killed: counters.oom.is_some(),
             memory_peak: counters.memory_peak,
+            oom: counters.oom,
+            core_dumped: status.core_dumped,
             requested: self.requested.load(Ordering::SeqCst),
             unseen: seen == Seen::Afterwards,
             rebooted: false,
@@ -199,7 +206,7 @@ impl Running {
     fn settle(&self, status: Status) {
         self.end.send_modify(|end| {
             if let Some(End { exit, settled }) = end {
-                (exit.code, exit.signal, *settled) = (status.code, status.signal, true);
+                (exit.code, exit.signal, exit.core_dumped, *settled) = (status.code, status.signal, status.core_dumped, true);
             }
         });
     }

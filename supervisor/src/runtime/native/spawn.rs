@@ -38,6 +38,7 @@ pub(super) struct Order<'a> {
     pub(super) stdout: File,
     pub(super) stderr: File,
     pub(super) limits: Resources,
+    pub(super) group_limits: Resources,
 }
 
 /// A binary that another thread's fork still holds open for writing: that window closes by itself, and no event tells of it.
@@ -67,6 +68,7 @@ impl Inner {
                 stdout: log,
                 stderr,
                 limits: spec.limits,
+                group_limits: spec.group_limits,
             };
             let running = inner.launch(order, grants)?;
             inner.kept.put(&running.id, running.pidfd());
@@ -96,7 +98,10 @@ impl Inner {
     fn spawn_into(&self, order: &Order<'_>, grants: &Grants, leaf: Option<&Leaf>) -> Result<(Spawned, Timestamp), RuntimeError> {
         let program = &order.argv[0];
         if let Some(leaf) = leaf.filter(|_| self.cgroups.support().limits) {
-            leaf.limit(&order.limits)?;
+            leaf.limit(&order.limits, &order.group_limits)?;
+            if order.group_limits != Resources::default() {
+                self.cgroups.limit_group(order.path.split_last().map_or(&[], |(_, above)| above), &order.group_limits)?;
+            }
         }
         let invalid = |source| RuntimeError::Spawn { program: program.clone(), source };
         let kept = grants.fds.iter().map(|(name, fd)| Ok((name.as_str(), above_stdio(fd)?))).collect::<io::Result<Vec<_>>>().map_err(invalid)?;

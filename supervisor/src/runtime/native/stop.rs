@@ -40,7 +40,7 @@ impl Inner {
             running.signal(policy.signal)?;
             failpoint("stop/signalled");
             // A process that stands still takes a signal only when it goes on.
-            running.signal(Signal::SIGCONT)?;
+            running.let_go_on().await?;
         }
         if timeout_at(deadline, running.exited()).await.is_ok() {
             let rest = members(&running).await?;

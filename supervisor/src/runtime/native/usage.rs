@@ -1,7 +1,10 @@
 //! What a launch uses: from its cgroup where there is one, else from its main process alone.
 
 use super::running::Running;
-use crate::model::{Timestamp, Usage};
+use crate::{
+    cgroup::Leaf,
+    model::{Timestamp, Usage},
+};
 use procfs::{
     WithCurrentSystemInfo,
     process::{Process, Stat},
@@ -26,12 +29,18 @@ impl Running {
         let main = (!self.has_ended()).then(|| Process::new(self.identity.pid.cast_signed()).ok()).flatten();
         let stat = main.as_ref().and_then(|main| main.stat().ok()).filter(|stat| stat.starttime == self.identity.start_time);
         let (Some(main), Some(stat)) = (main, stat) else { return Usage::default() };
-        let memory = self.leaf.as_ref().and_then(|leaf| leaf.memory().or_else(|| Some(leaf.pids().into_iter().filter_map(resident).sum())));
+        let leaf = self.leaf.as_ref();
+        let memory = leaf.and_then(|leaf| leaf.memory().or_else(|| Some(leaf.pids().into_iter().filter_map(resident).sum())));
+        let io = leaf.and_then(|leaf| leaf.io().or_else(|| sum_of(leaf.pids().into_iter().filter_map(disk_traffic))));
+        let io = io.or_else(|| disk_traffic(self.identity.pid));
         let cpu_micros = self.leaf.as_ref().and_then(|leaf| leaf.cpu_micros()).unwrap_or_else(|| cpu_of(&stat));
         Usage {
             cpu: self.cores(now, cpu_micros),
             memory: memory.unwrap_or_else(|| stat.rss_bytes().get()),
             fds: main.fd_count().ok().and_then(|count| u32::try_from(count).ok()).unwrap_or_default(),
+            memory_pressure: leaf.and_then(Leaf::memory_pressure),
+            io_read: io.map(|(read, _)| read),
+            io_written: io.map(|(_, written)| written),
         }
     }
 
@@ -56,6 +65,16 @@ fn cores_between(before: u64, after: u64, span: Duration) -> f64 {
 
 fn resident(pid: u32) -> Option<u64> {
     Some(Process::new(pid.cast_signed()).ok()?.stat().ok()?.rss_bytes().get())
+}
+
+/// Bytes from and to disks; of live processes only, so it falls when one ends.
+fn disk_traffic(pid: u32) -> Option<(u64, u64)> {
+    let io = Process::new(pid.cast_signed()).ok()?.io().ok()?;
+    Some((io.read_bytes, io.write_bytes))
+}
+
+fn sum_of(traffic: impl Iterator<Item = (u64, u64)>) -> Option<(u64, u64)> {
+    traffic.reduce(|sum, one| (sum.0 + one.0, sum.1 + one.1))
 }
 
 fn cpu_of(stat: &Stat) -> u64 {

@@ -77,6 +77,12 @@ impl dn::DevnetService for Fake {
     async fn reset(&self, request: Request<v1::ObjectRef>) -> Reply<v1::Devnet> {
         self.verb(request.get_ref(), "reset", |spec| spec.operations.get_or_insert_default().reset += 1)
     }
+    async fn freeze(&self, request: Request<v1::ObjectRef>) -> Reply<v1::Devnet> {
+        self.verb(request.get_ref(), "freeze", |spec| spec.frozen = Some(true))
+    }
+    async fn thaw(&self, request: Request<v1::ObjectRef>) -> Reply<v1::Devnet> {
+        self.verb(request.get_ref(), "thaw", |spec| spec.frozen = Some(false))
+    }
     type WatchStream = Items<v1::DevnetEvent>;
     async fn watch(&self, request: Request<v1::WatchRequest>) -> Reply<Self::WatchStream> {
         let request = request.into_inner();

@@ -27,6 +27,12 @@ impl ns::NodeService for Fake {
     async fn restart(&self, request: Request<v1::StartRequest>) -> Reply<v1::Node> {
         self.node_verb(&request.get_ref().name, &verb("restart", &request), |node| node.spec.get_or_insert_default().restart_request += 1, "Running")
     }
+    async fn freeze(&self, request: Request<v1::ObjectRef>) -> Reply<v1::Node> {
+        self.node_verb(&request.get_ref().name, "freeze", |node| set_frozen(node, true), "Running")
+    }
+    async fn thaw(&self, request: Request<v1::ObjectRef>) -> Reply<v1::Node> {
+        self.node_verb(&request.get_ref().name, "thaw", |node| set_frozen(node, false), "Running")
+    }
     type WatchStream = Items<v1::NodeEvent>;
     async fn watch(&self, request: Request<v1::WatchRequest>) -> Reply<Self::WatchStream> {
         let request = request.into_inner();
@@ -90,6 +96,14 @@ impl Fake {
         });
         Ok(Response::new(node))
     }
+}
+
+/// At once, with its condition.
+fn set_frozen(node: &mut v1::Node, on: bool) {
+    node.spec.get_or_insert_default().frozen = on;
+    let conditions = &mut node.status.get_or_insert_default().conditions;
+    conditions.retain(|condition| condition.r#type != "Frozen");
+    conditions.extend(on.then(|| v1::Condition { r#type: "Frozen".into(), status: "True".into(), ..v1::Condition::default() }));
 }
 
 /// As it is logged.

@@ -13,7 +13,7 @@ fn node(phase: NodePhase) -> Node {
 }
 
 fn seen(process: Process) -> Seen {
-    Seen { process, now: Timestamp::from_millis(100_000), waits_for: None }
+    Seen { process, now: Timestamp::from_millis(100_000), waits_for: None, jitter: 1.0 }
 }
 
 fn died(class: ExitClass, recent_restarts: u32) -> Node {
@@ -36,7 +36,7 @@ fn a_new_node_is_launched() {
 fn a_node_that_is_held_down_is_stopped_and_marked() {
     let mut held = node(NodePhase::Running);
     held.spec.suspended = true;
-    assert_eq!(step(&held, Process::Alive { ready: true }), Step::Stop { why: StopReason::NotWanted });
+    assert_eq!(step(&held, Process::Alive { ready: true, frozen: false }), Step::Stop { why: StopReason::NotWanted });
     assert_eq!(step(&held, Process::None), Step::MarkStopped);
     held.status.phase = NodePhase::Stopped;
     assert_eq!(step(&held, Process::None), Step::Nothing);
@@ -46,16 +46,16 @@ fn a_node_that_is_held_down_is_stopped_and_marked() {
 fn a_new_spec_that_asks_nothing_of_a_live_node_is_only_observed() {
     let mut changed = node(NodePhase::Running);
     changed.metadata.generation = 2;
-    assert_eq!(step(&changed, Process::Alive { ready: true }), Step::Observe);
+    assert_eq!(step(&changed, Process::Alive { ready: true, frozen: false }), Step::Observe);
     changed.status.observed_generation = 2;
-    assert_eq!(step(&changed, Process::Alive { ready: true }), Step::Nothing);
+    assert_eq!(step(&changed, Process::Alive { ready: true, frozen: false }), Step::Nothing);
 }
 
 #[test]
 fn back_off_doubles_from_the_first_to_the_greatest() {
     for (restarts, secs) in [(0, 5), (1, 10), (2, 20), (3, 40), (4, 80)] {
         let until = Timestamp::from_millis(100_000 + secs * 1_000);
-        assert_eq!(step(&died(ExitClass::Panic, restarts), Process::None), Step::Backoff { until });
+        assert_eq!(step(&died(ExitClass::Panic, restarts), Process::None), Step::Backoff { until, why: BackoffReason::Died });
     }
     assert_eq!(backoff(5_000, 300_000, 40), Duration::from_secs(300));
 }
@@ -113,15 +113,61 @@ fn a_stable_minute_forgets_restarts() {
     let mut stable = node(NodePhase::Running);
     stable.status.recent_restarts = 2;
     stable.status.started_at = Some(Timestamp::from_millis(90_000));
-    assert_eq!(plan(&stable, &seen(Process::Alive { ready: true })).requeue, Some(Duration::from_secs(50)));
+    assert_eq!(plan(&stable, &seen(Process::Alive { ready: true, frozen: false })).requeue, Some(Duration::from_secs(50)));
     stable.status.started_at = Some(Timestamp::from_millis(30_000));
-    assert_eq!(step(&stable, Process::Alive { ready: true }), Step::ForgetRestarts);
+    assert_eq!(step(&stable, Process::Alive { ready: true, frozen: false }), Step::ForgetRestarts);
 }
 
 #[test]
 fn a_dependency_holds_a_launch_back() {
     let blocked = Seen { waits_for: Some("validator-0".into()), ..seen(Process::None) };
     assert_eq!(plan(&node(NodePhase::Pending), &blocked).step, Step::Wait { on: "validator-0".into() });
+}
+
+/// What the plan wants of a live node, as its process and its condition say.
+fn step_of_frozen(wanted: bool, frozen: bool, said: Option<ConditionStatus>) -> Step {
+    let mut still = node(NodePhase::Running);
+    still.spec.frozen = wanted;
+    if let Some(status) = said {
+        still.status.conditions.set(Condition::new(FROZEN, status, "Frozen", ""), Timestamp::default());
+    }
+    step(&still, Process::Alive { ready: true, frozen })
+}
+
+#[test]
+fn a_node_is_frozen_and_thawed_until_process_and_condition_say_so() {
+    let (yes, perhaps) = (Some(ConditionStatus::True), Some(ConditionStatus::Unknown));
+    for (frozen, said) in [(false, None), (true, None), (true, perhaps), (false, yes)] {
+        assert_eq!(step_of_frozen(true, frozen, said), Step::Freeze, "{frozen}, {said:?}");
+    }
+    assert_eq!(step_of_frozen(true, true, yes), Step::Nothing);
+    for (frozen, said) in [(true, None), (true, yes), (false, yes), (false, perhaps)] {
+        assert_eq!(step_of_frozen(false, frozen, said), Step::Thaw, "{frozen}, {said:?}");
+    }
+    assert_eq!(step_of_frozen(false, false, None), Step::Nothing);
+}
+
+#[test]
+fn a_frozen_node_can_be_stopped_and_is_not_started_before_the_thaw() {
+    let mut still = node(NodePhase::Running);
+    still.spec.frozen_with_devnet = true;
+    still.spec.desired = Desired::Stopped;
+    assert_eq!(step(&still, Process::Alive { ready: true, frozen: true }), Step::Stop { why: StopReason::NotWanted });
+    let mut dead = died(ExitClass::Unknown, 0);
+    dead.status.last_exit.as_mut().unwrap().at = Timestamp::default();
+    assert_eq!(step(&dead, Process::None), Step::Launch { counted: true });
+    dead.spec.frozen = true;
+    assert_eq!(step(&dead, Process::None), Step::Nothing, "its death stays to be read");
+    let mut new = node(NodePhase::Pending);
+    new.spec.frozen_with_devnet = true;
+    assert_eq!(step(&new, Process::None), Step::HoldBack);
+}
+
+#[test]
+fn a_back_off_is_stretched_by_its_jitter() {
+    let shaken = Seen { jitter: 1.1, ..seen(Process::None) };
+    let until = Timestamp::from_millis(100_000 + 5_500);
+    assert_eq!(plan(&died(ExitClass::Unknown, 0), &shaken).step, Step::Backoff { until, why: BackoffReason::Died });
 }
 
 fn any_phase() -> impl Strategy<Value = NodePhase> {
@@ -133,7 +179,7 @@ fn any_process() -> impl Strategy<Value = Process> {
     prop_oneof![
         Just(Process::None),
         Just(Process::Intended),
-        any::<bool>().prop_map(|ready| Process::Alive { ready }),
+        any::<(bool, bool)>().prop_map(|(ready, frozen)| Process::Alive { ready, frozen }),
         Just(Process::Exited(Exit::default())),
         Just(Process::Gone),
     ]
@@ -143,18 +189,22 @@ proptest! {
     /// Whatever the state: no second process beside a live or unrecorded one, no launch that nobody wants, no stop without a process.
     #[test]
     fn never_two_processes_and_never_an_unwanted_one(
-        phase in any_phase(), process in any_process(), stopped: bool, suspended: bool, restart in 0..2_u64, restarts in 0..8_u32, code in -1..2_i32,
+        phase in any_phase(), process in any_process(), stopped: bool, suspended: bool, freeze: bool, restart in 0..2_u64, restarts in 0..8_u32, code in -1..2_i32,
     ) {
         let mut node = node(phase);
         node.spec.desired = if stopped { Desired::Stopped } else { Desired::Running };
         node.spec.suspended = suspended;
+        node.spec.frozen = freeze;
         node.spec.restart_request = restart;
         node.spec.restart = RestartRules::default();
         node.status.recent_restarts = restarts;
         node.status.last_exit = Some(LastExit { code: Some(code), ..LastExit::default() });
         let decision = plan(&node, &seen(process.clone()));
+        let is_alive = matches!(process, Process::Alive { .. });
         match &decision.step {
-            Step::Launch { .. } => prop_assert!(process == Process::None && node.is_wanted()),
+            Step::Launch { .. } => prop_assert!(process == Process::None && node.is_wanted() && !freeze),
+            Step::Freeze => prop_assert!(is_alive && freeze),
+            Step::Thaw => prop_assert!(is_alive && !freeze),
             Step::Stop { .. } => prop_assert!(matches!(process, Process::Alive { .. }), "stops only what lives"),
             Step::RecordExit(_) => prop_assert!(matches!(process, Process::Exited(_) | Process::Gone)),
             _ => {}

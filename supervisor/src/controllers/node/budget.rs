@@ -1,0 +1,105 @@
+//! Against restart storms: how many restarts all nodes of a devnet have together in a minute, and a little disorder in their back-off.
+
+use super::{
+    super::{Context, ReconcileError},
+    plan::{BackoffReason, Decision, Step},
+};
+use crate::model::{DevnetSpec, LaunchId, Node, Timestamp};
+use sha2::{Digest, Sha256};
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+const WINDOW: Duration = Duration::from_secs(60);
+/// The back-off of two nodes that died together differs by up to twice this part of it.
+const JITTER: f64 = 0.1;
+/// When the spec names no budget: far beyond what one ill node can use, as its own back-off holds it.
+const RESTARTS_PER_NODE: u32 = 20;
+const LEAST: u32 = 200;
+
+/// Restarts of the last minute by namespace and devnet. A new daemon begins to count anew.
+#[derive(Default)]
+pub(super) struct Budgets(Mutex<HashMap<(String, String), VecDeque<Timestamp>>>);
+
+impl Budgets {
+    /// Counts a restart that the plan has decided on, or puts it off when there were too many.
+    pub(super) async fn hold(&self, node: &Node, decision: Decision, cx: &Context) -> Result<Decision, ReconcileError> {
+        if decision.step != (Step::Launch { counted: true }) {
+            return Ok(decision);
+        }
+        let (namespace, name) = (&node.metadata.namespace, &node.spec.devnet_ref);
+        let Some(devnet) = cx.accepted_devnet(namespace, name).await? else { return Ok(decision) };
+        let budget = budget(&devnet.spec);
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let restarts = all.entry((namespace.clone(), name.clone())).or_default();
+        Ok(match take(restarts, budget, cx.clock.now()) {
+            Ok(()) => decision,
+            Err(until) => Step::Backoff { until, why: BackoffReason::Storm { budget } }.into(),
+        })
+    }
+}
+
+/// Between 0.9 and 1.1, the same for the same launch.
+pub(super) fn jitter(launch: Option<&LaunchId>) -> f64 {
+    let Some(launch) = launch else { return 1.0 };
+    let digest = Sha256::digest(launch.0.as_bytes());
+    let part = f64::from(u16::from_be_bytes([digest[0], digest[1]])) / f64::from(u16::MAX);
+    1.0 - JITTER + 2.0 * JITTER * part
+}
+
+fn budget(spec: &DevnetSpec) -> u32 {
+    let nodes = spec.validators().saturating_add(spec.full_nodes).saturating_add(u32::try_from(spec.services.len()).unwrap_or(u32::MAX));
+    spec.restart_budget.unwrap_or(nodes.saturating_mul(RESTARTS_PER_NODE).max(LEAST))
+}
+
+/// One more now, or the time at which the oldest that is in the way is a minute old.
+fn take(restarts: &mut VecDeque<Timestamp>, budget: u32, now: Timestamp) -> Result<(), Timestamp> {
+    while restarts.front().is_some_and(|oldest| oldest.plus(WINDOW) <= now) {
+        restarts.pop_front();
+    }
+    let budget = usize::try_from(budget).unwrap_or(usize::MAX);
+    if restarts.len() < budget {
+        restarts.push_back(now);
+        return Ok(());
+    }
+    let in_the_way = restarts.len() - budget;
+    Err(restarts.get(in_the_way).copied().unwrap_or(now).plus(WINDOW))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(secs: i64) -> Timestamp {
+        Timestamp::from_millis(secs * 1_000)
+    }
+
+    #[test]
+    fn a_budget_is_free_again_when_its_restarts_are_a_minute_old() {
+        let mut restarts = VecDeque::new();
+        assert_eq!([0, 10].map(|secs| take(&mut restarts, 2, at(secs))), [Ok(()), Ok(())]);
+        assert_eq!(take(&mut restarts, 2, at(20)), Err(at(60)));
+        assert_eq!(take(&mut restarts, 2, at(60)), Ok(()));
+        assert_eq!(take(&mut restarts, 2, at(61)), Err(at(70)));
+        assert_eq!(take(&mut restarts, 1, at(62)), Err(at(120)), "a smaller budget than was used");
+        assert_eq!(take(&mut VecDeque::new(), 0, at(5)), Err(at(65)), "no restart at all");
+    }
+
+    #[test]
+    fn the_default_grows_with_the_devnet() {
+        let spec = |full_nodes, restart_budget| DevnetSpec { plugin: "mock".into(), full_nodes, restart_budget, ..DevnetSpec::default() };
+        assert_eq!([budget(&spec(0, None)), budget(&spec(16, None)), budget(&spec(16, Some(3)))], [200, 400, 3]);
+    }
+
+    #[test]
+    fn jitter_stays_within_a_tenth_and_differs_between_launches() {
+        let of = |name: &str| jitter(Some(&LaunchId(name.into())));
+        assert_eq!((of("a"), jitter(None)), (of("a"), 1.0));
+        let all: Vec<f64> = (0..100).map(|index| of(&index.to_string())).collect();
+        assert!(all.iter().all(|one| (0.9..=1.1).contains(one)), "{all:?}");
+        let (least, most) = (all.iter().copied().fold(2.0, f64::min), all.iter().copied().fold(0.0, f64::max));
+        assert!(most - least > 0.15, "{least} to {most}");
+    }
+}
