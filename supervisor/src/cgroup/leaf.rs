@@ -196,6 +196,32 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_process_is_born_in_its_cgroup_or_moves_itself_in() {
+        use crate::{
+            cgroup::{Cgroups, DriverChoice},
+            sys::{Kernel, Spawn, spawn},
+        };
+        use std::os::fd::AsFd;
+        let cgroups = match Cgroups::detect(DriverChoice::Cgroupfs, &format!("test-birth-{}", std::process::id()), None) {
+            Ok(cgroups) => cgroups,
+            Err(error) => return println!("SKIP: {error}"),
+        };
+        for kernel in [Kernel::as_it_is(), Kernel::old()] {
+            let leaf = cgroups.create(&["node".into()], "abc").unwrap().unwrap();
+            let (folder, out) = (leaf.folder().unwrap(), File::options().write(true).open("/dev/null").unwrap());
+            let argv = [c"/bin/sleep".to_owned(), c"20".to_owned()];
+            let (stdout, stderr) = (out.as_fd(), out.as_fd());
+            let what = Spawn { argv: &argv, env: &[], cwd: c"/", stdout, stderr, inherit: &[], cgroup: Some(folder.as_fd()), kernel };
+            let spawned = spawn(&what).unwrap();
+            let found = leaf.pids();
+            leaf.kill_and_wait().await.unwrap();
+            nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(spawned.pid.cast_signed()), None).unwrap();
+            leaf.remove().unwrap();
+            assert_eq!(found, [spawned.pid], "{kernel:?}");
+        }
+    }
+
+    #[tokio::test]
     async fn without_the_kill_file_each_process_is_killed_and_waited_for() {
         use crate::{
             cgroup::{Cgroups, DriverChoice},

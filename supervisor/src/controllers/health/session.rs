@@ -71,11 +71,12 @@ impl Session {
         }
     }
 
-    /// Runs until it is dropped or the store is gone.
+    /// Runs until it is dropped or the store is gone. There is one for each node as long as it lives, so what most of them do not do,
+    /// or only at first, has its own place in memory for as long as it is done.
     pub(super) async fn run(self, frozen: bool) {
         let result = match &self.devnet {
             _ if frozen => self.usage_alone().await,
-            Some(devnet) => self.chain(devnet).await,
+            Some(devnet) => Box::pin(self.chain(devnet)).await,
             None => self.service().await,
         };
         if let Err(error) = result {
@@ -86,12 +87,12 @@ impl Session {
     /// A node without a chain: ready once, then only its usage is of interest.
     async fn service(&self) -> Result<(), Stop> {
         let what = match &self.readiness {
-            Readiness::Tcp(port) => self.until_tcp(port).await,
-            Readiness::Http { port, path } => self.until_http(port, path).await,
-            Readiness::LogText(text) => self.until_logged(text).await,
+            Readiness::Tcp(port) => Box::pin(self.until_tcp(port)).await,
+            Readiness::Http { port, path } => Box::pin(self.until_http(port, path)).await,
+            Readiness::LogText(text) => Box::pin(self.until_logged(text)).await,
             Readiness::Process | Readiness::Plugin => self.until_settled().await,
         };
-        self.set_ready(true, "Ready", &what).await?;
+        Box::pin(self.set_ready(true, "Ready", &what)).await?;
         self.usage_alone().await
     }
 
@@ -349,6 +350,15 @@ mod tests {
             String::from_utf8_lossy(&asked[..length]).into_owned()
         };
         tokio::join!(http_ok(&target, path), server)
+    }
+
+    #[test]
+    fn a_session_keeps_no_room_for_what_it_does_only_at_first() {
+        fn size<F>(_: impl Fn(Session) -> F) -> usize {
+            size_of::<F>()
+        }
+        let (future, session) = (size(Session::run), size_of::<Session>());
+        assert!(future < 4 * session, "{future} bytes for a session of {session}");
     }
 
     #[tokio::test]

@@ -5,7 +5,7 @@ use super::{
     writer::{Durability, Writer},
 };
 use crate::{
-    model::{Key, Kind, Timestamp},
+    model::{Key, Kind, LaunchPhase, LaunchStatus, Timestamp},
     store::{
         EventFilter, Expect, Limits, Selector, Store, StoreError, Write,
         fixtures::{devnet, event, launch, lease, plan, validator},
@@ -348,5 +348,26 @@ async fn write_often(store: Arc<SqliteStore>, writers: u32, writer: u32, spec: b
         }
         let node = Write::Put { object: node.into(), expect: Expect::Any };
         store.commit(vec![node, Write::Event(Box::new(event(&id, "Node", "default", "net/x")))]).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_launch_is_in_memory_until_it_is_let_go_also_after_a_restart() {
+    let (_folder, path) = place();
+    let store = open(&path).unwrap();
+    let mut ended = launch("default", "net/validator-0", "l1");
+    ended.status.phase = LaunchPhase::Ended;
+    let mut held = launch("default", "net/validator-0", "l2");
+    held.status = LaunchStatus { handle: Some(serde_json::json!({"pid": 7})), ..ended.status.clone() };
+    let keys = [&ended, &held].map(|launch| Key::new(Kind::Launch, "default", &launch.metadata.name));
+    let parents = [Write::create(devnet("default", "net")), Write::create(validator("default", "net", 0))];
+    store.commit(parents.into_iter().chain([Write::create(ended), Write::create(held)]).collect()).await.unwrap();
+    let in_memory = |store: &SqliteStore| keys.each_ref().map(|key| store.mirror.get(key).is_some());
+    assert_eq!(in_memory(&store), [false, true]);
+    drop(store);
+    let store = open(&path).unwrap();
+    assert_eq!(in_memory(&store), [false, true]);
+    for key in &keys {
+        assert!(store.get(key).await.unwrap().is_some(), "{key}");
     }
 }
