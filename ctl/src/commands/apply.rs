@@ -99,19 +99,58 @@ fn told(response: &ApplyResponse, dry_run: bool, color: bool) -> String {
     };
     let mut lines = vec![format!("devnet {name} {word}")];
     if dry_run {
-        lines.extend(response.changes.iter().map(|change| difference(change, color)));
+        lines.extend(response.changes.iter().filter_map(|change| difference(change, response, color)));
     }
     lines.join("\n")
 }
 
-fn difference(change: &FieldChange, color: bool) -> String {
+/// None for what is the daemon's own bookkeeping.
+fn difference(change: &FieldChange, response: &ApplyResponse, color: bool) -> Option<String> {
     use crate::render::table::{Tone, paint};
-    match (&change.before, &change.after) {
+    let is_idle = |value: &Option<String>| value.as_deref().is_none_or(|count| count == "0");
+    if change.field.starts_with("spec.operations.") && is_idle(&change.before) && is_idle(&change.after) {
+        return None;
+    }
+    Some(match (&change.before, &change.after) {
+        (None, Some(after)) if is_drawn(change, after, response) => paint(&format!("  + {}: drawn when applied", change.field), Tone::Good, color),
         (None, Some(after)) => paint(&format!("  + {}: {after}", change.field), Tone::Good, color),
         (Some(before), None) => paint(&format!("  - {}: {before}", change.field), Tone::Bad, color),
         (before, after) => {
             let text = |value: &Option<String>| value.clone().unwrap_or_default();
             paint(&format!("  ~ {}: {} -> {}", change.field, text(before), text(after)), Tone::Busy, color)
         }
+    })
+}
+
+/// A seed made of name and uid is not the document's, and the apply itself draws another.
+fn is_drawn(change: &FieldChange, after: &str, response: &ApplyResponse) -> bool {
+    let metadata = response.devnet.as_ref().and_then(|devnet| devnet.metadata.as_ref());
+    change.field == "spec.seed" && metadata.is_some_and(|metadata| after == format!("{}-{}", metadata.name, metadata.uid))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dvb_proto::devnet::v1::Metadata;
+
+    fn change(field: &str, before: Option<&str>, after: Option<&str>) -> FieldChange {
+        FieldChange { field: field.into(), before: before.map(Into::into), after: after.map(Into::into) }
+    }
+
+    #[test]
+    fn a_dry_run_tells_what_the_document_changes_and_not_what_is_drawn_anew_each_time() {
+        let metadata = Some(Metadata { name: "a".into(), uid: "01".into(), ..Metadata::default() });
+        let changes = vec![
+            change("spec.plugin", None, Some("exec")),
+            change("spec.seed", None, Some("a-01")),
+            change("spec.operations.reset", None, Some("0")),
+            change("spec.operations.restart", Some("1"), Some("2")),
+        ];
+        let devnet = Some(Devnet { metadata, ..Devnet::default() });
+        let mut response = ApplyResponse { devnet, action: "created".into(), changes };
+        let text = told(&response, true, false);
+        assert_eq!(text, "devnet a would be created\n  + spec.plugin: exec\n  + spec.seed: drawn when applied\n  ~ spec.operations.restart: 1 -> 2");
+        response.changes = vec![change("spec.seed", None, Some("my-own"))];
+        assert_eq!(told(&response, true, false), "devnet a would be created\n  + spec.seed: my-own");
     }
 }

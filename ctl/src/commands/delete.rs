@@ -1,5 +1,6 @@
 //! `delete`: devnets go, with processes, files, ports and leases.
 
+use super::revision;
 use crate::{
     confirm::confirm,
     context::Context,
@@ -7,7 +8,7 @@ use crate::{
     follow::{Target, follow},
     goal::Goal,
     kind::{Kind, split},
-    render::progress::Progress,
+    render::progress::{Progress, Request},
 };
 use dvb_proto::devnet::v1::DeleteRequest;
 
@@ -56,15 +57,17 @@ pub(crate) async fn run(ctx: &Context, args: Args) -> Result<(), Error> {
     let files = if args.keep_data { "their files stay" } else { "their files are lost" };
     let command = if args.all { "dvbctl delete devnets --all".to_owned() } else { format!("dvbctl delete {list}") };
     confirm(ctx, args.yes, &format!("Delete {list}; {files}."), &command)?;
+    let mut revisions = Vec::new();
     for target in &targets {
         let request =
             DeleteRequest { namespace: target.namespace.clone(), name: target.devnet.clone(), keep_data: args.keep_data, resource_version: None };
-        client.devnets().delete(request).await?;
+        let deleted = client.devnets().delete(request).await?.into_inner();
+        revisions.push(revision(&deleted.metadata));
     }
-    for target in &targets {
+    for (target, revision) in targets.iter().zip(revisions) {
         let word = if args.no_wait { "is being deleted" } else { "deleted" };
         if !args.no_wait {
-            let mut progress = Progress::new(ctx);
+            let mut progress = Progress::of(ctx, Request { revision, node: None });
             let goal = Goal::Deleted { node: None };
             let way_on = format!("dvbctl wait --for=delete {}; the deletion goes on without dvbctl", target.devnet);
             follow(ctx, &client, target, &goal, &way_on, |view| progress.see(view)).await?;

@@ -12,6 +12,7 @@ use crate::{
 };
 use dvb_proto::devnet::v1::{Devnet, Empty, Launch, ListRequest, Node, PluginRef, Transaction};
 use futures::{StreamExt, stream};
+use std::collections::BTreeMap;
 
 /// List or show objects: devnets, nodes, transactions, events, launches, plugins, ports, binaries
 ///
@@ -188,7 +189,7 @@ pub(super) async fn follow<T: Watched + Row>(ctx: &Context, client: &Client, nam
     let mut bookmarks = feeds.len();
     let mut changes = stream::select_all(feeds);
     let mut first = Vec::new();
-    let mut printer = Printer { ctx, began: None };
+    let mut printer = Printer { ctx, began: None, said: BTreeMap::new() };
     while let Some(change) = changes.next().await {
         let object = match change? {
             Change::Added(object) | Change::Modified(object) | Change::Deleted(object) => object,
@@ -215,6 +216,8 @@ struct Printer<'a> {
     ctx: &'a Context,
     /// How the first table looked: later rows keep to it.
     began: Option<(Style, Layout)>,
+    /// The last row of each object, as it would have looked at the beginning: its age is no change.
+    said: BTreeMap<String, String>,
 }
 
 impl Printer<'_> {
@@ -229,12 +232,18 @@ impl Printer<'_> {
             Format::Table | Format::Wide => {
                 let now = self.ctx.style();
                 let text = match &self.began {
-                    Some((style, layout)) => render::rows(items, &Style { now: now.now, ..*style }).render_rows(layout, now.width, now.color),
+                    Some((style, layout)) => {
+                        if !is_news(&mut self.said, items, style, layout) {
+                            return Ok(());
+                        }
+                        render::rows(items, &Style { now: now.now, ..*style }).render_rows(layout, now.width, now.color)
+                    }
                     None => {
                         let style = render::suited(items, &now);
                         let table = render::rows(items, &style);
                         let layout = table.layout(&[], style.width);
                         let text = table.render_in(&layout, style.width, style.color);
+                        is_news(&mut self.said, items, &style, &layout);
                         self.began = Some((style, layout));
                         text
                     }
@@ -242,5 +251,38 @@ impl Printer<'_> {
                 Ok(self.ctx.print(text)?)
             }
         }
+    }
+}
+
+/// Whether a row of these objects looks different from their last one; much of what changes in an object has no column.
+fn is_news<T: Row>(said: &mut BTreeMap<String, String>, items: &[T], style: &Style, layout: &Layout) -> bool {
+    let mut news = false;
+    for item in items {
+        let row = render::rows(std::slice::from_ref(item), style).render_rows(layout, style.width, false);
+        news |= said.get(&item.reference()) != Some(&row);
+        said.insert(item.reference(), row);
+    }
+    news
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dvb_proto::devnet::v1::{Metadata, NodeStatus};
+
+    #[test]
+    fn a_row_that_looks_as_before_is_no_news() {
+        let style = Style { wide: false, chain: true, namespaces: false, color: false, width: None, now: jiff::Timestamp::UNIX_EPOCH };
+        let node = |phase: &str, generation| {
+            let metadata = Some(Metadata { name: "a/b".into(), resource_version: generation, ..Metadata::default() });
+            [Node { metadata, status: Some(NodeStatus { phase: phase.into(), ..NodeStatus::default() }), ..Node::default() }]
+        };
+        let layout = render::rows(&node("Starting", 1), &style).layout(&[], style.width);
+        let mut said = BTreeMap::new();
+        let mut check = |node: [Node; 1], expect| assert_eq!(is_news(&mut said, &node, &style, &layout), expect);
+        check(node("Starting", 1), true);
+        check(node("Starting", 2), false);
+        check(node("Running", 3), true);
+        check(node("Starting", 4), true);
     }
 }

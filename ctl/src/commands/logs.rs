@@ -17,7 +17,7 @@ const MAX_PIECES: usize = 1 << 20;
 
 /// Print the logs of nodes
 ///
-/// dvbctl logs mynet: all nodes of mynet; mynet/validator-0: one. Bytes come out as the node wrote them unless a terminal is there to protect.
+/// dvbctl logs mynet: all nodes of mynet; mynet/validator-0: one. On a terminal, control characters are made visible; without colours, the node's own are left out too.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[arg(required = true, value_name = "NAME[/NODE]")]
@@ -169,18 +169,13 @@ impl Printer {
     }
 
     fn body(&self, line: &[u8], out: &mut Vec<u8>) {
-        if !self.escape {
+        if !self.escape && self.color {
             out.extend_from_slice(line);
             return;
         }
         let mut rest = line;
         while let Some((byte, more)) = rest.split_first() {
-            // Colours (ESC [ digits m) may pass, and only where colours are wanted.
-            let colour = rest.strip_prefix(b"\x1b[").and_then(|code| {
-                let end = code.iter().position(|byte| !byte.is_ascii_digit() && *byte != b';')?;
-                (code[end] == b'm').then_some(end + 3)
-            });
-            match (colour, byte) {
+            match (colour_len(rest), byte) {
                 (Some(len), _) => {
                     if self.color {
                         out.extend_from_slice(&rest[..len]);
@@ -189,12 +184,19 @@ impl Printer {
                     continue;
                 }
                 (None, b'\t') => out.push(b'\t'),
-                (None, byte) if byte.is_ascii_control() => out.extend_from_slice(format!("\\x{byte:02x}").as_bytes()),
+                (None, byte) if self.escape && byte.is_ascii_control() => out.extend_from_slice(format!("\\x{byte:02x}").as_bytes()),
                 (None, byte) => out.push(*byte),
             }
             rest = more;
         }
     }
+}
+
+/// How long the colour (ESC [ digits m) is that the bytes begin with.
+fn colour_len(bytes: &[u8]) -> Option<usize> {
+    let code = bytes.strip_prefix(b"\x1b[")?;
+    let end = code.iter().position(|byte| !byte.is_ascii_digit() && !b";:".contains(byte))?;
+    (code[end] == b'm').then_some(end + 3)
 }
 
 #[cfg(test)]
@@ -214,6 +216,14 @@ mod tests {
         let mut expect = line.to_vec();
         expect.push(b'\n');
         assert_eq!(printer(false, false).take(&entry("a/b", &line, false)), expect);
+    }
+
+    #[test]
+    fn colours_of_the_node_are_left_out_where_none_are_wanted_and_kept_where_they_are() {
+        let line = b"\x1b[90m5:45AM\x1b[0m \x1b[38;5;2mINF\x1b[m \x1b[2Jx";
+        assert_eq!(printer(false, false).take(&entry("a/b", line, false)), b"5:45AM INF \x1b[2Jx\n");
+        let mut coloured = Printer { color: true, ..printer(false, false) };
+        assert_eq!(coloured.take(&entry("a/b", line, false)), [line.as_slice(), b"\n"].concat());
     }
 
     #[test]

@@ -32,7 +32,10 @@ use crate::{
     error::Error,
     follow::{Target, follow},
     goal::Goal,
-    render::{Named, print_items, progress::Progress},
+    render::{
+        Named, print_items,
+        progress::{Progress, Request},
+    },
 };
 use dvb_proto::devnet::v1::{Devnet, Metadata, Node};
 
@@ -109,7 +112,11 @@ async fn reach(ctx: &Context, client: &Client, target: &Target, changed: Changed
     let mut changed = changed;
     if wait {
         let way_on = format!("dvbctl get nodes {}; the {verb} goes on without dvbctl", target.devnet);
-        let mut progress = Progress::new(ctx);
+        let metadata = match &changed {
+            Changed::Devnet(devnet) => &devnet.metadata,
+            Changed::Node(node) => &node.metadata,
+        };
+        let mut progress = Progress::of(ctx, Request { revision: revision(metadata), node: target.node.clone() });
         let view = follow(ctx, client, target, goal, &way_on, |view| progress.see(view)).await?;
         progress.finish();
         changed = match (changed, view.devnet, target.node.as_deref().and_then(|node| view.nodes.get(node).cloned())) {
@@ -142,6 +149,10 @@ fn one_node_each(targets: &[Target], allow_double_sign: bool, verb: &str) -> Res
 
 fn generation(metadata: &Option<Metadata>) -> u64 {
     metadata.as_ref().map_or(0, |metadata| metadata.generation)
+}
+
+fn revision(metadata: &Option<Metadata>) -> u64 {
+    metadata.as_ref().map_or(0, |metadata| metadata.resource_version)
 }
 
 fn one_devnet(name: &str) -> Result<(), Error> {

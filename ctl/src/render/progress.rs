@@ -8,7 +8,7 @@ use crate::{
     context::Context,
     goal::{View, trouble},
 };
-use dvb_proto::devnet::v1::Devnet;
+use dvb_proto::devnet::v1::{Devnet, Node};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::{collections::BTreeMap, time::Duration};
 
@@ -16,6 +16,16 @@ pub(crate) struct Progress<'a> {
     ctx: &'a Context,
     bar: Option<ProgressBar>,
     last: Seen,
+    /// None: everything is news, from the first view on.
+    request: Option<Request>,
+}
+
+/// A verb that was asked for: what was so before it is no news.
+pub(crate) struct Request {
+    /// The object's resourceVersion with the request in it.
+    pub(crate) revision: u64,
+    /// Full name of the one node that is meant.
+    pub(crate) node: Option<String>,
 }
 
 /// What was said already.
@@ -39,7 +49,14 @@ impl<'a> Progress<'a> {
             bar.enable_steady_tick(Duration::from_millis(120));
             bar
         });
-        Self { ctx, bar, last: Seen::default() }
+        Self { ctx, bar, last: Seen::default(), request: None }
+    }
+
+    /// Tells what comes of a request, and nothing of the moment before.
+    pub(crate) fn of(ctx: &'a Context, request: Request) -> Self {
+        let mut progress = Self::new(ctx);
+        progress.request = Some(request);
+        progress
     }
 
     pub(crate) fn say(&self, text: &str) {
@@ -53,7 +70,7 @@ impl<'a> Progress<'a> {
         match &self.bar {
             Some(bar) => bar.set_message(live_line(view, self.ctx.settings.stderr.color)),
             None => {
-                let lines = news(&mut self.last, view);
+                let lines = news(&mut self.last, view, self.request.as_ref());
                 lines.iter().for_each(|line| self.ctx.note(line));
             }
         }
@@ -95,14 +112,16 @@ fn live_line(view: &View, color: bool) -> String {
     line
 }
 
-/// A line for each new phase of the devnet, for each node that runs, and for each that is in trouble; nothing is said twice.
-fn news(said: &mut Seen, view: &View) -> Vec<String> {
+/// A line for each new phase of the devnet, for each node that runs, and for each that is in trouble; after a request also for each
+/// that stops. Nothing is said twice.
+fn news(said: &mut Seen, view: &View, request: Option<&Request>) -> Vec<String> {
     let mut lines = Vec::new();
     let Some(devnet) = &view.devnet else { return lines };
-    for (name, node) in &view.nodes {
+    for (name, node) in view.nodes.iter().filter(|(name, node)| request.is_none_or(|request| request.tells_of_node(name, node))) {
         let phase = node.status.as_ref().map_or("", |status| status.phase.as_str());
         let line = match phase {
             "Running" => phase.to_owned(),
+            "Stopping" | "Stopped" if request.is_some() => phase.to_owned(),
             "Crashed" | "Backoff" | "Failed" => trouble(node).unwrap_or_else(|| phase.to_owned()),
             _ => continue,
         };
@@ -112,11 +131,28 @@ fn news(said: &mut Seen, view: &View) -> Vec<String> {
         }
     }
     let status = devnet.status.clone().unwrap_or_default();
-    if said.phase != status.phase {
+    if said.phase != status.phase && request.is_none_or(|request| request.tells_of_devnet(devnet)) {
         lines.push(phase_line(devnet));
         said.phase = status.phase;
     }
     lines
+}
+
+impl Request {
+    /// The first change after the request may still show the state of before: a node counts once it has taken what is asked of it.
+    fn tells_of_node(&self, name: &str, node: &Node) -> bool {
+        let (metadata, spec) = (node.metadata.clone().unwrap_or_default(), node.spec.clone().unwrap_or_default());
+        let status = node.status.clone().unwrap_or_default();
+        let has_taken = status.observed_restart >= spec.restart_request && status.observed_generation >= metadata.generation;
+        let is_meant = self.node.as_deref().is_none_or(|meant| meant == name);
+        is_meant && metadata.resource_version > self.revision && (has_taken || status.phase == "Stopping")
+    }
+
+    fn tells_of_devnet(&self, devnet: &Devnet) -> bool {
+        let (metadata, status) = (devnet.metadata.clone().unwrap_or_default(), devnet.status.clone().unwrap_or_default());
+        let has_taken = status.observed_generation >= metadata.generation || status.phase == "Deleting";
+        self.node.is_none() && metadata.resource_version > self.revision && has_taken
+    }
 }
 
 fn phase_line(devnet: &Devnet) -> String {
@@ -129,7 +165,7 @@ fn phase_line(devnet: &Devnet) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use dvb_proto::devnet::v1::{DevnetStatus, LastExit, Metadata, Node, NodeStatus};
+    use dvb_proto::devnet::v1::{DevnetStatus, LastExit, Metadata, NodeSpec, NodeStatus};
 
     fn view(phase: &str, message: &str, nodes: &[(&str, &str)]) -> View {
         let metadata = |name: &str| Some(Metadata { name: name.into(), ..Metadata::default() });
@@ -153,7 +189,7 @@ mod tests {
     #[test]
     fn a_phase_is_said_once_and_a_node_when_it_runs() {
         let mut said = Seen::default();
-        let mut check = |view: View, expect: &[&str]| assert_eq!(news(&mut said, &view), expect);
+        let mut check = |view: View, expect: &[&str]| assert_eq!(news(&mut said, &view, None), expect);
         check(view("Provisioning", "getting the binary", &[]), &["mynet Provisioning: getting the binary"]);
         check(view("Provisioning", "making keys", &[]), &[]);
         check(view("Provisioning", "0 of 2 nodes are ready", &[("a", "Pending"), ("b", "Starting")]), &[]);
@@ -166,12 +202,49 @@ mod tests {
     #[test]
     fn trouble_is_said_with_its_cause_once() {
         let mut said = Seen::default();
-        let mut check = |phase: &str, expect: &[&str]| assert_eq!(news(&mut said, &view("Degraded", "a is ill", &[("a", phase)]))[..], *expect);
+        let mut check = |phase: &str, expect: &[&str]| assert_eq!(news(&mut said, &view("Degraded", "a is ill", &[("a", phase)]), None)[..], *expect);
         check("Crashed", &["  a Crashed: exit code 1: no", "mynet Degraded, 0/1 nodes ready: a is ill"]);
         check("Backoff", &[]);
         check("Starting", &[]);
         check("Backoff", &[]);
         check("Running", &["  a Running"]);
         check("Crashed", &["  a Crashed: exit code 1: no"]);
+    }
+
+    /// The devnet's or node's version, and whether it has taken the request.
+    fn dated(mut view: View, version: u64, taken: bool) -> View {
+        let metadata = |name: &str| Some(Metadata { name: name.into(), generation: 2, resource_version: version, ..Metadata::default() });
+        let observed_generation = if taken { 2 } else { 1 };
+        let devnet = view.devnet.as_mut().unwrap();
+        devnet.metadata = metadata("mynet");
+        devnet.status.as_mut().unwrap().observed_generation = observed_generation;
+        for (name, node) in &mut view.nodes {
+            node.metadata = metadata(name);
+            node.spec = Some(NodeSpec::default());
+            node.status.as_mut().unwrap().observed_generation = observed_generation;
+        }
+        view
+    }
+
+    #[test]
+    fn after_a_request_nothing_is_told_of_the_moment_before_and_each_step_once() {
+        let mut said = Seen::default();
+        let request = Request { revision: 10, node: None };
+        let mut check = |view: View, expect: &[&str]| assert_eq!(news(&mut said, &view, Some(&request)), expect);
+        check(dated(view("Running", "", &[("a", "Running")]), 9, true), &[]);
+        check(dated(view("Running", "", &[("a", "Running")]), 11, false), &[]);
+        check(dated(view("Running", "", &[("a", "Stopping")]), 12, false), &["  a Stopping"]);
+        check(dated(view("Provisioning", "resetting", &[("a", "Stopping")]), 13, true), &["mynet Provisioning, 0/1 nodes ready: resetting"]);
+        check(dated(view("Running", "", &[("a", "Running")]), 14, true), &["  a Running", "mynet Running, 1/1 nodes ready"]);
+    }
+
+    #[test]
+    fn a_request_to_one_node_tells_of_that_node_alone() {
+        let mut said = Seen::default();
+        let request = Request { revision: 10, node: Some("a".into()) };
+        let nodes = |a| dated(view("Degraded", "", &[("a", a), ("b", "Crashed")]), 11, true);
+        assert_eq!(news(&mut said, &nodes("Stopping"), Some(&request)), ["  a Stopping"]);
+        assert_eq!(news(&mut said, &nodes("Stopped"), Some(&request)), ["  a Stopped"]);
+        assert_eq!(news(&mut said, &nodes("Stopped"), Some(&request)), [""; 0]);
     }
 }

@@ -1,6 +1,6 @@
 //! Finds out where on this machine we may make cgroups, and what they can do there.
 
-use super::{CONTROLLERS, Cgroups, Holder, Support, pass_controllers_on, systemd};
+use super::{CONTROLLERS, Cgroups, ScopeHolder, Support, pass_controllers_on, systemd};
 use nix::unistd::{AccessFlags, access};
 use std::{
     fs, io,
@@ -14,7 +14,7 @@ pub(super) struct Refusal {
 }
 
 /// The user manager's gift where systemd keeps the tree (it allows one writer only), else a place that we take ourselves.
-pub(super) fn auto(home_hash: &str, name: &str, holder: Option<Holder>) -> Result<Cgroups, Refusal> {
+pub(super) fn auto(home_hash: &str, name: &str, holder: Option<ScopeHolder>) -> Result<Cgroups, Refusal> {
     let refusal = match systemd(home_hash, holder) {
         Ok(cgroups) => return Ok(cgroups),
         Err(refusal) => refusal,
@@ -26,7 +26,7 @@ pub(super) fn auto(home_hash: &str, name: &str, holder: Option<Holder>) -> Resul
 }
 
 /// A scope of the user manager.
-pub(super) fn systemd(home_hash: &str, holder: Option<Holder>) -> Result<Cgroups, Refusal> {
+pub(super) fn systemd(home_hash: &str, holder: Option<ScopeHolder>) -> Result<Cgroups, Refusal> {
     let Some(holder) = holder else {
         return Err(Refusal { why: "no process would hold a scope open".into(), remedy: "run the nodes under devnetd".into() });
     };

@@ -35,7 +35,7 @@ pub enum CgroupError {
 
 /// Gives the pid of a process that lives for as long as a daemon of this home or a launch does, and starts it where none runs: when the
 /// last process of a scope ends, systemd removes it with all its leaves and counters. Asked only when nothing holds the scope.
-pub type Holder = Arc<dyn Fn() -> io::Result<u32> + Send + Sync>;
+pub type ScopeHolder = Arc<dyn Fn() -> io::Result<u32> + Send + Sync>;
 
 /// Which driver to take.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -74,7 +74,7 @@ const CONTROLLERS: [&str; 3] = ["memory", "cpu", "pids"];
 
 impl Cgroups {
     /// `home_hash` names the root. `Auto` never fails: it falls back to none and says why. Without a holder there is no driver `systemd`.
-    pub fn detect(choice: DriverChoice, home_hash: &str, holder: Option<Holder>) -> Result<Self, CgroupError> {
+    pub fn detect(choice: DriverChoice, home_hash: &str, holder: Option<ScopeHolder>) -> Result<Self, CgroupError> {
         let name = format!("devnet-{home_hash}");
         match choice {
             DriverChoice::None => Ok(Self::none("told to do without cgroups".into(), None)),

@@ -8,7 +8,7 @@
 //!
 //! The scope lies outside the daemon's unit, so restart, crash and reload of the daemon or of the manager leave the nodes alone.
 
-use super::{CONTROLLERS, CgroupError, Cgroups, Holder, Support, collect_pids, detect::Refusal, pass_controllers_on};
+use super::{CONTROLLERS, CgroupError, Cgroups, ScopeHolder, Support, collect_pids, detect::Refusal, pass_controllers_on};
 use dvb_units::{ManagerError, NewScope, SERVICE, SLICE, UserManager, daemon_scope, node_scope};
 use std::{
     fmt, fs, io,
@@ -28,7 +28,7 @@ pub(super) struct Scope {
     folder: PathBuf,
     /// At a common stop the daemon ends before the nodes, and does not bring them back.
     daemon_units: Vec<String>,
-    holder: Holder,
+    holder: ScopeHolder,
     making: Mutex<()>,
 }
 
@@ -40,7 +40,7 @@ impl fmt::Debug for Scope {
 
 /// Asks the user manager of `runtime_dir`, and has it take in a daemon that a login session started: from there no process can be
 /// moved into the manager's tree.
-pub(super) fn detect(home_hash: &str, runtime_dir: Option<&Path>, holder: Holder) -> Result<Cgroups, Refusal> {
+pub(super) fn detect(home_hash: &str, runtime_dir: Option<&Path>, holder: ScopeHolder) -> Result<Cgroups, Refusal> {
     let login =
         "log in by ssh or at a console, not by su or sudo; as a service of another kind: loginctl enable-linger USER, and set XDG_RUNTIME_DIR";
     let refuse = |why: String, remedy: &str| Refusal { why, remedy: remedy.into() };
@@ -185,7 +185,7 @@ mod tests {
 
     #[test]
     fn without_a_user_manager_the_refusal_says_how_to_get_one() {
-        let holder: Holder = Arc::new(|| Err(io::ErrorKind::Unsupported.into()));
+        let holder: ScopeHolder = Arc::new(|| Err(io::ErrorKind::Unsupported.into()));
         let check = |runtime_dir: Option<&Path>, expect: &str| {
             let refusal = detect("0", runtime_dir, holder.clone()).expect_err("nothing is there");
             assert!(refusal.why.contains(expect) && refusal.remedy.contains("enable-linger"), "{}", refusal.why);

@@ -218,6 +218,9 @@ fn daemon(facts: &Facts) -> Finding {
     const CHECK: &str = "cgroups";
     match &facts.daemon {
         Some((driver, message)) if driver == "none" => warn(CHECK, format!("none: {message}"), "see above, then: dvbctl daemon restart"),
+        Some((driver, message)) if message.contains("limits are not enforced") => {
+            warn(CHECK, format!("{driver}: {message}"), "needed for spec.resources only; see above, then: dvbctl daemon restart")
+        }
         Some((driver, message)) => ok(CHECK, format!("{driver}: {message}")),
         None => ok(CHECK, "devnetd does not run; it chooses its driver when it starts"),
     }
@@ -317,6 +320,8 @@ mod tests {
         check(|facts| facts.manager = Some(Ok(Manager { version: "252".into(), controllers: "memory pids".into() })), &[("delegation", Warn)]);
         check(|facts| facts.manager = None, &[("user manager", Warn), ("delegation", Warn)]);
         check(|facts| facts.daemon = Some(("none".into(), "why".into())), &[("cgroups", Warn)]);
+        const NO_LIMITS: &str = "cgroups below /c, without the controllers cpu: limits are not enforced";
+        check(|facts| facts.daemon = Some(("cgroupfs".into(), NO_LIMITS.into())), &[("cgroups", Warn)]);
         check(|facts| facts.open_files = Some((1024, 4096)), &[("open files", Warn)]);
         check(|facts| facts.inotify_instances = Some(16), &[("inotify instances", Warn)]);
         check(|facts| facts.inotify_watches = Some(100), &[("inotify watches", Warn)]);

@@ -26,7 +26,7 @@ mod usage;
 
 use super::{Adopted, Capabilities, Grants, Handle, JobResult, JobSpec, LaunchSpec, Runtime, RuntimeError, StopPolicy};
 use crate::{
-    cgroup::{CgroupError, Cgroups, DriverChoice, Holder, Leaf},
+    cgroup::{CgroupError, Cgroups, DriverChoice, Leaf, ScopeHolder},
     config,
     keeper::Keeper,
     model::{Exit, LaunchId, Resources, Usage},
@@ -107,7 +107,7 @@ impl NativeRuntime {
     pub fn new(home: &config::Home, clock: Arc<dyn Clock>, machine: Machine) -> Result<Self, RuntimeError> {
         let Machine { driver, kernel, keeper, subreaper, open } = machine;
         let home_id = home_hash(home.root());
-        let holder = keeper.clone().map(|keeper| -> Holder { Arc::new(move || keeper.pid().map_err(io::Error::other)) });
+        let holder = keeper.clone().map(|keeper| -> ScopeHolder { Arc::new(move || keeper.pid().map_err(io::Error::other)) });
         let cgroups = Cgroups::detect(driver, &home_id, holder)?;
         let cgroups = if kernel.cgroup_kill { cgroups } else { cgroups.without_kill_file() };
         let kept = keeper.map(|keeper| Kept::with(keeper, |id| open.contains(id))).unwrap_or_default();
