@@ -78,6 +78,7 @@ pub(crate) enum Verb {
     Delete(delete::Args),
     Env(env::Args),
     Tx(tx::Args),
+    Upgrade(upgrade::Args),
     Ports(ports::Args),
     Top(top::Args),
     Plugins(plugins::Args),
@@ -86,8 +87,6 @@ pub(crate) enum Verb {
     Completion(completion::Args),
     #[command(hide = true)]
     Gov(later::Args),
-    #[command(hide = true)]
-    Upgrade(later::Args),
     #[command(hide = true)]
     Export(later::Args),
 }

@@ -114,5 +114,9 @@ forward! {
     sign_tx(SignTxRequest) -> SignTxResponse;
     broadcast_tx(BroadcastTxRequest) -> BroadcastTxResponse;
     get_tx(GetTxRequest) -> GetTxResponse;
+    plan_upgrade(PlanUpgradeRequest) -> PlanUpgradeResponse;
+    schedule_upgrade(ScheduleUpgradeRequest) -> ScheduleUpgradeResponse;
+    get_upgrade_state(NodeRef) -> UpgradeState;
+    get_block(GetBlockRequest) -> BlockHeight;
     export(ExportRequest) -> ExportPlan;
 }

@@ -3,6 +3,7 @@
 mod replies;
 mod requests;
 mod tx;
+mod upgrade;
 
 use super::{
     BlockHeight, ChainPlugin, Classified, DevnetContext, Genesis, GenesisRequest, Health, Initialized, JobOutcome, LaunchPlan, NodeRequest,

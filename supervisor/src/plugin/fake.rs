@@ -22,6 +22,7 @@ use std::{
 use tokio::sync::watch;
 
 mod chain;
+mod upgrade;
 
 pub use chain::{FAKE_LIFE, FakeTx};
 
