@@ -6,7 +6,9 @@
 //! ```
 
 use crate::{client::Client, error::Error};
-use dvb_proto::devnet::v1::{Devnet, DevnetEvent, Fault, ListRequest, Node, NodeEvent, Transaction, TransactionEvent, Upgrade, UpgradeEvent, WatchRequest};
+use dvb_proto::devnet::v1::{
+    Devnet, DevnetEvent, Fault, ListRequest, Node, NodeEvent, Transaction, TransactionEvent, Upgrade, UpgradeEvent, WatchRequest,
+};
 use futures::{StreamExt, stream, stream::LocalBoxStream};
 use prost::Message;
 use std::time::Duration;

@@ -15,4 +15,5 @@ mod leaks;
 mod plugins;
 mod refused;
 mod tx;
+mod upgrade;
 mod wasmd;

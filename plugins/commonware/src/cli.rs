@@ -3,15 +3,15 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Context as _, bail};
-use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
-use commonware_codec::Encode as _;
 use crate::chain::client::{Client, ClientError, Heights};
 use crate::chain::config::Home;
 use crate::chain::tx::{Address, Transfer, namespace};
 use crate::chain::upgrade::Abilities;
 use crate::chain::{Hash, node, rpc};
 use crate::keys;
+use anyhow::{Context as _, bail};
+use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+use commonware_codec::Encode as _;
 use futures::StreamExt as _;
 
 /// A small BFT chain for devnets: accounts and transfers on Commonware's simplex consensus.

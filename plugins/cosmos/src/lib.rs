@@ -5,7 +5,7 @@
 //! keys ──► gentx ──► genesis ──► homes ◄── config           launch    argv, changed files
 //! rpc ──► signing ──► status, heights                       classify  why a node ended
 //! network   named profiles of chains                      stream    edits documents of any size
-//! tx        transactions: messages, signatures, sending
+//! tx        transactions: messages, signatures, sending   upgrade   what governance upgrades take, and how a halt shows
 //! ```
 //! [`plugin`] joins them. The library exists for the tests; devnetd starts the executable.
 
@@ -26,3 +26,4 @@ pub mod signing;
 pub mod status;
 pub mod stream;
 pub mod tx;
+pub mod upgrade;

@@ -1,6 +1,8 @@
 //! The gRPC server on its unix socket: bind it, serve all services on it, end in order.
 
-use super::{Context, auth, daemon::Daemon, devnets::Devnets, nodes::Nodes, operations, plugins::PluginList, transactions::Transactions, upgrades::Upgrades};
+use super::{
+    Context, auth, daemon::Daemon, devnets::Devnets, nodes::Nodes, operations, plugins::PluginList, transactions::Transactions, upgrades::Upgrades,
+};
 use dvb_proto::devnet::v1::{
     daemon_service_server::DaemonServiceServer, devnet_service_server::DevnetServiceServer, export_service_server::ExportServiceServer,
     node_service_server::NodeServiceServer, plugin_service_server::PluginServiceServer, transaction_service_server::TransactionServiceServer,

@@ -144,14 +144,8 @@ fn check(upgrade: Upgrade) -> Result<Upgrade, Fault> {
         violations.push(Violation::new("spec.upgradeName", format!("must be 1 to {MAX_NAME} letters, digits, dots, dashes or underscores")));
     }
     let source = &spec.binary;
-    let sources = [
-        source.path.is_some(),
-        source.go_module.is_some(),
-        source.url.is_some(),
-        source.cargo.is_some(),
-        source.npm.is_some(),
-        source.git.is_some(),
-    ];
+    let sources =
+        [source.path.is_some(), source.go_module.is_some(), source.url.is_some(), source.cargo.is_some(), source.npm.is_some(), source.git.is_some()];
     if sources.iter().filter(|given| **given).count() != 1 {
         violations.push(Violation::new("spec.binary", "must name exactly one source: path, goModule, url, cargo, npm or git"));
     }

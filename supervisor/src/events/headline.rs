@@ -1,7 +1,8 @@
 //! One sentence about the state of an object, and why it is so.
 
 use crate::model::{
-    Condition, ConditionStatus, Conditions, Devnet, ExitClass, LastExit, Launch, LaunchPhase, Node, NodePhase, Object, Transaction, TransactionPhase, Upgrade,
+    Condition, ConditionStatus, Conditions, Devnet, ExitClass, LastExit, Launch, LaunchPhase, Node, NodePhase, Object, Transaction, TransactionPhase,
+    Upgrade,
 };
 use std::fmt::Write as _;
 

@@ -38,9 +38,7 @@ pub use spec::{
 };
 pub use time::Timestamp;
 pub use transaction::{GAS_FACTOR, SignedAttempt, Transaction, TransactionPhase, TransactionSpec, TransactionStatus, TxEvent};
-pub use upgrade::{
-    Before, HaltProof, SavedState, Upgrade, UpgradeNotes, UpgradePhase, UpgradeSpec, UpgradeStatus, VERIFY_BLOCKS, VerifiedBlock,
-};
+pub use upgrade::{Before, HaltProof, SavedState, Upgrade, UpgradeNotes, UpgradePhase, UpgradeSpec, UpgradeStatus, VERIFY_BLOCKS, VerifiedBlock};
 pub use validate::{MAX_NODES, validate_devnet};
 
 /// The API version that every object carries.

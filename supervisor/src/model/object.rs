@@ -17,8 +17,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub const ALL: [Self; 7] =
-        [Self::Devnet, Self::Node, Self::Launch, Self::Lease, Self::Plan, Self::Transaction, Self::Upgrade];
+    pub const ALL: [Self; 7] = [Self::Devnet, Self::Node, Self::Launch, Self::Lease, Self::Plan, Self::Transaction, Self::Upgrade];
     pub const fn name(self) -> &'static str {
         match self {
             Self::Devnet => "Devnet",

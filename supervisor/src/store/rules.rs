@@ -19,7 +19,9 @@ pub(super) fn parent(object: &Object) -> Option<Key> {
     match object {
         Object::Devnet(_) => None,
         Object::Launch(launch) => Some(Key::node(namespace, &launch.spec.node_ref)),
-        Object::Node(_) | Object::Lease(_) | Object::Plan(_) | Object::Transaction(_) | Object::Upgrade(_) => Some(Key::devnet(namespace, object.devnet())),
+        Object::Node(_) | Object::Lease(_) | Object::Plan(_) | Object::Transaction(_) | Object::Upgrade(_) => {
+            Some(Key::devnet(namespace, object.devnet()))
+        }
     }
 }
 

@@ -73,7 +73,8 @@ pub(super) async fn run(ctx: &Context, args: Args) -> Result<(), Error> {
 impl Source {
     fn resolve(self, ctx: &Context) -> Result<BinarySource, Error> {
         let go_module = self.go_module.map(|named| {
-            let (module, version) = named.split_once('@').ok_or_else(|| Error::usage(format!("--go-module {named} names no version: MODULE@VERSION")))?;
+            let (module, version) =
+                named.split_once('@').ok_or_else(|| Error::usage(format!("--go-module {named} names no version: MODULE@VERSION")))?;
             Ok::<_, Error>(GoModule { module: module.to_owned(), version: version.to_owned(), package: self.package, ..GoModule::default() })
         });
         let path = self.binary.map(|path| absolute(&ctx.settings.cwd, &path));

@@ -57,5 +57,7 @@ fn has_ended(upgrade: &Upgrade) -> bool {
 
 fn timed_out(wanted: &str, said: &str) -> Error {
     let message = format!("upgrade {wanted} has not ended in time; {said}");
-    Error::new(Exit::TimedOut, "TimedOut", message).about(wanted).with_remedy(format!("dvbctl upgrade status {wanted}; or wait longer with --timeout"))
+    Error::new(Exit::TimedOut, "TimedOut", message)
+        .about(wanted)
+        .with_remedy(format!("dvbctl upgrade status {wanted}; or wait longer with --timeout"))
 }

@@ -57,9 +57,7 @@ pub struct Upgrades {
 impl Upgrades {
     pub fn load(path: &Path, abilities: Abilities) -> Result<Self, NodeFault> {
         let plans = match std::fs::read(path) {
-            Ok(bytes) => {
-                serde_json::from_slice(&bytes).map_err(|error| NodeFault::Corrupt { path: path.to_owned(), message: error.to_string() })?
-            }
+            Ok(bytes) => serde_json::from_slice(&bytes).map_err(|error| NodeFault::Corrupt { path: path.to_owned(), message: error.to_string() })?,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
             Err(source) => return Err(NodeFault::Io { what: format!("read {}", path.display()), source }),
         };

@@ -17,7 +17,8 @@ pub(super) async fn height(node: &pb::PlacedNode) -> Result<pb::BlockHeight> {
 
 pub(super) async fn stream(node: &pb::PlacedNode) -> Result<HeightStream> {
     let heads = client(node)?.heights().await.map_err(fault)?;
-    let height = |head: HeadLine| pb::BlockHeight { height: head.height, hash: head.hash, app_hash: head.state_root, time: block_time(head.timestamp) };
+    let height =
+        |head: HeadLine| pb::BlockHeight { height: head.height, hash: head.hash, app_hash: head.state_root, time: block_time(head.timestamp) };
     Ok(heads.map(move |head| head.map(height).map_err(fault)).boxed())
 }
 
@@ -38,7 +39,8 @@ fn health(status: Status) -> pb::NodeStatus {
         ("mempool", status.mempool.to_string()),
     ];
     let needed = status.upgrade.filter(|plan| status.halted && plan.height == status.height + 1);
-    let message = needed.as_ref().map_or(message, |plan| format!("UPGRADE {} NEEDED at height {}: this binary has no handler for it", plan.name, plan.height));
+    let message =
+        needed.as_ref().map_or(message, |plan| format!("UPGRADE {} NEEDED at height {}: this binary has no handler for it", plan.name, plan.height));
     pb::NodeStatus {
         ready: needed.is_none() && !status.catching_up,
         sick: needed.is_some(),
@@ -48,7 +50,6 @@ fn health(status: Status) -> pb::NodeStatus {
         catching_up: status.catching_up,
         message,
         details: details.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
-        ..pb::NodeStatus::default()
     }
 }
 

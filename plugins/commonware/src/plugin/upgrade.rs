@@ -15,8 +15,13 @@ const HANDLERS: &str = "handlers";
 /// Asks the new binary which upgrades it has handlers for.
 pub(super) fn plan(request: &pb::PlanUpgradeRequest, binary: &str) -> Result<pb::PlanUpgradeResponse> {
     let Some(result) = request.job_results.iter().find(|result| result.name == HANDLERS) else {
-        let ask =
-            pb::Job { name: HANDLERS.into(), argv: vec![binary.into(), "handlers".into()], timeout_ms: 10_000, ok_codes: (0..256).collect(), ..pb::Job::default() };
+        let ask = pb::Job {
+            name: HANDLERS.into(),
+            argv: vec![binary.into(), "handlers".into()],
+            timeout_ms: 10_000,
+            ok_codes: (0..256).collect(),
+            ..pb::Job::default()
+        };
         return Ok(pb::PlanUpgradeResponse { jobs: vec![ask], ..pb::PlanUpgradeResponse::default() });
     };
     let printed =

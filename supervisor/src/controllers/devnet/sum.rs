@@ -20,7 +20,10 @@ pub(super) fn sum(devnet: &Devnet, nodes: &[Arc<Node>], height: u64) -> Option<S
     let unready: Vec<&Node> = wanted.iter().copied().filter(|node| !counts_as_ready(node)).collect();
     let halted = halted(&wanted);
     let phase = phase(devnet, nodes, &unready, halted);
-    let message = message(phase, &wanted, &unready);
+    let message = match &devnet.status.held {
+        Some(upgrade) if devnet.spec.desired() != Desired::Stopped => format!("upgrade {upgrade} holds all nodes down"),
+        _ => message(phase, &wanted, &unready),
+    };
     let mut conditions = vec![readiness(phase, &message)];
     match (halted, wanted.iter().any(|node| node.status.conditions.is_true("Progressing"))) {
         (true, _) => {
@@ -48,6 +51,9 @@ fn phase(devnet: &Devnet, nodes: &[Arc<Node>], unready: &[&Node], halted: bool) 
     if devnet.spec.desired() == Desired::Stopped {
         let down = nodes.iter().all(|node| node.status.phase == NodePhase::Stopped);
         return if down { DevnetPhase::Stopped } else { before };
+    }
+    if devnet.status.held.is_some() {
+        return if before == DevnetPhase::Running { DevnetPhase::Degraded } else { before };
     }
     let ran = matches!(before, DevnetPhase::Running | DevnetPhase::Degraded);
     match (unready.is_empty(), ran) {
