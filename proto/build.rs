@@ -2,17 +2,26 @@
 
 use std::{error::Error, path::Path};
 
-const FILES: [&str; 6] = [
+const FILES: [&str; 7] = [
     "devnet/v1/meta.proto",
     "devnet/v1/devnet.proto",
     "devnet/v1/node.proto",
     "devnet/v1/operations.proto",
+    "devnet/v1/gov.proto",
     "devnet/v1/daemon.proto",
     "plugin/v1/plugin.proto",
 ];
 
 /// Fields that hold JSON text in protobuf and a nested value in JSON.
-const JSON_FIELDS: [&str; 3] = [".devnet.v1.GenesisSpec.patch", ".devnet.v1.NodeOverride.config", ".devnet.v1.TransactionSpec.payload"];
+const JSON_FIELDS: [&str; 7] = [
+    ".devnet.v1.GenesisSpec.patch",
+    ".devnet.v1.NodeOverride.config",
+    ".devnet.v1.TransactionSpec.payload",
+    ".devnet.v1.Proposal.messages",
+    ".devnet.v1.ParamChange.old",
+    ".devnet.v1.ParamChange.new",
+    ".devnet.v1.DraftParamChangeResponse.messages",
+];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=proto");

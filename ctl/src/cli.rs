@@ -2,7 +2,7 @@
 
 use crate::commands::{
     apply, binaries, completion, daemon, delete, describe, env, events, get, later, logs, plugins, ports, reset, restart, start, stop, top, tx, up,
-    wait, why,
+    upgrade, wait, why,
 };
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::{path::PathBuf, time::Duration};

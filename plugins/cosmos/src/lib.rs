@@ -5,7 +5,8 @@
 //! keys ──► gentx ──► genesis ──► homes ◄── config           launch    argv, changed files
 //! rpc ──► signing ──► status, heights                       classify  why a node ended
 //! network   named profiles of chains                      stream    edits documents of any size
-//! tx        transactions: messages, signatures, sending   upgrade   what governance upgrades take, and how a halt shows
+//! tx        transactions: messages, signatures, sending    gov       proposals, changes of parameters
+//! upgrade   what governance upgrades take, and how a halt shows
 //! ```
 //! [`plugin`] joins them. The library exists for the tests; devnetd starts the executable.
 
@@ -14,6 +15,7 @@ pub mod classify;
 pub mod config;
 pub mod genesis;
 pub mod gentx;
+pub mod gov;
 pub mod heights;
 pub mod homes;
 pub mod keys;

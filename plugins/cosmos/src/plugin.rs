@@ -2,7 +2,7 @@
 
 use crate::{
     binary::{self, BinaryError, Chain, Probe},
-    classify, config, heights,
+    classify, config, gov, heights,
     homes::{self, HomesError},
     launch::{self, LaunchError},
     network::{self, ProfileError},
@@ -26,7 +26,7 @@ impl Plugin for Cosmos {
             description: "Cosmos SDK chains by their stock binary".into(),
             default_validators: Some(4),
             needs_binary: true,
-            capabilities: vec!["late-fullnodes".into(), "tx".into(), "upgrade".into()],
+            capabilities: vec!["late-fullnodes".into(), "tx".into(), "gov".into(), "upgrade".into()],
             networks: network::names(&network::folders()),
             ..pb::PluginInfo::default()
         })
@@ -134,6 +134,14 @@ impl Plugin for Cosmos {
     async fn get_block(&self, request: pb::GetBlockRequest) -> Result<pb::BlockHeight> {
         let node = request.node.as_ref().ok_or_else(|| PluginFault::InvalidArgument("the node is missing".into()))?;
         upgrade::block(&rpc_address(node)?, request.height).await
+    }
+
+    async fn list_proposals(&self, request: pb::ListProposalsRequest) -> Result<pb::ListProposalsResponse> {
+        gov::list(&request).await
+    }
+
+    async fn draft_param_change(&self, request: pb::DraftParamChangeRequest) -> Result<pb::DraftParamChangeResponse> {
+        gov::draft(&request).await
     }
 
     async fn classify_exit(&self, request: pb::ClassifyExitRequest) -> Result<pb::ExitClass> {

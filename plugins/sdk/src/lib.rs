@@ -105,6 +105,13 @@ pub trait Plugin: Send + Sync + 'static {
     async fn get_block(&self, _request: pb::GetBlockRequest) -> Result<pb::BlockHeight> {
         no_upgrades()
     }
+    /// Default: there is no governance. A plugin with the capability `gov` implements this and the next call.
+    async fn list_proposals(&self, _request: pb::ListProposalsRequest) -> Result<pb::ListProposalsResponse> {
+        no_governance()
+    }
+    async fn draft_param_change(&self, _request: pb::DraftParamChangeRequest) -> Result<pb::DraftParamChangeResponse> {
+        no_governance()
+    }
     async fn export(&self, _request: pb::ExportRequest) -> Result<pb::ExportPlan> {
         Err(PluginFault::Unimplemented("this plugin exports no state".into()))
     }
@@ -113,6 +120,10 @@ pub trait Plugin: Send + Sync + 'static {
 
 fn no_upgrades<T>() -> Result<T> {
     Err(PluginFault::Unimplemented("this plugin upgrades no chains".into()))
+}
+
+fn no_governance<T>() -> Result<T> {
+    Err(PluginFault::Unimplemented("this family has no governance".into()))
 }
 
 fn no_transactions<T>() -> Result<T> {

@@ -118,5 +118,7 @@ forward! {
     schedule_upgrade(ScheduleUpgradeRequest) -> ScheduleUpgradeResponse;
     get_upgrade_state(NodeRef) -> UpgradeState;
     get_block(GetBlockRequest) -> BlockHeight;
+    list_proposals(ListProposalsRequest) -> ListProposalsResponse;
+    draft_param_change(DraftParamChangeRequest) -> DraftParamChangeResponse;
     export(ExportRequest) -> ExportPlan;
 }

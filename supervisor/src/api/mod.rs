@@ -15,6 +15,7 @@ mod devnets;
 pub mod diff;
 mod explain;
 mod foresight;
+mod gov;
 mod logs;
 mod merge;
 mod names;

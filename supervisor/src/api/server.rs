@@ -1,12 +1,13 @@
 //! The gRPC server on its unix socket: bind it, serve all services on it, end in order.
 
 use super::{
-    Context, auth, daemon::Daemon, devnets::Devnets, nodes::Nodes, operations, plugins::PluginList, transactions::Transactions, upgrades::Upgrades,
+    Context, auth, daemon::Daemon, devnets::Devnets, gov::Governance, nodes::Nodes, operations, plugins::PluginList, transactions::Transactions,
+    upgrades::Upgrades,
 };
 use dvb_proto::devnet::v1::{
     daemon_service_server::DaemonServiceServer, devnet_service_server::DevnetServiceServer, export_service_server::ExportServiceServer,
-    node_service_server::NodeServiceServer, plugin_service_server::PluginServiceServer, transaction_service_server::TransactionServiceServer,
-    upgrade_service_server::UpgradeServiceServer,
+    gov_service_server::GovServiceServer, node_service_server::NodeServiceServer, plugin_service_server::PluginServiceServer,
+    transaction_service_server::TransactionServiceServer, upgrade_service_server::UpgradeServiceServer,
 };
 use std::{
     fs, io,
@@ -104,6 +105,7 @@ pub async fn serve(cx: Context, listener: UnixListener) -> Result<(), ServerErro
         .add_service(NodeServiceServer::new(Nodes(cx.clone())))
         .add_service(UpgradeServiceServer::new(Upgrades(cx.clone())))
         .add_service(TransactionServiceServer::new(Transactions(cx.clone())))
+        .add_service(GovServiceServer::new(Governance(cx.clone())))
         .add_service(ExportServiceServer::new(operations::Exports))
         .add_service(PluginServiceServer::new(PluginList(cx.clone())))
         .add_service(DaemonServiceServer::new(Daemon(cx)))

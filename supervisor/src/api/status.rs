@@ -26,6 +26,7 @@ fn code(code: FaultCode) -> Code {
         FaultCode::TimedOut => Code::DeadlineExceeded,
         FaultCode::StoreCorrupt => Code::DataLoss,
         FaultCode::Immutable
+        | FaultCode::NotReady
         | FaultCode::HomeMismatch
         | FaultCode::PluginMissing
         | FaultCode::PluginIncompatible

@@ -1,5 +1,6 @@
 //! Pure translation between objects and what plugins and runtime are told of them.
 
+pub(super) use crate::model::{SERVICE, hex, unhex};
 use crate::{
     model::{
         Desired, Devnet, Meta, Node, NodeName, NodeSpec, PlacedNode, PlanBody, PlannedNode, PlannedPort, Resources, ResourcesSpec, RestartPolicy,
@@ -8,10 +9,8 @@ use crate::{
     plugin::DevnetContext,
 };
 use sha2::{Digest, Sha256};
-use std::{collections::BTreeMap, fmt::Write as _, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 
-/// Role of a node that comes from `spec.services`.
-pub(super) const SERVICE: &str = "service";
 /// Annotation of a node: digest of what a running process was built from. Another value means that it must be restarted.
 pub(super) const TEMPLATE: &str = "devnet.builder/template";
 /// Annotation of a node with a binary of its own: where it came from.
@@ -31,31 +30,11 @@ pub(super) fn devnet_context(devnet: &Devnet, binary: (&str, &str), initialized:
 
 /// The context of a provisioned devnet, from what provisioning stored.
 pub(super) fn stored_context(devnet: &Devnet, plan: &PlanBody, nodes: &[Arc<Node>]) -> DevnetContext {
-    let binary = devnet.status.binary.clone().unwrap_or_default();
-    let stored = plan.devnet_spec.clone().filter(|spec| **spec == devnet.spec);
-    let node_binaries = nodes
-        .iter()
-        .filter(|node| node.spec.role != SERVICE && node.spec.binary_path != binary.path)
-        .map(|node| (node.node_name().short, node.spec.binary_path.clone()))
-        .collect();
-    DevnetContext {
-        binary_path: binary.path,
-        binary_sha256: binary.sha256,
-        node_binaries,
-        initialized: unhex(&plan.initialized),
-        ..DevnetContext::sharing(devnet, stored.unwrap_or_else(|| Arc::new(devnet.spec.clone())))
-    }
+    DevnetContext::provisioned(devnet, plan, nodes)
 }
 
 pub(super) fn placed(node: &Node) -> PlacedNode {
-    PlacedNode {
-        name: node.node_name().short,
-        role: node.spec.role.clone(),
-        index: node.spec.index,
-        address: node.spec.address.clone(),
-        ports: node.spec.ports.clone(),
-        home_dir: node.spec.home_dir.clone(),
-    }
+    PlacedNode::of(node)
 }
 
 /// The chain's nodes only: what plugins are told of.
@@ -184,18 +163,6 @@ fn some(text: &str) -> Option<String> {
     (!text.is_empty()).then(|| text.to_owned())
 }
 
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}"); // a String takes everything
-        text
-    })
-}
-
-/// Only ever reads what `hex` wrote; anything else gives the bytes before the fault.
-pub(super) fn unhex(text: &str) -> Vec<u8> {
-    text.as_bytes().chunks(2).map_while(|pair| std::str::from_utf8(pair).ok().and_then(|pair| u8::from_str_radix(pair, 16).ok())).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -246,21 +213,5 @@ mod tests {
             spec.nodes = vec![NodeOverride { name: "validator-0".into(), args: vec!["--x".into()], ..NodeOverride::default() }]
         };
         assert_ne!(plain, of(&devnet(args)));
-    }
-
-    #[test]
-    fn contexts_share_the_spec_that_is_stored_unless_the_devnet_has_another() {
-        let net = devnet(|spec| spec.full_nodes = 2);
-        let plan = PlanBody { devnet_spec: Some(Arc::new(net.spec.clone())), ..PlanBody::default() };
-        let stored = plan.devnet_spec.as_ref().unwrap();
-        assert!(Arc::ptr_eq(&stored_context(&net, &plan, &[]).spec, stored));
-        let other = devnet(|spec| spec.full_nodes = 3);
-        assert_eq!(stored_context(&other, &plan, &[]).spec.full_nodes, 3);
-    }
-
-    #[test]
-    fn hex_goes_both_ways() {
-        assert_eq!(hex(&[0, 255, 16]), "00ff10");
-        assert_eq!(unhex("00ff10"), [0, 255, 16]);
     }
 }

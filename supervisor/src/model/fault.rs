@@ -10,6 +10,7 @@ pub enum FaultCode {
     Conflict,
     InvalidSpec,
     Immutable,
+    NotReady,
     PermissionDenied,
     HomeMismatch,
     Unimplemented,

@@ -12,6 +12,9 @@ use super::{Conditions, EventId, ExitClass, LaunchId, Meta, NodeName, Timestamp}
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
+/// Role of a node that comes from `spec.services`.
+pub const SERVICE: &str = "service";
+
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Desired {

@@ -135,6 +135,8 @@ pub struct UpgradeNotes {
     pub halts: bool,
     /// For a proposal: JSON, an array.
     pub messages: String,
+    /// What the chain asks to be deposited with it.
+    pub deposit: String,
     /// With these the old binary goes on past the height.
     pub skip_args: Vec<String>,
     /// Nodes that were told of the height, by short name.
@@ -157,7 +159,6 @@ pub struct UpgradeNotes {
     pub deadline: Option<Timestamp>,
     /// Stopped by its user, and started again only to come to the height.
     pub lent: Vec<String>,
-    pub cancelling: bool,
 }
 
 /// The part of a devnet's spec that a switch changes.

@@ -1,5 +1,6 @@
 //! A chain plugin over gRPC. This and the files below `client/` are all that know the generated types of `plugin.v1`.
 
+mod gov;
 mod replies;
 mod requests;
 mod tx;

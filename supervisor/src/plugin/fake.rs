@@ -22,6 +22,7 @@ use std::{
 use tokio::sync::watch;
 
 mod chain;
+mod gov;
 mod upgrade;
 
 pub use chain::{FAKE_LIFE, FakeTx};
@@ -47,6 +48,7 @@ struct State {
     listeners: BTreeMap<String, Vec<HeightSender>>,
     secrets: Vec<(String, Vec<u8>)>,
     chain: chain::FakeChain,
+    proposals: BTreeMap<u64, super::gov::Proposal>,
 }
 
 impl FakePlugin {
@@ -144,7 +146,13 @@ impl FakePlugin {
 impl ChainPlugin for FakePlugin {
     async fn info(&self) -> Result<PluginInfo, PluginError> {
         self.begin("info", "").await?;
-        Ok(PluginInfo { name: self.name.clone(), version: "0".into(), api_version: 1, capabilities: vec!["tx".into()], ..PluginInfo::default() })
+        Ok(PluginInfo {
+            name: self.name.clone(),
+            version: "0".into(),
+            api_version: 1,
+            capabilities: vec!["tx".into(), "gov".into()],
+            ..PluginInfo::default()
+        })
     }
 
     async fn initialize(&self, _devnet: &DevnetContext, _work_dir: PathBuf, outcomes: &[JobOutcome]) -> Result<Reply<Initialized>, PluginError> {

@@ -3,8 +3,10 @@
 mod client;
 pub mod fake;
 mod fault;
+pub mod gov;
 mod host;
 mod process;
+mod provisioned;
 mod search;
 mod slot;
 mod stdio;
@@ -17,6 +19,8 @@ use async_trait::async_trait;
 use futures::stream::BoxStream;
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
+
+pub use provisioned::ready;
 
 pub use host::{HostSettings, PluginHost};
 
@@ -228,7 +232,7 @@ pub struct Classified {
 
 /// One chain family. The client speaks gRPC to a process; `fake` is for tests of the controllers.
 #[async_trait]
-pub trait ChainPlugin: tx::TxPlugin + upgrade::UpgradePlugin + Send + Sync + 'static {
+pub trait ChainPlugin: tx::TxPlugin + gov::GovPlugin + upgrade::UpgradePlugin + Send + Sync + 'static {
     async fn info(&self) -> Result<PluginInfo, PluginError>;
     async fn initialize(&self, devnet: &DevnetContext, work_dir: PathBuf, outcomes: &[JobOutcome]) -> Result<Reply<Initialized>, PluginError>;
     async fn validate(&self, devnet: &DevnetContext) -> Result<Vec<Violation>, PluginError>;

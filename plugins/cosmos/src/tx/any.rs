@@ -1,22 +1,27 @@
 //! Any message of the chain, as JSON with its `@type` (as the chain's own command line writes it) or as base64 of its protobuf bytes.
 
-use super::invalid;
+use super::{invalid, json};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use cosmos_sdk_proto::{
     Any,
-    cosmos::{authz, bank, crisis, distribution, feegrant, gov, mint, slashing, staking, upgrade, vesting},
+    cosmos::{auth, authz, bank, crisis, distribution, feegrant, gov, mint, slashing, staking, upgrade, vesting},
     cosmwasm::wasm,
     traits::{Message, Name},
 };
 use dvb_plugin_sdk::Result;
-use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::{Map, Value};
 use std::{collections::BTreeMap, sync::OnceLock};
 
-type Encode = fn(Value) -> serde_json::Result<Vec<u8>>;
+/// A message that can be written as JSON.
+struct Known {
+    encode: fn(Value) -> serde_json::Result<Vec<u8>>,
+    /// None: the bytes hold more than is known here.
+    decode: fn(&[u8]) -> Option<Value>,
+}
 
 /// `{"@type": "/cosmos.bank.v1beta1.MsgSend", "from_address": ...}` for what is known here, `{"@type": "/a.b.MsgC", "value": "base64"}` for all.
-pub(super) fn pack(message: &Value) -> Result<Any> {
+pub(crate) fn pack(message: &Value) -> Result<Any> {
     let Value::Object(fields) = message else { return Err(invalid("a message must be a JSON object")) };
     let type_url = fields.get("@type").and_then(Value::as_str).filter(|url| url.starts_with('/') && url.len() > 1);
     let type_url = type_url.ok_or_else(|| invalid("a message needs \"@type\", as in /cosmos.bank.v1beta1.MsgSend"))?;
@@ -26,7 +31,11 @@ pub(super) fn pack(message: &Value) -> Result<Any> {
         (Some(base64), _) if rest.len() == 1 => {
             STANDARD.decode(base64).map_err(|error| invalid(format!("{type_url}: \"value\" is no base64: {error}")))?
         }
-        (_, Some(encode)) => encode(Value::Object(rest)).map_err(|error| invalid(format!("{type_url}: {error}")))?,
+        (_, Some(known)) => {
+            let mut rest = Value::Object(rest);
+            json::to_wire(&mut rest, json::fractions(type_url)).map_err(|error| invalid(format!("{type_url}: {error}")))?;
+            (known.encode)(rest).map_err(|error| invalid(format!("{type_url}: {error}")))?
+        }
         (_, None) => {
             let message =
                 format!("{type_url} is not known here as JSON; write {{\"@type\": \"{type_url}\", \"value\": \"base64 of its protobuf bytes\"}}");
@@ -36,25 +45,46 @@ pub(super) fn pack(message: &Value) -> Result<Any> {
     Ok(Any { type_url: type_url.into(), value })
 }
 
+/// As `pack` takes it: JSON where nothing of the message is lost by it, base64 elsewhere.
+pub(crate) fn unpack(message: &Any) -> Value {
+    let url = &message.type_url;
+    let mut fields = Map::from_iter([("@type".to_owned(), Value::from(url.as_str()))]);
+    match known().get(url).and_then(|known| (known.decode)(&message.value)) {
+        Some(json) => match json::from_wire(json, json::fractions(url)) {
+            Value::Object(members) => fields.extend(members),
+            _ => drop(fields.insert("value".to_owned(), Value::from(STANDARD.encode(&message.value)))),
+        },
+        None => drop(fields.insert("value".to_owned(), Value::from(STANDARD.encode(&message.value)))),
+    }
+    Value::Object(fields)
+}
+
 /// The messages that can be written as JSON, by type URL.
-fn known() -> &'static BTreeMap<String, Encode> {
-    static KNOWN: OnceLock<BTreeMap<String, Encode>> = OnceLock::new();
+fn known() -> &'static BTreeMap<String, Known> {
+    static KNOWN: OnceLock<BTreeMap<String, Known>> = OnceLock::new();
     KNOWN.get_or_init(|| BTreeMap::from_iter(list()))
 }
 
-fn entry<M: Message + Name + Default + DeserializeOwned>() -> (String, Encode) {
-    (M::type_url(), |json| serde_json::from_value::<M>(json).map(|message| message.encode_to_vec()))
+fn entry<M: Message + Name + Default + Serialize + DeserializeOwned>() -> (String, Known) {
+    let encode = |json| serde_json::from_value::<M>(json).map(|message| message.encode_to_vec());
+    let decode = |bytes: &[u8]| {
+        let message = M::decode(bytes).ok()?;
+        let complete = message.encoded_len() == bytes.len();
+        serde_json::to_value(&message).ok().filter(|_| complete)
+    };
+    (M::type_url(), Known { encode, decode })
 }
 
 macro_rules! messages {
     ($($module:path: $($name:ident)*;)*) => {
-        fn list() -> Vec<(String, Encode)> {
+        fn list() -> Vec<(String, Known)> {
             vec![$($({ use $module as module; entry::<module::$name>() }),*),*]
         }
     };
 }
 
 messages! {
+    auth::v1beta1: MsgUpdateParams;
     authz::v1beta1: MsgGrant MsgRevoke MsgExec;
     bank::v1beta1: MsgSend MsgMultiSend MsgSetSendEnabled MsgUpdateParams;
     crisis::v1beta1: MsgUpdateParams MsgVerifyInvariant;
@@ -92,6 +122,22 @@ mod tests {
         let packed = pack(&json!({"@type": "/cosmos.upgrade.v1beta1.MsgSoftwareUpgrade", "authority": "wasm1gov", "plan": plan})).unwrap();
         let message = upgrade::v1beta1::MsgSoftwareUpgrade::decode(packed.value.as_slice()).unwrap();
         assert_eq!(message.plan.map(|plan| (plan.name, plan.height)), Some(("v0.50".into(), 38)));
+    }
+
+    #[test]
+    fn what_was_packed_is_unpacked_and_what_is_not_known_stays_whole() {
+        let send = json!({"@type": "/cosmos.bank.v1beta1.MsgSend", "from_address": "wasm1a", "to_address": "wasm1b", "amount": [{"denom": "stake", "amount": "7"}]});
+        assert_eq!(unpack(&pack(&send).unwrap()), send);
+        let mint = json!({"@type": "/cosmos.mint.v1beta1.MsgUpdateParams", "authority": "wasm1gov", "params": {"mint_denom": "stake", "inflation_max": "0.200000000000000000"}});
+        let packed = pack(&mint).unwrap();
+        assert_eq!(unpack(&packed), mint);
+        let message = cosmos_sdk_proto::cosmos::mint::v1beta1::MsgUpdateParams::decode(packed.value.as_slice()).unwrap();
+        assert_eq!(message.params.unwrap().inflation_max, "200000000000000000");
+        let newer = Any { value: [packed.value.as_slice(), &[0x7a, 1, 7]].concat(), ..packed };
+        assert_eq!(unpack(&newer)["value"], STANDARD.encode(&newer.value));
+        assert_eq!(pack(&unpack(&newer)).unwrap(), newer);
+        let foreign = Any { type_url: "/a.b.MsgC".into(), value: vec![1, 2] };
+        assert_eq!(unpack(&foreign), json!({"@type": "/a.b.MsgC", "value": "AQI="}));
     }
 
     #[test]

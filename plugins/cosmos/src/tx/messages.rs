@@ -6,7 +6,7 @@ use cosmos_sdk_proto::{
     cosmos::{
         bank::v1beta1::MsgSend,
         base::v1beta1::Coin,
-        gov::v1::{MsgSubmitProposal, MsgVote, VoteOption},
+        gov::v1::{MsgDeposit, MsgSubmitProposal, MsgVote, VoteOption},
         staking::v1beta1::{MsgDelegate, MsgUndelegate},
     },
     traits::Message,
@@ -19,6 +19,7 @@ pub(super) const SEND: &str = "bank/send";
 const DELEGATE: &str = "staking/delegate";
 const UNBOND: &str = "staking/unbond";
 const VOTE: &str = "gov/vote";
+const DEPOSIT: &str = "gov/deposit";
 const PROPOSE: &str = "gov/submit-proposal";
 const ANY: &str = "any";
 
@@ -43,6 +44,7 @@ pub(super) fn types() -> Vec<pb::TxType> {
         kind(DELEGATE, "stakes coins of the signer with a validator", json!({"validator": "validator:0", "amount": "1000stake"})),
         kind(UNBOND, "takes staked coins back, after the unbonding time", json!({"validator": "validator:0", "amount": "1000stake"})),
         kind(VOTE, "votes on a proposal: yes, no, abstain or noWithVeto", json!({"proposal": 1, "option": "yes"})),
+        kind(DEPOSIT, "adds to the deposit of a proposal", json!({"proposal": 1, "amount": "1000stake"})),
         kind(PROPOSE, "submits a proposal with a deposit; messages as in `any`", proposal),
         kind(ANY, "any messages, as JSON with @type or with the protobuf bytes as value in base64", any),
     ]
@@ -54,6 +56,7 @@ pub(super) fn read(intent: &pb::TxIntent, from: &str, signers: &Signers<'_>) -> 
         DELEGATE => stake(payload(intent)?, from, signers, DELEGATE),
         UNBOND => stake(payload(intent)?, from, signers, UNBOND),
         VOTE => vote(payload(intent)?, from),
+        DEPOSIT => deposit(payload(intent)?, from),
         PROPOSE => propose(payload(intent)?, from),
         ANY => anything(payload(intent)?),
         other => {
@@ -119,6 +122,18 @@ fn vote(Vote { proposal, option, metadata }: Vote, from: &str) -> Result<Said> {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
+struct Deposit {
+    proposal: u64,
+    amount: String,
+}
+
+fn deposit(Deposit { proposal, amount }: Deposit, from: &str) -> Result<Said> {
+    let message = MsgDeposit { proposal_id: proposal, depositor: from.into(), amount: coins(&amount)? };
+    Ok(Said { messages: vec![packed("/cosmos.gov.v1.MsgDeposit", &message)], meaning: format!("deposits {amount} on proposal {proposal}") })
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Propose {
     title: String,
     summary: String,
@@ -173,7 +188,7 @@ fn packed<M: Message>(type_url: &str, message: &M) -> Any {
 }
 
 /// `7stake,3other`, sorted by denom as the SDK wants it.
-fn coins(text: &str) -> Result<Vec<Coin>> {
+pub(crate) fn coins(text: &str) -> Result<Vec<Coin>> {
     let mut coins = text.split(',').map(|coin| one_coin(coin.trim())).collect::<Result<Vec<_>>>()?;
     coins.sort_by(|a, b| a.denom.cmp(&b.denom));
     Ok(coins)

@@ -3,16 +3,18 @@
 //! ```text
 //! signers   account:N, validator:N, addresses ──► keys        sign     SIGN_MODE_DIRECT
 //! messages, any   type and payload ──► protobuf messages      refusal  what a code of the chain means
+//! json      the JSON form of messages as chains write it
 //! wire      JSON-RPC over one connection ──► chain            chain    accounts, gas, sending, finding
 //! ```
 
-mod any;
+pub(crate) mod any;
 mod chain;
-mod messages;
+pub(crate) mod json;
+pub(crate) mod messages;
 mod refusal;
 mod sign;
-mod signers;
-mod wire;
+pub(crate) mod signers;
+pub(crate) mod wire;
 
 pub use chain::{account, broadcast, build, find};
 

@@ -133,16 +133,16 @@ fn internal(error: impl std::fmt::Display) -> PluginFault {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::binary::Prefixes;
 
-    pub(in crate::tx) fn chain() -> Chain {
+    pub(crate) fn chain() -> Chain {
         let prefixes = Prefixes { account: "wasm".into(), validator: "wasmvaloper".into(), consensus: "wasmvalcons".into() };
         Chain { sdk_version: "v0.50.11".into(), binary_version: String::new(), comet_version: String::new(), prefixes }
     }
 
-    pub(in crate::tx) fn devnet() -> pb::DevnetContext {
+    pub(crate) fn devnet() -> pb::DevnetContext {
         pb::DevnetContext { seed: "s".into(), chain_id: "net-1".into(), accounts: 2, validators: 1, ..pb::DevnetContext::default() }
     }
 

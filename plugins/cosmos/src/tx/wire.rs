@@ -15,7 +15,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const LARGEST_REPLY: usize = 256 << 20;
 
 #[derive(Debug, thiserror::Error)]
-pub(super) enum WireError {
+pub(crate) enum WireError {
     #[error("{address} does not answer: {reason}")]
     Unreachable { address: String, reason: String },
     #[error("{address} sent no usable reply to {method}: {reason}")]
@@ -34,23 +34,23 @@ impl From<WireError> for PluginFault {
     }
 }
 
-pub(super) struct Wire {
+pub(crate) struct Wire {
     address: String,
     sender: SendRequest<Full<Bytes>>,
 }
 
 /// What `abci_query` answers.
-pub(super) struct Queried {
-    pub(super) code: i64,
-    pub(super) codespace: String,
-    pub(super) log: String,
-    pub(super) value: Vec<u8>,
-    pub(super) height: u64,
+pub(crate) struct Queried {
+    pub(crate) code: i64,
+    pub(crate) codespace: String,
+    pub(crate) log: String,
+    pub(crate) value: Vec<u8>,
+    pub(crate) height: u64,
 }
 
 impl Wire {
     /// `address` is host:port.
-    pub(super) async fn open(address: &str) -> Result<Self, WireError> {
+    pub(crate) async fn open(address: &str) -> Result<Self, WireError> {
         let unreachable = |reason: String| WireError::Unreachable { address: address.into(), reason };
         let stream = connect(address).await.map_err(unreachable)?;
         stream.set_nodelay(true).map_err(|error| unreachable(error.to_string()))?;
@@ -61,7 +61,7 @@ impl Wire {
         Ok(Self { address: address.into(), sender })
     }
 
-    pub(super) async fn call(&mut self, method: &str, params: Value) -> Result<Value, WireError> {
+    pub(crate) async fn call(&mut self, method: &str, params: Value) -> Result<Value, WireError> {
         let bad = |address: &str, reason: String| WireError::BadReply { address: address.into(), method: method.into(), reason };
         let body = json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params}).to_string();
         let unreachable = |reason: String| WireError::Unreachable { address: self.address.clone(), reason };
@@ -79,7 +79,7 @@ impl Wire {
     }
 
     /// A query of the chain's state as of its last block.
-    pub(super) async fn query(&mut self, path: &str, data: &[u8]) -> Result<Queried, WireError> {
+    pub(crate) async fn query(&mut self, path: &str, data: &[u8]) -> Result<Queried, WireError> {
         let reply = self.call("abci_query", json!({"path": path, "data": hex::encode(data)})).await?;
         let response = &reply["response"];
         let value = response["value"].as_str().unwrap_or_default();
@@ -99,7 +99,7 @@ impl Wire {
 }
 
 /// CometBFT writes 64-bit numbers as text.
-pub(super) fn number(value: &Value) -> u64 {
+pub(crate) fn number(value: &Value) -> u64 {
     value.as_u64().or_else(|| value.as_str()?.parse().ok()).unwrap_or_default()
 }
 

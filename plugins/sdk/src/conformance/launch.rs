@@ -89,8 +89,12 @@ pub(super) async fn stop(session: &mut Session) -> Checked {
 /// Nobody listens where the node should be: UNAVAILABLE, so that the host knows it for a passing state.
 pub(super) async fn absent(session: &mut Session) -> Checked {
     let node = some_nodes(session)?;
-    let request = pb::NodeRef { devnet: Some(session.devnet.clone()), node: Some(node) };
     let unavailable = [Code::Unavailable];
+    if session.info.capabilities.iter().any(|capability| capability == "gov") {
+        let request = pb::ListProposalsRequest { devnet: Some(session.devnet.clone()), node: Some(node.clone()), ids: Vec::new() };
+        refusal("ListProposals of a node that is down", &unavailable, session.client.list_proposals(request)).await?;
+    }
+    let request = pb::NodeRef { devnet: Some(session.devnet.clone()), node: Some(node) };
     refusal("GetNodeStatus of a node that is down", &unavailable, session.client.get_node_status(request.clone())).await?;
     refusal("GetBlockHeight of a node that is down", &unavailable, session.client.get_block_height(request.clone())).await?;
     let mut client = session.client.clone();

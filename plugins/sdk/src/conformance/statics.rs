@@ -57,10 +57,16 @@ pub(super) async fn info(session: &mut Session) -> Checked {
 /// What is lacking says so with UNIMPLEMENTED, and goes on serving.
 pub(super) async fn unimplemented(session: &mut Session) -> Checked {
     let has = |name: &str| session.info.capabilities.iter().any(|capability| capability == name);
-    let (tx, export) = (has("tx"), has("export"));
+    let (tx, gov, export) = (has("tx"), has("gov"), has("export"));
     if !tx {
         let request = pb::GetAccountRequest { devnet: Some(session.devnet.clone()), signer: "account:0".into(), ..Default::default() };
         refusal("GetAccount without the capability", &[Code::Unimplemented], session.client.get_account(request)).await?;
+    }
+    if !gov {
+        let request = pb::ListProposalsRequest { devnet: Some(session.devnet.clone()), ..Default::default() };
+        refusal("ListProposals without the capability", &[Code::Unimplemented], session.client.list_proposals(request)).await?;
+        let request = pb::DraftParamChangeRequest { devnet: Some(session.devnet.clone()), ..Default::default() };
+        refusal("DraftParamChange without the capability", &[Code::Unimplemented], session.client.draft_param_change(request)).await?;
     }
     if !export {
         let request = pb::ExportRequest { devnet: Some(session.devnet.clone()), ..Default::default() };

@@ -8,6 +8,8 @@ use crate::pb::{self, build_outcome::Outcome};
 use tonic::Code;
 
 const SIGNER: &str = "account:0";
+/// Types that the capability `gov` promises.
+const GOVERNANCE: [&str; 3] = ["gov/submit-proposal", "gov/deposit", "gov/vote"];
 
 /// A plugin without the capability has nothing to show here; `unimplemented` looks at its refusals.
 pub(super) async fn transactions(session: &mut Session) -> Checked {
@@ -27,6 +29,12 @@ pub(super) async fn transactions(session: &mut Session) -> Checked {
     let request = pb::GetSupportedTxTypesRequest { devnet: Some(session.devnet.clone()) };
     let supported = answer("GetSupportedTxTypes", CALL_LIMIT, session.client.get_supported_tx_types(request)).await?;
     ensure(!supported.types.is_empty(), || "it has the capability tx and no type".into())?;
+    if session.info.capabilities.iter().any(|capability| capability == "gov") {
+        for wanted in GOVERNANCE {
+            let has = supported.types.iter().any(|kind| kind.name == wanted);
+            ensure(has, || format!("it has the capability gov and no type {wanted}"))?;
+        }
+    }
     for kind in supported.types {
         ensure(!kind.name.is_empty() && !kind.description.is_empty(), || format!("a type without name or description: {kind:?}"))?;
         match build(session, &kind.name, &kind.template).await? {

@@ -4,7 +4,7 @@ use super::super::{Context, ReconcileError, placing};
 use crate::{
     model::{Devnet, Key, PlacedNode},
     plugin::{
-        ChainPlugin, DevnetContext,
+        ChainPlugin, DevnetContext, ready,
         tx::{TX_CAPABILITY, TxSupport},
     },
 };
@@ -48,10 +48,7 @@ pub(super) async fn find(devnet: &Devnet, turn: usize, cx: &Context) -> Result<S
     }
     let context = placing::stored_context(devnet, &plan.spec, &nodes);
     let support = plugin.tx_support(&context).await?;
-    let ready: Vec<_> = nodes
-        .iter()
-        .filter(|node| node.spec.role != placing::SERVICE && node.metadata.deleted_at.is_none() && node.status.conditions.is_true("Ready"))
-        .collect();
+    let ready = ready(&nodes);
     let node = ready.get(turn % ready.len().max(1)).map(|node| placing::placed(node));
     Ok(Standing::Able(Box::new(Family { plugin, devnet: context, support }), node))
 }

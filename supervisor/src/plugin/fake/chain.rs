@@ -88,6 +88,9 @@ impl FakePlugin {
 }
 
 impl FakeChain {
+    pub(super) fn height(&self) -> u64 {
+        self.height
+    }
     fn account(&self, address: &str) -> (u64, u64) {
         self.accounts.get(address).copied().unwrap_or((BALANCE, 0))
     }
