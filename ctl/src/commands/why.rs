@@ -31,7 +31,7 @@ pub(crate) async fn run(ctx: &Context, args: Args) -> Result<(), Error> {
     let kind = match kind.unwrap_or_else(|| Kind::of(name)) {
         Kind::Upgrade => "Upgrade",
         Kind::Transaction => "Transaction",
-        Kind::Node => "Node",
+        Kind::Node => "", // or an upgrade: the daemon knows
         _ => "Devnet",
     };
     let request = ExplainRequest { kind: kind.to_owned(), namespace: target.namespace.clone(), name: name.clone() };
