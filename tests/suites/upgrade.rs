@@ -3,7 +3,7 @@
 use e2e::{TestHome, Wasmd, binary};
 use nix::sys::signal::{Signal, kill};
 use serde_json::Value;
-use std::{os::unix::fs::PermissionsExt, path::Path, time::Duration};
+use std::{path::Path, time::Duration};
 
 const QUICK: &str = "{backoff: 300ms}";
 
@@ -23,9 +23,7 @@ fn next_binary() -> String {
 
 /// A program of the test: a script around the new binary, which begins with `first`.
 fn wrapped(home: &TestHome, name: &str, first: &str) -> String {
-    let path = home.file(name, &format!("#!/bin/sh\n{first}\nexec {} \"$@\"\n", next_binary()));
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
-    path
+    home.program(name, &format!("{first}\nexec {} \"$@\"", next_binary()))
 }
 
 fn create(home: &TestHome, height: &str, program: &str) {

@@ -27,6 +27,16 @@ impl Handler {
     }
 }
 
+/// What a node is told of an upgrade.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Schedule {
+    HaltAt(u64),
+    /// Others have halted there already.
+    LateHaltAt(u64),
+    /// There is to be none of this name.
+    Never,
+}
+
 /// What an upgrade takes on this chain.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct UpgradePlan {
@@ -62,8 +72,7 @@ pub trait UpgradePlugin: Send + Sync + 'static {
         work_dir: PathBuf,
         outcomes: &[JobOutcome],
     ) -> Result<Reply<UpgradePlan>, PluginError>;
-    /// Without a height: there is to be none of this name.
-    async fn schedule_upgrade(&self, devnet: &DevnetContext, node: &PlacedNode, name: &str, height: Option<u64>) -> Result<(), PluginError>;
+    async fn schedule_upgrade(&self, devnet: &DevnetContext, node: &PlacedNode, name: &str, order: Schedule) -> Result<(), PluginError>;
     async fn upgrade_state(&self, devnet: &DevnetContext, node: &PlacedNode) -> Result<UpgradeState, PluginError>;
     /// None while the node has not applied it.
     async fn block(&self, devnet: &DevnetContext, node: &PlacedNode, height: u64) -> Result<Option<BlockHeight>, PluginError>;

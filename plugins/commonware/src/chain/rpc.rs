@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! POST /         status [] · block [height | "latest" | hash] · account [address] · tx [hash] · submit [hex of the signed transfer]
-//!                schedule_upgrade [name, height] · cancel_upgrade [name]
+//!                schedule_upgrade [name, height, whether others have halted for it] · cancel_upgrade [name]
 //! GET  /heights  one JSON line for the head and one for each block from then on, as it is finalized (application/x-ndjson)
 //! ```
 //! Errors: -32700 not JSON, -32600 no request, -32601 no such method, -32602 wrong parameters, -32603 internal,
@@ -36,7 +36,7 @@ use super::mempool::Refusal;
 use super::shared::Chain;
 use super::store::TxIndex;
 use super::tx::{Address, Transfer};
-use super::upgrade::{UpgradeError, UpgradePlan};
+use super::upgrade::{Notice, UpgradeError, UpgradePlan};
 use super::{Hash, Sealed};
 
 const MAX_BODY: usize = 256 * 1024;
@@ -219,12 +219,14 @@ impl Node {
     }
 
     fn schedule_upgrade(&self, params: &[Value]) -> Result<Value, Fault> {
-        let wanted = match params {
-            [Value::String(name), height] if !name.is_empty() => height.as_u64().map(|height| UpgradePlan { name: name.clone(), height }),
-            _ => None,
+        let (wanted, late) = match params {
+            [Value::String(name), height, late @ ..] if !name.is_empty() && late.len() < 2 => {
+                (height.as_u64().map(|height| UpgradePlan { name: name.clone(), height }), late == [Value::Bool(true)])
+            }
+            _ => (None, false),
         };
-        let wanted = wanted.ok_or_else(|| bad_params("schedule_upgrade takes a name and a height"))?;
-        self.chain.upgrades.schedule(wanted, self.chain.head().height)?;
+        let wanted = wanted.ok_or_else(|| bad_params("schedule_upgrade takes a name, a height, and whether others have halted for it"))?;
+        self.chain.upgrades.schedule(wanted, self.chain.head().height, if late { Notice::Late } else { Notice::Due })?;
         Ok(json!({}))
     }
 

@@ -38,6 +38,15 @@ pub enum UpgradeError {
     Io { path: PathBuf, source: std::io::Error },
 }
 
+/// When a node is told of an upgrade.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// Before anybody can have voted for a block of its height.
+    Due,
+    /// After others have halted for it, so that there is no such block.
+    Late,
+}
+
 /// What this binary can do, and what it was told.
 #[derive(Clone, Debug, Default)]
 pub struct Abilities {
@@ -64,19 +73,21 @@ impl Upgrades {
         Ok(Self { path: path.to_owned(), abilities, plans: Mutex::new(plans) })
     }
 
-    /// The same again changes nothing.
-    pub fn schedule(&self, wanted: UpgradePlan, head: u64) -> Result<(), UpgradeError> {
+    /// The same again changes nothing; one that was passed over is forgotten.
+    pub fn schedule(&self, wanted: UpgradePlan, head: u64, notice: Notice) -> Result<(), UpgradeError> {
         let mut plans = self.lock();
         if plans.contains(&wanted) {
             return Ok(());
         }
-        if let Some(other) = plans.iter().find(|plan| plan.height == wanted.height || plan.name == wanted.name && plan.height <= head) {
+        let counting = || plans.iter().filter(|plan| self.counts(plan));
+        if let Some(other) = counting().find(|plan| plan.height == wanted.height || plan.name == wanted.name && plan.height <= head) {
             return Err(UpgradeError::Taken { name: other.name.clone(), height: other.height });
         }
-        if wanted.height < head + LEAST_NOTICE {
+        let least = if notice == Notice::Late { 1 } else { LEAST_NOTICE };
+        if wanted.height < head + least {
             return Err(UpgradeError::TooNear { name: wanted.name, height: wanted.height, head });
         }
-        let mut next: Vec<_> = plans.iter().filter(|plan| plan.name != wanted.name).cloned().collect();
+        let mut next: Vec<_> = counting().filter(|plan| plan.name != wanted.name).cloned().collect();
         next.push(wanted);
         next.sort_by_key(|plan| plan.height);
         self.write(&next)?;
@@ -152,8 +163,8 @@ mod tests {
     fn a_plan_outlives_its_process_and_blocks_a_binary_without_the_handler() {
         let dir = tempfile::tempdir().unwrap();
         let old = upgrades(dir.path(), &[], &[]);
-        old.schedule(plan("v2", 30), 20).unwrap();
-        old.schedule(plan("v2", 30), 29).unwrap();
+        old.schedule(plan("v2", 30), 20, Notice::Due).unwrap();
+        old.schedule(plan("v2", 30), 29, Notice::Due).unwrap();
         let again = upgrades(dir.path(), &[], &[]);
         assert_eq!((again.blocks(29), again.blocks(30)), (None, Some(plan("v2", 30))));
         assert_eq!((again.next(29), again.next(30)), (Some(plan("v2", 30)), None));
@@ -165,19 +176,22 @@ mod tests {
     #[test]
     fn a_skipped_height_is_as_if_nothing_had_been_scheduled() {
         let dir = tempfile::tempdir().unwrap();
-        upgrades(dir.path(), &[], &[]).schedule(plan("v2", 30), 0).unwrap();
+        upgrades(dir.path(), &[], &[]).schedule(plan("v2", 30), 0, Notice::Due).unwrap();
         let old = upgrades(dir.path(), &[], &[30]);
         assert_eq!((old.blocks(99), old.at(30), old.next(0), old.applied(99)), (None, None, None, vec![]));
+        old.schedule(plan("v2", 50), 40, Notice::Due).unwrap();
+        assert_eq!(old.next(0), Some(plan("v2", 50)), "it can be tried again");
     }
 
     #[test]
     fn what_is_past_or_too_near_is_refused_and_what_is_ahead_can_move_or_go() {
         let dir = tempfile::tempdir().unwrap();
         let chain = upgrades(dir.path(), &[], &[]);
-        assert!(matches!(chain.schedule(plan("v2", 22), 20), Err(UpgradeError::TooNear { .. })));
-        chain.schedule(plan("v2", 23), 20).unwrap();
-        assert!(matches!(chain.schedule(plan("v3", 23), 20), Err(UpgradeError::Taken { .. })));
-        chain.schedule(plan("v2", 40), 20).unwrap();
+        assert!(matches!(chain.schedule(plan("v2", 22), 20, Notice::Due), Err(UpgradeError::TooNear { .. })));
+        chain.schedule(plan("v2", 21), 20, Notice::Late).unwrap();
+        chain.schedule(plan("v2", 23), 20, Notice::Due).unwrap();
+        assert!(matches!(chain.schedule(plan("v3", 23), 20, Notice::Due), Err(UpgradeError::Taken { .. })));
+        chain.schedule(plan("v2", 40), 20, Notice::Due).unwrap();
         assert_eq!(chain.next(0), Some(plan("v2", 40)));
         assert!(matches!(chain.cancel("v2", 40), Err(UpgradeError::Done { .. })));
         chain.cancel("v2", 39).unwrap();

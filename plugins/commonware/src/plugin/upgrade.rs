@@ -43,7 +43,7 @@ pub(super) async fn schedule(request: &pb::ScheduleUpgradeRequest) -> Result<pb:
     let client = client(&request.node.clone().unwrap_or_default())?;
     let told = match request.height {
         0 => client.call("cancel_upgrade", json!([request.name])).await,
-        height => client.call("schedule_upgrade", json!([request.name, height])).await,
+        height => client.call("schedule_upgrade", json!([request.name, height, request.late])).await,
     };
     match told {
         Ok(_) => Ok(pb::ScheduleUpgradeResponse {}),

@@ -1,13 +1,19 @@
 //! Carries out what the plan decided: each step does its work, which is harmless when done again, then commits what came of it.
 
 use super::super::{Context, Edit, ReconcileError, Story, placing::placed};
-use super::{check, facts::Seen, homes, plan::Step, switch, vote};
+use super::{
+    check,
+    facts::{Chain, Seen},
+    homes,
+    plan::{Step, short},
+    switch, vote,
+};
 use crate::{
     model::{
         BinaryStatus, Condition, ConditionStatus, Desired, Devnet, EventId, FaultCode, HaltProof, Key, Node, Upgrade, UpgradePhase, UpgradeStatus,
         VerifiedBlock,
     },
-    plugin::PluginError,
+    plugin::{PluginError, upgrade::Schedule},
     store::Write,
 };
 use std::{sync::Arc, time::Duration};
@@ -196,24 +202,21 @@ async fn begin(upgrade: &Upgrade, seen: &Seen, cx: &Context) -> Result<(), Recon
 
 async fn tell(upgrade: &Upgrade, seen: &Seen, names: &[String], cx: &Context) -> Result<(), ReconcileError> {
     let Some(chain) = seen.chain(cx).await? else { return Ok(()) };
-    let (name, height) = (&upgrade.spec.upgrade_name, upgrade.height());
+    let (name, height) = (&upgrade.spec.upgrade_name, upgrade.height().unwrap_or_default());
+    let late = seen.is_somebody_halted();
+    let order = if late { Schedule::LateHaltAt(height) } else { Schedule::HaltAt(height) };
     let mut told = upgrade.status.notes.told.clone();
-    for node in seen.nodes.iter().filter(|node| names.contains(&super::plan::short(node))) {
-        match chain.plugin.schedule_upgrade(&chain.devnet, &placed(node), name, height).await {
-            Ok(()) => told.push(super::plan::short(node)),
-            Err(PluginError::Rejected { code, message, .. }) if code == "FailedPrecondition" => {
-                for other in seen.nodes.iter().filter(|node| told.contains(&super::plan::short(node))) {
-                    let taken_back = chain.plugin.schedule_upgrade(&chain.devnet, &placed(other), name, None).await;
-                    if let Err(error) = taken_back {
-                        tracing::warn!(node = other.metadata.name, %error, "still knows of the upgrade");
-                    }
-                }
+    for node in seen.nodes.iter().filter(|node| names.contains(&short(node))) {
+        match chain.plugin.schedule_upgrade(&chain.devnet, &placed(node), name, order).await {
+            Ok(()) => told.push(short(node)),
+            Err(PluginError::Rejected { code, message, .. }) if code == "FailedPrecondition" && !late => {
+                take_back(upgrade, seen, &chain, &told).await;
                 return end(upgrade, seen, UpgradePhase::Failed, format!("{} refuses: {message}", node.metadata.name), cx).await;
             }
             Err(error) => return Err(error.into()),
         }
     }
-    let message = format!("{} of {} nodes know that they are to halt at height {}", told.len(), seen.nodes.len(), height.unwrap_or_default());
+    let message = format!("{} of {} nodes know that they are to halt at height {height}", told.len(), seen.nodes.len());
     let story = Story::new("upgrade", "Scheduled", message.clone()).action("tell nodes").desired("Completed");
     let change = |next: &mut Upgrade| {
         next.status.notes.told = told;
@@ -222,10 +225,20 @@ async fn tell(upgrade: &Upgrade, seen: &Seen, names: &[String], cx: &Context) ->
     commit(upgrade, Some(story), vec![], change, cx).await
 }
 
+/// From those who were told before one refused. Who cannot be asked keeps it, and halts alone.
+async fn take_back(upgrade: &Upgrade, seen: &Seen, chain: &Chain, told: &[String]) {
+    for node in seen.nodes.iter().filter(|node| told.contains(&short(node))) {
+        let taken = chain.plugin.schedule_upgrade(&chain.devnet, &placed(node), &upgrade.spec.upgrade_name, Schedule::Never).await;
+        if let Err(error) = taken {
+            tracing::warn!(node = node.metadata.name, %error, "still knows of the upgrade");
+        }
+    }
+}
+
 async fn untell(upgrade: &Upgrade, seen: &Seen, cx: &Context) -> Result<(), ReconcileError> {
     let Some(chain) = seen.chain(cx).await? else { return Ok(()) };
-    for node in seen.nodes.iter().filter(|node| upgrade.status.notes.told.contains(&super::plan::short(node))) {
-        chain.plugin.schedule_upgrade(&chain.devnet, &placed(node), &upgrade.spec.upgrade_name, None).await?;
+    for node in seen.nodes.iter().filter(|node| upgrade.status.notes.told.contains(&short(node))) {
+        chain.plugin.schedule_upgrade(&chain.devnet, &placed(node), &upgrade.spec.upgrade_name, Schedule::Never).await?;
     }
     let why = format!("cancelled: all nodes know that there is no halt at height {}", upgrade.height().unwrap_or_default());
     end(upgrade, seen, UpgradePhase::Failed, why, cx).await
@@ -234,7 +247,7 @@ async fn untell(upgrade: &Upgrade, seen: &Seen, cx: &Context) -> Result<(), Reco
 async fn lend(upgrade: &Upgrade, seen: &Seen, names: Vec<String>, cx: &Context) -> Result<(), ReconcileError> {
     let message = format!("starts {}, which must come to the height with the old binary", names.join(", "));
     let mut also = Vec::new();
-    for node in seen.nodes.iter().filter(|node| names.contains(&super::plan::short(node))) {
+    for node in seen.nodes.iter().filter(|node| names.contains(&short(node))) {
         also.extend(wanted(node, Desired::Running, &message, cx));
     }
     let story = Story::new("upgrade", "StartsStopped", message.clone()).action("start").desired("Completed");

@@ -8,6 +8,7 @@ use super::super::{
 use super::{
     apply::{commit, end, fail_unless_it_passes, say, story},
     facts::{Chain, Seen},
+    homes,
 };
 use crate::{
     model::{BinaryStatus, Devnet, Key, Kind, Object, Upgrade, UpgradePhase},
@@ -34,7 +35,10 @@ pub(super) async fn check(upgrade: &Upgrade, seen: &Seen, cx: &Context) -> Resul
         Err(error) => fail_unless_it_passes(&current, seen, error, cx).await,
         Ok(Examined { binary, identity, plan, can_halt }) => match refusal(&current, seen, &binary, plan.as_ref()) {
             Some(why) => end(&current, seen, UpgradePhase::Failed, why, cx).await,
-            None => accept(&current, binary, &identity, plan.unwrap_or_default(), can_halt, cx).await,
+            None => {
+                homes::clear(&current, cx).await?;
+                accept(&current, binary, &identity, plan.unwrap_or_default(), can_halt, cx).await
+            }
         },
     }
 }

@@ -87,6 +87,10 @@ impl Seen {
         Ok(Some(Chain { plugin, devnet: stored_context(&accepted, &plan.spec, &self.nodes), can_upgrade }))
     }
 
+    pub(super) fn is_somebody_halted(&self) -> bool {
+        self.halts.values().any(|state| state.halted)
+    }
+
     /// How long until what goes on counts as overdue.
     pub(super) fn until_deadline(&self, upgrade: &Upgrade) -> Option<Duration> {
         let deadline = upgrade.status.notes.deadline.filter(|_| !upgrade.status.phase.is_final())?;

@@ -56,7 +56,7 @@ pub(super) async fn save(upgrade: &Upgrade, seen: &Seen, cx: &Context) -> Result
 pub(super) async fn put_back(upgrade: &Upgrade, seen: &Seen, cx: &Context) -> Result<(), ReconcileError> {
     let folder = folder(upgrade, cx);
     let pairs: Vec<(PathBuf, PathBuf)> = seen.nodes.iter().map(|node| (folder.join(short(node)), home(node))).collect();
-    blocking(move || put_back_all(&pairs)).await?;
+    blocking(move || put_back_all(&pairs).and_then(|()| remove(&folder))).await?;
     failpoint("upgrade/put-back");
     let mut also = Vec::new();
     let mut rewound = Vec::new();
@@ -83,6 +83,12 @@ pub(super) async fn free(upgrade: &Upgrade, _seen: &Seen, cx: &Context) -> Resul
     blocking(move || remove(&folder)).await?;
     let told = Story::new("upgrade", "SavedStateFreed", "the homes from before the switch are not needed any more").action("remove");
     commit(upgrade, Some(told), vec![], |next| next.status.saved = None, cx).await
+}
+
+/// What an attempt before may have saved in part is of another moment.
+pub(super) async fn clear(upgrade: &Upgrade, cx: &Context) -> Result<(), ReconcileError> {
+    let folder = folder(upgrade, cx);
+    blocking(move || remove(&folder)).await
 }
 
 fn folder(upgrade: &Upgrade, cx: &Context) -> PathBuf {

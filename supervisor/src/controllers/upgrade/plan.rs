@@ -227,12 +227,15 @@ fn waiting(upgrade: &Upgrade, facts: &Facts<'_>) -> Step {
         let message = format!("all {} nodes have halted at height {height}", halted.len());
         return Step::Advance { to: UpgradePhase::Switching, message, halts: halted };
     }
+    let untold: Vec<String> = others
+        .iter()
+        .filter(|node| can_be_told(node, !halted.is_empty()) && !status.notes.told.contains(&short(node)))
+        .map(|node| short(node))
+        .collect();
+    if told_by_us && !untold.is_empty() {
+        return Step::Tell(untold);
+    }
     if halted.is_empty() {
-        let untold: Vec<String> =
-            others.iter().filter(|node| can_be_told(node) && !status.notes.told.contains(&short(node))).map(|node| short(node)).collect();
-        if told_by_us && !untold.is_empty() {
-            return Step::Tell(untold);
-        }
         let message = format!("waits for height {height}");
         return if facts.height + 1 >= height { look(message) } else { wait(message) };
     }
@@ -375,8 +378,9 @@ fn halted<'a>(upgrade: &Upgrade, facts: &'a Facts<'_>) -> (Vec<HaltProof>, Vec<&
     (proofs, others)
 }
 
-fn can_be_told(node: &Node) -> bool {
-    node.status.phase == NodePhase::Running
+/// Where others have halted, a node that starts never becomes ready: it waits for a block.
+fn can_be_told(node: &Node, others_halted: bool) -> bool {
+    node.status.phase == NodePhase::Running || (others_halted && node.status.phase == NodePhase::Starting)
 }
 
 /// Why a node with the new binary will not come to anything, if so.

@@ -5,7 +5,7 @@ use crate::{
     model::PlacedNode,
     plugin::{
         BlockHeight, DevnetContext, JobOutcome, PluginError, Reply,
-        upgrade::{Handler, UpgradePlan, UpgradePlugin, UpgradeState},
+        upgrade::{Handler, Schedule, UpgradePlan, UpgradePlugin, UpgradeState},
     },
 };
 use async_trait::async_trait;
@@ -44,12 +44,18 @@ impl UpgradePlugin for Client {
         Ok(Reply::Done(UpgradePlan { handler, handler_message, messages, skip_args }))
     }
 
-    async fn schedule_upgrade(&self, devnet: &DevnetContext, node: &PlacedNode, name: &str, height: Option<u64>) -> Result<(), PluginError> {
+    async fn schedule_upgrade(&self, devnet: &DevnetContext, node: &PlacedNode, name: &str, order: Schedule) -> Result<(), PluginError> {
+        let (height, late) = match order {
+            Schedule::HaltAt(height) => (height, false),
+            Schedule::LateHaltAt(height) => (height, true),
+            Schedule::Never => (0, false),
+        };
         let request = pb::ScheduleUpgradeRequest {
             devnet: Some(requests::devnet(devnet)),
             node: Some(requests::placed(node)),
             name: name.to_owned(),
-            height: height.unwrap_or(0),
+            height,
+            late,
         };
         self.call("ScheduleUpgrade", |mut client| async move { client.schedule_upgrade(request).await }).await.map(drop)
     }

@@ -5,7 +5,7 @@ use crate::{
     model::PlacedNode,
     plugin::{
         BlockHeight, DevnetContext, JobOutcome, PluginError, Reply,
-        upgrade::{Handler, UpgradePlan, UpgradePlugin, UpgradeState},
+        upgrade::{Handler, Schedule, UpgradePlan, UpgradePlugin, UpgradeState},
     },
 };
 use async_trait::async_trait;
@@ -26,7 +26,7 @@ impl UpgradePlugin for FakePlugin {
         Ok(Reply::Done(UpgradePlan { handler: Handler::Declared, skip_args, ..UpgradePlan::default() }))
     }
 
-    async fn schedule_upgrade(&self, _devnet: &DevnetContext, node: &PlacedNode, _name: &str, _height: Option<u64>) -> Result<(), PluginError> {
+    async fn schedule_upgrade(&self, _devnet: &DevnetContext, node: &PlacedNode, _name: &str, _order: Schedule) -> Result<(), PluginError> {
         self.begin("schedule_upgrade", &node.name).await
     }
 

@@ -149,7 +149,13 @@ fn a_node_that_its_user_stopped_is_started_once_the_others_have_halted() {
         (node.spec.desired, node.status.phase, node.status.pid) = (Desired::Stopped, NodePhase::Stopped, None);
     });
     waits_for(world.step(), "waits for height 30");
-    assert_eq!(world.edit(|world| world.halt(0)).step(), Step::Lend(vec!["validator-1".into()]));
+    let lent = world.edit(|world| world.halt(0));
+    assert_eq!(lent.step(), Step::Lend(vec!["validator-1".into()]));
+    let started = lent.edit(|world| {
+        let node = world.node(1);
+        (node.spec.desired, node.status.phase, node.status.pid) = (Desired::Running, NodePhase::Starting, Some(8));
+    });
+    assert_eq!(started.step(), Step::Tell(vec!["validator-1".into()]), "it was not there when the others were told");
 }
 
 #[test]
@@ -207,7 +213,7 @@ fn equal_blocks_complete_it_and_whatever_goes_wrong_rolls_it_back() {
         node.status.last_exit = Some(LastExit { message: "exit code 2: unknown flag".into(), ..LastExit::default() });
     });
     rolls_back(failed.step(), "validator-1 failed with the new binary: exit code 2");
-    let dying = |times| {
+    let dying = |times: u32| {
         verifying().edit(|world| {
             world.upgrade.status.notes.restarts = BTreeMap::from([("validator-1".into(), 4)]);
             world.node(1).status.restart_count = 4 + times;
@@ -238,7 +244,7 @@ fn a_roll_back_puts_homes_and_binary_back_while_all_nodes_are_down() {
     assert_eq!(restored().edit(|world| world.devnet.status.observed_generation = 2).step(), Step::ReleaseBack);
     let released = || back().edit(|world| world.upgrade.status.notes.restored = Some(1));
     ends(released().step(), UpgradePhase::RolledBack, "it died");
-    let unready = released().edit(|world| drop(world.node(0).status.conditions.remove("Ready")));
+    let unready = released().edit(|world| world.node(0).status.conditions.0.clear());
     waits_for(unready.step(), "ready with the old binary");
 }
 
