@@ -74,6 +74,7 @@ fn a_devchain_halts_at_the_height_and_goes_on_with_the_new_binary() {
     assert_eq!(turns, [("protocol-1", 0), ("protocol-2", height.parse().unwrap())]);
     home.ctl(&["wait", "quick", "--for=Running", "--timeout", "20s"]).ok();
     home.all_rise("quick", 2);
+    home.eventually("the saved homes are freed", Duration::from_secs(5), |home| reasons(home, "quick/v2").contains(&"SavedStateFreed".to_owned()));
     let told = reasons(&home, "quick/v2");
     let order = ["UpgradeRequested", "Waiting", "Scheduled", "Switching", "HoldsNodes", "StateSaved", "Verifying", "Completed", "SavedStateFreed"];
     let mut rest = told.iter();
@@ -230,10 +231,11 @@ fn releases() -> Vec<(&'static str, Wasmd)> {
     e2e::wasmds().into_iter().map(|wasmd| (plan(&wasmd), wasmd)).collect()
 }
 
-fn up_wasmd(home: &TestHome, wasmd: &Wasmd) {
+/// A vote takes `voting`: long enough for what the test does meanwhile.
+fn up_wasmd(home: &TestHome, wasmd: &Wasmd, voting: &str) {
     let text = format!(
         "apiVersion: devnet.builder/v1\nkind: Devnet\nmetadata: {{name: wasm}}\nspec:\n  plugin: cosmos\n  binary: {{path: {}}}\n  validators: 4\n  \
-         blockTime: 500ms\n  localhost: false\n  restart: {{backoff: 300ms}}\n",
+         blockTime: 500ms\n  localhost: false\n  restart: {{backoff: 300ms}}\n  genesis: {{patch: {{app_state: {{gov: {{params: {{voting_period: {voting}}}}}}}}}}}\n",
         wasmd.path.display()
     );
     home.ctl(&["up", &home.file("wasm.yaml", &text), "--timeout", "90s"]).ok();
@@ -255,7 +257,7 @@ fn governance_migrates_wasmd_from_sdk_to_sdk() {
         return; // the missing ones have been named
     }
     let home = TestHome::new();
-    up_wasmd(&home, first);
+    up_wasmd(&home, first, "10s");
     for (plan, wasmd) in rest {
         let started = std::time::Instant::now();
         propose(&home, plan, &wasmd.path);
@@ -275,13 +277,16 @@ fn a_daemon_that_is_killed_in_each_phase_of_a_wasmd_upgrade_goes_on_to_the_same_
     let releases = releases();
     let [(_, first), (plan, second), ..] = releases.as_slice() else { return };
     let home = TestHome::new();
-    up_wasmd(&home, first);
-    propose(&home, plan, &second.path);
+    up_wasmd(&home, first, "15s");
+    // Daemons die and come meanwhile: a height that leaves them time.
+    home.ctl(&["upgrade", "create", "wasm", "--name", plan, "--height", "110", "--binary", &second.path.display().to_string()]).ok();
     let name = format!("wasm/{plan}");
     for phase in ["Proposing", "Voting", "Waiting", "Switching", "Verifying"] {
         let mut met = String::new();
-        home.eventually(&format!("it is {phase} or further"), Duration::from_secs(60), |home| {
-            met = status(home, &name)["phase"].as_str().unwrap_or_default().to_owned();
+        home.eventually(&format!("it is {phase} or further"), Duration::from_secs(90), |home| {
+            let now = status(home, &name);
+            assert!(now["why"].is_null(), "{now}");
+            met = now["phase"].as_str().unwrap_or_default().to_owned();
             met != "Pending" && order(&met) >= order(phase)
         });
         println!("killed while {met}");
@@ -314,7 +319,7 @@ fn a_wasmd_upgrade_to_a_binary_of_another_sdk_is_rolled_back_and_the_chain_goes_
     let releases = releases();
     let [(_, first), (_, second), (_, third)] = releases.as_slice() else { return };
     let home = TestHome::new();
-    up_wasmd(&home, second);
+    up_wasmd(&home, second, "10s");
     home.ctl(&["upgrade", "create", "wasm", "--name", "no-such-handler", "--binary", &third.path.display().to_string()]).ok();
     let refused = settled(&home, "wasm/no-such-handler");
     assert!(refused["why"].as_str().unwrap().contains("stands nowhere in the binary"), "{refused}");

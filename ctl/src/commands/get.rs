@@ -13,7 +13,7 @@ use crate::{
 use dvb_proto::devnet::v1::{Devnet, Empty, Launch, ListRequest, Node, PluginRef, Transaction, Upgrade};
 use futures::{StreamExt, stream};
 
-/// List or show objects: devnets, nodes, transactions, events, launches, plugins, ports, binaries
+/// List or show objects: devnets, nodes, upgrades, transactions, events, launches, plugins, ports, binaries
 ///
 /// dvbctl get [KIND] [NAME...]: `get nodes` lists all nodes, `get nodes mynet` those of mynet, `get node mynet/validator-0` one.
 #[derive(Debug, clap::Args)]

@@ -21,8 +21,9 @@ use std::sync::Arc;
 
 const PROPOSE: &str = "gov/submit-proposal";
 const VOTE: &str = "gov/vote";
-/// Blocks between the end of the vote and the height: proposing and executing take some too.
+/// Between the end of the vote and the height: proposing and executing take some blocks, and a daemon may be away for a moment.
 const MARGIN: u64 = 15;
+const MARGIN_MS: u64 = 5_000;
 /// When the spec names no block time.
 const USUAL_BLOCK_MS: u64 = 1_000;
 
@@ -104,7 +105,10 @@ async fn voted(upgrade: &Upgrade, seen: &Seen, cx: &Context) -> Result<Vote, Rec
     Ok(match proposal.status {
         ProposalStatus::Passed => Vote::Passed,
         ProposalStatus::Rejected => Vote::Lost("was rejected".into()),
-        ProposalStatus::Failed => Vote::Lost(format!("passed, and then failed: {}", proposal.failed_reason)),
+        ProposalStatus::Failed => Vote::Lost(match (proposal.failed_reason.as_str(), upgrade.height()) {
+            ("", Some(height)) if seen.height >= height => format!("passed, but the vote ended after height {height}"),
+            (words, _) => format!("passed, and then failed: {words}"),
+        }),
         ProposalStatus::Deposit => Vote::Open { missing: 0, ends: proposal.deposit_end_time },
         ProposalStatus::Voting => of_votes(upgrade, seen, proposal.voting_end_time, cx).await?,
     })
@@ -140,7 +144,7 @@ fn proposed(tx: &Transaction) -> Vote {
 
 /// The first height at which the vote is over for sure, if blocks come as fast as they may.
 fn first_height(now: u64, params: &GovParams, block_ms: u64) -> u64 {
-    now + params.voting_period_ms.div_ceil(block_ms) + MARGIN
+    now + (params.voting_period_ms + MARGIN_MS).div_ceil(block_ms) + MARGIN
 }
 
 /// Who cancels an upgrade that is voted on has all validators vote against it.
@@ -208,7 +212,7 @@ mod tests {
     #[test]
     fn the_height_lies_behind_the_longest_vote() {
         let params = GovParams { voting_period_ms: 10_500, ..GovParams::default() };
-        assert_eq!(first_height(100, &params, 500), 100 + 21 + MARGIN);
+        assert_eq!(first_height(100, &params, 500), 100 + 31 + MARGIN);
     }
 
     #[test]
