@@ -2,7 +2,7 @@
 
 use crate::commands::{
     apply, binaries, completion, daemon, delete, describe, env, events, freeze, get, later, logs, plugins, ports, reset, restart, start, stop, thaw,
-    top, tx, up, wait, why,
+    top, tx, up, upgrade, wait, why,
 };
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::{path::PathBuf, time::Duration};
@@ -80,6 +80,7 @@ pub(crate) enum Verb {
     Delete(delete::Args),
     Env(env::Args),
     Tx(tx::Args),
+    Upgrade(upgrade::Args),
     Ports(ports::Args),
     Top(top::Args),
     Plugins(plugins::Args),
@@ -88,8 +89,6 @@ pub(crate) enum Verb {
     Completion(completion::Args),
     #[command(hide = true)]
     Gov(later::Args),
-    #[command(hide = true)]
-    Upgrade(later::Args),
     #[command(hide = true)]
     Export(later::Args),
 }

@@ -6,7 +6,9 @@
 //! ```
 
 use crate::{client::Client, error::Error};
-use dvb_proto::devnet::v1::{Devnet, DevnetEvent, Fault, ListRequest, Node, NodeEvent, Transaction, TransactionEvent, WatchRequest};
+use dvb_proto::devnet::v1::{
+    Devnet, DevnetEvent, Fault, ListRequest, Node, NodeEvent, Transaction, TransactionEvent, Upgrade, UpgradeEvent, WatchRequest,
+};
 use futures::{StreamExt, stream, stream::LocalBoxStream};
 use prost::Message;
 use std::time::Duration;
@@ -67,6 +69,17 @@ impl Watched for Transaction {
         Ok(client.transactions().watch(request).await?.into_inner())
     }
     fn split(event: TransactionEvent) -> (String, Option<Self>, u64) {
+        (event.r#type, event.object, event.resource_version)
+    }
+}
+
+impl Watched for Upgrade {
+    type Event = UpgradeEvent;
+    const IN_DEVNET: bool = true;
+    async fn open(client: &Client, request: WatchRequest) -> Result<Streaming<UpgradeEvent>, Status> {
+        Ok(client.upgrades().watch(request).await?.into_inner())
+    }
+    fn split(event: UpgradeEvent) -> (String, Option<Self>, u64) {
         (event.r#type, event.object, event.resource_version)
     }
 }

@@ -5,7 +5,7 @@
 //! | layer | modules |
 //! | --- | --- |
 //! | L0 | `model`, `sys` |
-//! | L1 | `store`, `queue`, `observe`, `reaper`, `keeper`, `cgroup`, `logs`, `config`, `holders` |
+//! | L1 | `store`, `queue`, `observe`, `reaper`, `keeper`, `cgroup`, `logs`, `config`, `holders`, `clone` |
 //! | L2 | `runtime`, `plugin`, `events`, `ports`, `keylease`, `binaries` |
 //! | L3 | `controllers` |
 //! | L4 | `api` |
@@ -15,6 +15,7 @@ pub mod model;
 pub mod sys;
 
 pub mod cgroup;
+pub mod clone;
 pub mod config;
 pub mod holders;
 pub mod keeper;

@@ -54,6 +54,14 @@ impl TestHome {
         path.display().to_string()
     }
 
+    /// Writes a shell script of the test that can be run, and returns its path.
+    pub fn program(&self, name: &str, script: &str) -> String {
+        use std::os::unix::fs::PermissionsExt;
+        let path = self.file(name, &format!("#!/bin/sh\n{script}\n"));
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("mode of a test file");
+        path
+    }
+
     /// Runs dvbctl in this home to its end.
     pub fn ctl(&self, args: &[&str]) -> Output {
         self.ctl_with_input(args, "")

@@ -2,7 +2,7 @@
 
 use crate::adoption::{assert_each_once, running};
 use dvb_proto::endpoint::home_hash;
-use e2e::{Output, TestHome, is_alive};
+use e2e::{Output, TestHome, binary, is_alive};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -67,6 +67,10 @@ enum Deed {
     Shrink,
     /// The daemon is killed twice: the second time when it deals with a launch that the first did not record.
     Recover,
+    /// The chain gets another binary.
+    Upgrade,
+    /// It gets one that cannot run.
+    UpgradeBack,
 }
 
 /// Each failpoint with what leads to it. `@N`: the N-th time.
@@ -149,6 +153,11 @@ const MATRIX: &[(&str, Deed)] = &[
     ("rotate/renamed", Deed::Up),
     ("rotate/renamed@2", Deed::Up),
     ("rotate/punched", Deed::Up),
+    ("upgrade/saved", Deed::Upgrade),
+    ("upgrade/switched", Deed::Upgrade),
+    ("provision/committed@2", Deed::Upgrade),
+    ("upgrade/put-back", Deed::UpgradeBack),
+    ("upgrade/switched-back", Deed::UpgradeBack),
 ];
 
 #[test]
@@ -187,7 +196,7 @@ fn crash_at(point: &'static str, deed: Deed) {
     let home = TestHome::new();
     fs::create_dir(home.home()).unwrap();
     fs::write(home.home().join("config.toml"), SETTINGS).unwrap();
-    let chain = matches!(deed, Deed::UpChain | Deed::DeleteChain);
+    let chain = matches!(deed, Deed::UpChain | Deed::DeleteChain | Deed::Upgrade | Deed::UpgradeBack);
     let file = home.file("devnet.yaml", if chain { CHAIN } else { DEVNET });
     if matches!(deed, Deed::KillAdopted | Deed::StopAdopted) {
         home.ctl(&["up", &file]).ok();
@@ -266,6 +275,12 @@ fn act_again(home: &TestHome, deed: Deed, file: &str) -> Output {
         }
         Deed::Reset => home.ctl(&["reset", "net", "--yes", "--no-wait"]),
         Deed::Delete | Deed::DeleteChain => home.ctl(&["delete", "net", "--yes", "--no-wait"]),
+        Deed::Upgrade | Deed::UpgradeBack => {
+            let good = binary("devchain-v2").display().to_string();
+            let program =
+                if deed == Deed::Upgrade { good } else { home.program("broken", &format!("[ \"$1\" != run ] || exit 2\nexec {good} \"$@\"")) };
+            home.ctl(&["upgrade", "create", "net", "--name", "v2", "--binary", &program, "--skip-vote"])
+        }
         Deed::Shrink => {
             let less: Vec<_> = DEVNET.lines().filter(|line| !line.starts_with(ONE_SERVICE_LESS)).collect();
             home.ctl(&["up", &home.file("less.yaml", &less.join("\n")), "--no-wait"])
@@ -304,6 +319,12 @@ fn assert_brought_to_its_end(home: &TestHome, deed: Deed, file: &str) {
             assert_each_once(home);
             home.ctl(&["up", file, "--timeout", "30s"]).ok();
         }
+        Deed::Upgrade | Deed::UpgradeBack => {
+            let end = if deed == Deed::Upgrade { "Completed" } else { "RolledBack" };
+            home.eventually(&format!("it is {end}"), SOON * 2, |home| home.json(&["get", "upgrade", "net/v2"])["status"]["phase"] == end);
+            let saved = home.home().join("devnets/default/net/upgrades/v2");
+            home.eventually("the saved homes are gone", SOON, |_| fs::read_dir(&saved).map_or(0, Iterator::count) == 0);
+        }
         Deed::Up | Deed::UpChain | Deed::Restart | Deed::Reset | Deed::Recover => {}
     }
     home.ctl(&["wait", "net", "--for=Running", "--timeout", "40s"]).ok();
@@ -312,7 +333,7 @@ fn assert_brought_to_its_end(home: &TestHome, deed: Deed, file: &str) {
     assert_cgroups(home);
     assert!(!home.home().join("devnets/default/net/staging").exists());
     match deed {
-        Deed::UpChain => home.all_rise("net", 1),
+        Deed::UpChain | Deed::Upgrade | Deed::UpgradeBack => home.all_rise("net", 1),
         _ => assert_log_is_whole(home),
     }
 }

@@ -16,4 +16,5 @@ mod leaks;
 mod plugins;
 mod refused;
 mod tx;
+mod upgrade;
 mod wasmd;

@@ -22,6 +22,7 @@ pub(crate) mod thaw;
 pub(crate) mod top;
 pub(crate) mod tx;
 pub(crate) mod up;
+pub(crate) mod upgrade;
 pub(crate) mod wait;
 pub(crate) mod why;
 
@@ -65,7 +66,7 @@ pub(crate) async fn run(ctx: &Context, verb: Verb) -> Result<(), Error> {
         Verb::Completion(args) => completion::run(ctx, args),
         Verb::Tx(args) => tx::run(ctx, args).await,
         Verb::Gov(_) => later::run("gov"),
-        Verb::Upgrade(_) => later::run("upgrade"),
+        Verb::Upgrade(args) => upgrade::run(ctx, args).await,
         Verb::Export(_) => later::run("export"),
     }
 }

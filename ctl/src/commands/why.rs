@@ -5,7 +5,7 @@ use crate::{
     context::Context,
     error::Error,
     follow::Target,
-    kind::Kind,
+    kind::{Kind, split},
     render::{
         Style,
         table::{paint, tone},
@@ -18,18 +18,23 @@ use std::collections::BTreeSet;
 /// Tell why a devnet, node or transaction is as it is
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    name: String,
+    /// [KIND] NAME
+    #[arg(required = true, num_args = 1..=2, value_name = "NAME")]
+    words: Vec<String>,
 }
 
 pub(crate) async fn run(ctx: &Context, args: Args) -> Result<(), Error> {
     let client = ctx.client().await?;
-    let target = Target::parse(&ctx.settings.namespace, &args.name);
-    let kind = match Kind::of(&args.name) {
+    let (kind, names) = split(&args.words);
+    let [name] = names else { return Err(Error::usage("name one object").with_remedy("dvbctl why NAME")) };
+    let target = Target::parse(&ctx.settings.namespace, name);
+    let kind = match kind.unwrap_or_else(|| Kind::of(name)) {
+        Kind::Upgrade => "Upgrade",
         Kind::Transaction => "Transaction",
-        Kind::Node => "Node",
+        Kind::Node => "", // or an upgrade: the daemon knows
         _ => "Devnet",
     };
-    let request = ExplainRequest { kind: kind.to_owned(), namespace: target.namespace.clone(), name: args.name };
+    let request = ExplainRequest { kind: kind.to_owned(), namespace: target.namespace.clone(), name: name.clone() };
     let told = client.devnets().explain(request).await?.into_inner();
     match ctx.settings.format {
         Format::Table | Format::Wide => Ok(ctx.print(story(&told, &ctx.style()))?),

@@ -8,7 +8,7 @@ use super::{
     to_value, yaml,
 };
 use crate::error::Error;
-use dvb_proto::devnet::v1::{Condition, Devnet, Event, LastExit, Launch, Metadata, Node, Transaction, Usage};
+use dvb_proto::devnet::v1::{Condition, Devnet, Event, LastExit, Launch, Metadata, Node, Transaction, Upgrade, Usage};
 use std::{collections::BTreeMap, fmt::Write as _};
 
 pub(crate) fn devnet(devnet: &Devnet, nodes: &[Node], events: &[Event], style: &Style) -> Result<String, Error> {
@@ -161,6 +161,35 @@ pub(crate) fn transaction(tx: &Transaction, events: &[Event], style: &Style) -> 
         format!("{}  {}", event.r#type, attributes.join(" "))
     });
     text.block("Chain events", said);
+    text.events(events, style);
+    Ok(text.0)
+}
+
+pub(crate) fn upgrade(upgrade: &Upgrade, events: &[Event], style: &Style) -> Result<String, Error> {
+    let (spec, status) = (upgrade.spec.clone().unwrap_or_default(), upgrade.status.clone().unwrap_or_default());
+    let mut text = Text::default();
+    text.metadata(&upgrade.metadata, style);
+    text.line("Devnet", &spec.devnet_ref);
+    text.line("Upgrade", &spec.upgrade_name);
+    text.state("Phase", &status.phase, style);
+    text.line("Message", &status.message);
+    text.line("Why", status.why.as_deref().unwrap_or_default());
+    text.line("Height", &status.height.map(|height| height.to_string()).unwrap_or_default());
+    text.line("Proposal", &status.proposal_id.map(|id| id.to_string()).unwrap_or_default());
+    if let Some(binary) = &status.binary {
+        text.line("Binary", &format!("{} ({})", binary.source, binary.path));
+    }
+    text.line("SDK version", &status.sdk_version);
+    text.line("Handler", &status.handler);
+    if let Some(saved) = &status.saved {
+        let how = if saved.shared { "blocks shared with the homes" } else { "copied" };
+        text.line("Saved homes", &format!("{} ({} bytes, {how})", saved.path, saved.bytes));
+    }
+    if let Some(block) = &status.verified {
+        text.line("Verified", &format!("block {}, state {} on {} nodes", block.height, block.app_hash, block.nodes));
+    }
+    text.block("Halts", status.halts.iter().map(|halt| format!("{}  {}", halt.node, halt.evidence)));
+    text.conditions(&status.conditions, style);
     text.events(events, style);
     Ok(text.0)
 }

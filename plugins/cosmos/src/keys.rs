@@ -151,6 +151,11 @@ impl AccountKey {
     }
 }
 
+/// The address of a module's own account, such as gov's.
+pub fn module_address(module: &str, prefix: &str) -> Result<String, KeyError> {
+    bech32_address(prefix, &Sha256::digest(module)[..20])
+}
+
 /// `bytes` as a bech32 address with this prefix.
 pub fn bech32_address(prefix: &str, bytes: &[u8]) -> Result<String, KeyError> {
     let refuse = |reason: String| KeyError::Prefix { prefix: prefix.into(), reason };

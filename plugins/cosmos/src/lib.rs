@@ -6,6 +6,7 @@
 //! rpc ──► signing ──► status, heights                       classify  why a node ended
 //! network   named profiles of chains                      stream    edits documents of any size
 //! tx        transactions: messages, signatures, sending    gov       proposals, changes of parameters
+//! upgrade   what governance upgrades take, and how a halt shows
 //! ```
 //! [`plugin`] joins them. The library exists for the tests; devnetd starts the executable.
 
@@ -27,3 +28,4 @@ pub mod signing;
 pub mod status;
 pub mod stream;
 pub mod tx;
+pub mod upgrade;

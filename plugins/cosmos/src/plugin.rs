@@ -8,7 +8,7 @@ use crate::{
     network::{self, ProfileError},
     plan,
     rpc::RpcError,
-    status, tx,
+    status, tx, upgrade,
 };
 use async_trait::async_trait;
 use dvb_plugin_sdk::{HeightStream, Plugin, PluginFault, Result, pb};
@@ -26,7 +26,7 @@ impl Plugin for Cosmos {
             description: "Cosmos SDK chains by their stock binary".into(),
             default_validators: Some(4),
             needs_binary: true,
-            capabilities: vec!["late-fullnodes".into(), "tx".into(), "gov".into()],
+            capabilities: vec!["late-fullnodes".into(), "tx".into(), "gov".into(), "upgrade".into()],
             networks: network::names(&network::folders()),
             ..pb::PluginInfo::default()
         })
@@ -120,6 +120,20 @@ impl Plugin for Cosmos {
 
     async fn get_tx(&self, request: pb::GetTxRequest) -> Result<pb::GetTxResponse> {
         tx::find(&request).await
+    }
+
+    async fn plan_upgrade(&self, request: pb::PlanUpgradeRequest) -> Result<pb::PlanUpgradeResponse> {
+        blocking(move || upgrade::plan(&request)).await?
+    }
+
+    async fn get_upgrade_state(&self, request: pb::NodeRef) -> Result<pb::UpgradeState> {
+        let node = placed(&request)?;
+        Ok(upgrade::state(&node.home_dir, &rpc_address(node)?).await)
+    }
+
+    async fn get_block(&self, request: pb::GetBlockRequest) -> Result<pb::BlockHeight> {
+        let node = request.node.as_ref().ok_or_else(|| PluginFault::InvalidArgument("the node is missing".into()))?;
+        upgrade::block(&rpc_address(node)?, request.height).await
     }
 
     async fn list_proposals(&self, request: pb::ListProposalsRequest) -> Result<pb::ListProposalsResponse> {

@@ -37,6 +37,11 @@ async fn call_uri(address: &str, method: &'static str, uri: &str) -> Result<Valu
     }
 }
 
+/// A stored block with its header.
+pub async fn block(address: &str, height: u64) -> Result<Value, RpcError> {
+    call_uri(address, "block", &format!("block?height={height}")).await
+}
+
 /// The value that the application answers to a query, protobuf as the request; nothing where it knows none or refuses.
 pub async fn query(address: &str, path: &str, request: &[u8]) -> Result<Option<Vec<u8>>, RpcError> {
     let uri = format!("abci_query?path=%22{path}%22&data=0x{}", hex::encode(request));

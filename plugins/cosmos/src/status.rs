@@ -77,13 +77,13 @@ fn read_status(status: &Value, net: &Value, chain_id: &str, expected_id: &str) -
 }
 
 /// What the chain leaves in data/upgrade-info.json when it halts.
-struct UpgradePlan {
-    name: String,
-    height: u64,
+pub(crate) struct UpgradePlan {
+    pub(crate) name: String,
+    pub(crate) height: u64,
 }
 
 /// The file stays after the upgrade, so it proves nothing alone.
-fn read_upgrade_info(home: &str) -> Option<UpgradePlan> {
+pub(crate) fn read_upgrade_info(home: &str) -> Option<UpgradePlan> {
     let bytes = std::fs::read(std::path::Path::new(home).join("data/upgrade-info.json")).ok()?;
     let plan: Value = serde_json::from_slice(&bytes).ok()?;
     Some(UpgradePlan { name: plan["name"].as_str()?.to_owned(), height: plan["height"].as_u64()? })
@@ -104,7 +104,7 @@ fn text(value: &Value, path: &[&str]) -> String {
 }
 
 /// CometBFT writes 64-bit numbers as text and leaves zeros out.
-fn number(value: &Value, path: &[&str]) -> u64 {
+pub(crate) fn number(value: &Value, path: &[&str]) -> u64 {
     let at = path.iter().fold(value, |at, key| &at[*key]);
     at.as_u64().or_else(|| at.as_str()?.parse().ok()).unwrap_or(0)
 }

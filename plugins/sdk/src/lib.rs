@@ -91,6 +91,20 @@ pub trait Plugin: Send + Sync + 'static {
     async fn get_tx(&self, _request: pb::GetTxRequest) -> Result<pb::GetTxResponse> {
         no_transactions()
     }
+    /// Default: none. A plugin with the capability `upgrade` implements this and the three calls below.
+    async fn plan_upgrade(&self, _request: pb::PlanUpgradeRequest) -> Result<pb::PlanUpgradeResponse> {
+        no_upgrades()
+    }
+    /// Default: the chain's governance tells the nodes.
+    async fn schedule_upgrade(&self, _request: pb::ScheduleUpgradeRequest) -> Result<pb::ScheduleUpgradeResponse> {
+        no_upgrades()
+    }
+    async fn get_upgrade_state(&self, _request: pb::NodeRef) -> Result<pb::UpgradeState> {
+        no_upgrades()
+    }
+    async fn get_block(&self, _request: pb::GetBlockRequest) -> Result<pb::BlockHeight> {
+        no_upgrades()
+    }
     /// Default: there is no governance. A plugin with the capability `gov` implements this and the next call.
     async fn list_proposals(&self, _request: pb::ListProposalsRequest) -> Result<pb::ListProposalsResponse> {
         no_governance()
@@ -102,6 +116,10 @@ pub trait Plugin: Send + Sync + 'static {
         Err(PluginFault::Unimplemented("this plugin exports no state".into()))
     }
     async fn close(&self) {}
+}
+
+fn no_upgrades<T>() -> Result<T> {
+    Err(PluginFault::Unimplemented("this plugin upgrades no chains".into()))
 }
 
 fn no_governance<T>() -> Result<T> {

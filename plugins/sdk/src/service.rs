@@ -114,6 +114,10 @@ forward! {
     sign_tx(SignTxRequest) -> SignTxResponse;
     broadcast_tx(BroadcastTxRequest) -> BroadcastTxResponse;
     get_tx(GetTxRequest) -> GetTxResponse;
+    plan_upgrade(PlanUpgradeRequest) -> PlanUpgradeResponse;
+    schedule_upgrade(ScheduleUpgradeRequest) -> ScheduleUpgradeResponse;
+    get_upgrade_state(NodeRef) -> UpgradeState;
+    get_block(GetBlockRequest) -> BlockHeight;
     list_proposals(ListProposalsRequest) -> ListProposalsResponse;
     draft_param_change(DraftParamChangeRequest) -> DraftParamChangeResponse;
     export(ExportRequest) -> ExportPlan;

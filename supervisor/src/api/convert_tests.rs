@@ -3,10 +3,11 @@
 use super::*;
 use crate::model::{
     Account, Addresses, BinarySource, BinaryStatus, ByteSize, CargoSource, Condition, ConditionStatus, Conditions, CoreDump, Cpu, Desired,
-    DevnetPhase, DevnetSpec, DevnetStatus, EventId, EventType, ExitClass, GenesisSpec, GitSource, GoModule, HealthCheck, LastExit, LaunchId,
-    LaunchPhase, LaunchRecord, LaunchStatus, LimitOf, MemoryPressure, Meta, Mode, NodeOverride, NodePhase, NodeSpec, NodeStatus, NpmSource, OomKill,
-    Operations, ReadinessSpec, Resources, ResourcesSpec, RestartPolicy, RestartRules, RestartSpec, SdkChange, ServiceSpec, SignedAttempt, Span,
-    Timestamp, TransactionPhase, TransactionSpec, TransactionStatus, TxEvent, Uid, Usage,
+    DevnetPhase, DevnetSpec, DevnetStatus, EventId, EventType, ExitClass, GenesisSpec, GitSource, GoModule, HaltProof, HealthCheck, LastExit,
+    LaunchId, LaunchPhase, LaunchRecord, LaunchStatus, LimitOf, MemoryPressure, Meta, Mode, NodeOverride, NodePhase, NodeSpec, NodeStatus, NpmSource,
+    OomKill, Operations, ReadinessSpec, Resources, ResourcesSpec, RestartPolicy, RestartRules, RestartSpec, SavedState, SdkChange, ServiceSpec,
+    SignedAttempt, Span, Timestamp, TransactionPhase, TransactionSpec, TransactionStatus, TxEvent, Uid, UpgradeNotes, UpgradePhase, UpgradeSpec,
+    UpgradeStatus, Usage, VerifiedBlock,
 };
 use proptest::prelude::*;
 use serde_json::json;
@@ -132,6 +133,7 @@ fn devnet() -> Devnet {
         operations: Operations { restart: 1, reset: 2, refresh_binary: 3 },
         cause: Some(EventId(text())),
         message: some(),
+        held: some(),
     };
     Devnet { metadata: meta(), spec, status }
 }
@@ -284,6 +286,50 @@ fn transaction() -> Transaction {
         sender: some(),
     };
     Transaction { metadata: meta(), spec, status }
+}
+
+fn upgrade() -> Upgrade {
+    let binary = BinarySource { path: some(), ..BinarySource::default() };
+    let spec = UpgradeSpec {
+        devnet_ref: text(),
+        upgrade_name: text(),
+        height: 7,
+        binary,
+        skip_vote: true,
+        verify_blocks: 5,
+        cancel: true,
+        retry: 2,
+        assume_handler: true,
+    };
+    let status = UpgradeStatus {
+        phase: UpgradePhase::Verifying,
+        proposal_id: Some(3),
+        height: Some(7),
+        conditions: conditions(),
+        observed_generation: 2,
+        message: text(),
+        cause: Some(EventId(text())),
+        attempt: 1,
+        chain_epoch: 1,
+        binary: Some(BinaryStatus { source: text(), path: text(), sha256: text(), version: text() }),
+        sdk_version: text(),
+        handler: text(),
+        saved: Some(SavedState { path: text(), bytes: 9, shared: true, at: time() }),
+        halts: vec![HaltProof { node: text(), evidence: text() }],
+        verified: Some(VerifiedBlock { height: 9, app_hash: text(), nodes: 4 }),
+        why: some(),
+        notes: UpgradeNotes::default(),
+    };
+    Upgrade { metadata: meta(), spec, status }
+}
+
+#[test]
+fn an_upgrade_goes_there_and_back_and_the_controllers_notes_stay_inside() {
+    let mut noted = upgrade();
+    let message = to_message(&noted).unwrap();
+    assert_eq!(from_message::<Upgrade>(&message).unwrap(), noted);
+    noted.status.notes.skip_args = vec![text()];
+    assert_eq!(to_message(&noted).unwrap(), message);
 }
 
 /// There and back without loss; and no field of the message is left at its default, so none was forgotten in the sample or the model.

@@ -28,7 +28,11 @@ pub(super) async fn events(cx: &Context, request: v1::ListEventsRequest) -> Resu
 /// The state in a sentence, and the events that led to it: newest effect first, back to the user's request.
 pub(super) async fn explain(cx: &Context, request: v1::ExplainRequest) -> Result<v1::ExplainResponse, Fault> {
     let named = Kind::ALL.into_iter().find(|kind| kind.name().eq_ignore_ascii_case(&request.kind));
-    let key = key_of(named.unwrap_or_else(|| kind_of(&request.name)), &request.namespace, &request.name);
+    let kind = match named {
+        Some(kind) => kind,
+        None => kind_there(cx, &request.namespace, &request.name).await?,
+    };
+    let key = key_of(kind, &request.namespace, &request.name);
     cx.find(&key).await?; // for a NotFound that names the nearest
     let told = events::explain(cx.store.as_ref(), key.kind, &key.namespace, &key.name).await.map_err(|error| error.fault())?;
     Ok(v1::ExplainResponse { headline: told.headline, chain: told.chain.iter().map(convert::to_message).collect::<Result<_, _>>()? })
@@ -41,10 +45,19 @@ async fn find_named(cx: &Context, request: &v1::ListEventsRequest) -> Result<(),
         return Ok(());
     }
     for name in [request.name.as_str(), selector.devnet.as_str()].into_iter().filter(|name| !name.is_empty()) {
-        let kind = kind_of(name);
+        let kind = kind_there(cx, &selector.namespace, name).await?;
         cx.find(&key_of(kind, &selector.namespace, name)).await?;
     }
     Ok(())
+}
+
+/// An upgrade has the name of a node: the store tells which it is.
+async fn kind_there(cx: &Context, namespace: &str, name: &str) -> Result<Kind, Fault> {
+    let upgrade = key_of(Kind::Upgrade, namespace, name);
+    match kind_of(name) {
+        Kind::Node if cx.store.get(&upgrade).await.map_err(|error| error.fault())?.is_some() => Ok(Kind::Upgrade),
+        kind => Ok(kind),
+    }
 }
 
 /// `mynet` is a devnet, `mynet/tx-0123456789abcdef` a transaction, `mynet/validator-0` a node.
@@ -65,7 +78,7 @@ fn filter(request: &v1::ListEventsRequest) -> EventFilter {
     let selector = request.selector.clone().unwrap_or_default();
     let kind = match request.name.as_str() {
         "" => None,
-        name => Some(kind_of(name).name().to_owned()),
+        name => Some(kind_of(name)).filter(|kind| *kind != Kind::Node).map(|kind| kind.name().to_owned()), // else a node's or an upgrade's
     };
     EventFilter {
         namespace: (!selector.all_namespaces).then(|| super::admission::namespace_or_default(&selector.namespace).to_owned()),

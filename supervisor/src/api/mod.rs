@@ -26,6 +26,7 @@ mod plugins;
 pub mod server;
 pub mod status;
 mod transactions;
+mod upgrades;
 mod watch;
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use super::{
     Context, auth, daemon::Daemon, devnets::Devnets, gov::Governance, nodes::Nodes, operations, plugins::PluginList, transactions::Transactions,
+    upgrades::Upgrades,
 };
 use dvb_proto::devnet::v1::{
     daemon_service_server::DaemonServiceServer, devnet_service_server::DevnetServiceServer, export_service_server::ExportServiceServer,
@@ -102,7 +103,7 @@ pub async fn serve(cx: Context, listener: UnixListener) -> Result<(), ServerErro
         .layer(InterceptorLayer::new(move |request| auth::admit(request, own, &home)))
         .add_service(DevnetServiceServer::new(Devnets(cx.clone())))
         .add_service(NodeServiceServer::new(Nodes(cx.clone())))
-        .add_service(UpgradeServiceServer::new(operations::Upgrades))
+        .add_service(UpgradeServiceServer::new(Upgrades(cx.clone())))
         .add_service(TransactionServiceServer::new(Transactions(cx.clone())))
         .add_service(GovServiceServer::new(Governance(cx.clone())))
         .add_service(ExportServiceServer::new(operations::Exports))

@@ -18,7 +18,6 @@ use crate::{
 };
 use dvb_proto::devnet::v1::{self, transaction_service_server::TransactionService};
 use futures::{StreamExt, stream, stream::BoxStream};
-use sha2::{Digest, Sha256};
 use std::{collections::BTreeMap, sync::Arc};
 use tonic::{Request, Response, Status, Streaming};
 
@@ -163,11 +162,9 @@ impl Transactions {
         if tx.spec.request_id.is_empty() {
             tx.spec.request_id = self.0.clock.fresh_id().simple().to_string();
         }
-        let digest = Sha256::digest(tx.spec.request_id.as_bytes());
-        let short: String = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
         let now = self.0.clock.now();
         tx.metadata = Meta {
-            name: format!("{}/tx-{short}", tx.spec.devnet_ref),
+            name: Transaction::name_of(&tx.spec.devnet_ref, &tx.spec.request_id),
             namespace: admission::namespace_or_default(&tx.metadata.namespace).to_owned(),
             uid: Uid::from_uuid(self.0.clock.fresh_id()),
             labels: tx.metadata.labels,

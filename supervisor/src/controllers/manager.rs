@@ -42,6 +42,7 @@ pub enum ControllerKind {
     Node,
     Health,
     Transaction,
+    Upgrade,
 }
 
 impl QueueKey for Task {
@@ -173,6 +174,7 @@ impl Loop {
             Object::Devnet(devnet) => {
                 let key = Key::devnet(&devnet.metadata.namespace, &devnet.metadata.name);
                 self.add(Task { controller: ControllerKind::Transaction, key: key.clone() });
+                self.add(Task { controller: ControllerKind::Upgrade, key: key.clone() });
                 self.add(Task { controller: ControllerKind::Devnet, key });
             }
             Object::Node(node) => {
@@ -189,7 +191,7 @@ impl Loop {
                 self.add(Task { controller: ControllerKind::Health, key: key.clone() });
                 self.add(Task { controller: ControllerKind::Node, key });
             }
-            Object::Launch(_) | Object::Lease(_) | Object::Plan(_) | Object::Transaction(_) => {}
+            Object::Launch(_) | Object::Lease(_) | Object::Plan(_) | Object::Transaction(_) | Object::Upgrade(_) => {}
         }
     }
 

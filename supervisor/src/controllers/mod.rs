@@ -19,12 +19,14 @@ mod tests;
 pub mod transaction;
 #[cfg(test)]
 mod truth_tests;
+pub mod upgrade;
 
 pub use context::{Context, Edit, Story};
 pub use manager::{ControllerKind, Manager, Task, Wake};
 
 use crate::{
     binaries::BinaryError,
+    clone::CloneError,
     keylease::KeyError,
     model::{Key, Violation},
     plugin::PluginError,
@@ -58,6 +60,8 @@ pub enum ReconcileError {
     Binary(#[from] BinaryError),
     #[error(transparent)]
     Key(#[from] KeyError),
+    #[error(transparent)]
+    Clone(#[from] CloneError),
     #[error("{path}: {source}")]
     Io { path: PathBuf, source: std::io::Error },
     #[error("job {name} failed: {reason}")]

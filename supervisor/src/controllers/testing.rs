@@ -2,6 +2,7 @@
 
 use super::{
     Context, ControllerKind, Manager, devnet::DevnetController, health::HealthController, node::NodeController, transaction::TransactionController,
+    upgrade::UpgradeController,
 };
 use crate::{
     binaries::Binaries,
@@ -86,6 +87,7 @@ impl Rig {
         manager.register(ControllerKind::Node, Arc::new(NodeController::default()));
         manager.register(ControllerKind::Health, Arc::new(HealthController::default()));
         manager.register(ControllerKind::Transaction, Arc::new(TransactionController::new(self.keep)));
+        manager.register(ControllerKind::Upgrade, Arc::new(UpgradeController::default()));
         let cx = Context {
             store: self.store.clone(),
             runtime: Arc::new(self.runtime.clone()),

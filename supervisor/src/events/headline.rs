@@ -2,6 +2,7 @@
 
 use crate::model::{
     Condition, ConditionStatus, Conditions, Devnet, ExitClass, LastExit, Launch, LaunchPhase, Node, NodePhase, Object, Transaction, TransactionPhase,
+    Upgrade,
 };
 use std::fmt::Write as _;
 
@@ -16,6 +17,7 @@ pub fn headline(object: &Object) -> String {
             format!("Lease {} is held by {holder}", lease.metadata.name)
         }
         Object::Transaction(tx) => of_transaction(tx),
+        Object::Upgrade(upgrade) => of_upgrade(upgrade),
         Object::Plan(plan) => {
             let nodes = plan.spec.nodes.len();
             format!("Plan {} has {nodes} nodes, made for generation {} of its devnet", plan.metadata.name, plan.spec.generation)
@@ -57,6 +59,19 @@ fn of_transaction(tx: &Transaction) -> String {
     }
     if let Some(error) = &status.error {
         add(&mut text, error);
+    }
+    text
+}
+
+fn of_upgrade(upgrade: &Upgrade) -> String {
+    let (spec, status) = (&upgrade.spec, &upgrade.status);
+    let at = upgrade.height().map_or_else(|| "at once".to_owned(), |height| format!("at height {height}"));
+    let mut text = format!("Upgrade {} ({} {at}) is {:?}", upgrade.metadata.name, spec.upgrade_name, status.phase);
+    if !status.message.is_empty() {
+        add(&mut text, &status.message);
+    }
+    if let Some(why) = status.why.as_ref().filter(|why| !status.message.contains(why.as_str())) {
+        add(&mut text, why);
     }
     text
 }

@@ -69,6 +69,15 @@ impl KeyLease {
     }
 }
 
+/// A mark that goes back.
+#[derive(Clone, Debug)]
+pub struct Rewind {
+    /// In words.
+    pub was: String,
+    pub is: String,
+    pub write: Option<Write>,
+}
+
 /// What a look at a sign-state found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Look {
@@ -136,6 +145,20 @@ impl Keys<'_> {
         row.spec.sign_mark = Some(present);
         self.store.commit(vec![Write::update(row)]).await?;
         Ok(())
+    }
+
+    /// What the sign-state says now counts from now on, though it went back: it was put back together with those of all validators,
+    /// while none of them ran.
+    pub async fn rewind(&self, node: &Node) -> Result<Rewind, KeyError> {
+        let (_, present) = sign_state(node).await?;
+        let Some(row) = self.rows(node).await?.into_iter().next() else {
+            return Ok(Rewind { was: mark::words(None), is: mark::words(present.as_ref()), write: None });
+        };
+        let mut row = Lease::clone(&row);
+        let was = mark::words(row.spec.sign_mark.as_ref());
+        let is = mark::words(present.as_ref());
+        row.spec.sign_mark = present;
+        Ok(Rewind { was, is, write: Some(Write::update(row)) })
     }
 
     /// What the sign-state says: of a node that runs against `seen`, the furthest that it was before; else against its mark.

@@ -142,3 +142,17 @@ async fn a_look_tells_a_sign_state_that_goes_back_under_a_live_node_from_one_tha
     std::fs::remove_file(Path::new(&node.spec.home_dir).join("data/state.json")).unwrap();
     assert_eq!(home.keys().look(&node, false, None).await.unwrap(), Look::Nothing);
 }
+
+#[tokio::test]
+async fn a_sign_state_that_was_rewound_on_record_is_signed_with_again() {
+    let home = Homestead::new();
+    let node = home.validator("net").await;
+    drop(home.take(&node).await.unwrap());
+    home.signed(&node, 40).await;
+    sign(&node, 30);
+    assert!(matches!(home.take(&node).await, Err(KeyError::WentBack { .. })));
+    let rewind = home.keys().rewind(&node).await.unwrap();
+    assert!(rewind.was.starts_with("height 40") && rewind.is.starts_with("height 30"), "{rewind:?}");
+    home.store.commit(rewind.write.into_iter().collect()).await.unwrap();
+    assert!(home.take(&node).await.unwrap().is_held());
+}

@@ -67,6 +67,9 @@ pub struct DevnetStatus {
     /// What it is doing or waiting for, in words.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
+    /// The upgrade that holds all nodes down, whatever the spec wants.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub held: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -18,6 +18,7 @@ mod quantity;
 mod spec;
 mod time;
 mod transaction;
+mod upgrade;
 mod validate;
 
 pub use condition::{Condition, ConditionStatus, Conditions};
@@ -42,6 +43,7 @@ pub use spec::{
 };
 pub use time::Timestamp;
 pub use transaction::{GAS_FACTOR, SignedAttempt, Transaction, TransactionPhase, TransactionSpec, TransactionStatus, TxEvent};
+pub use upgrade::{Before, HaltProof, SavedState, Upgrade, UpgradeNotes, UpgradePhase, UpgradeSpec, UpgradeStatus, VERIFY_BLOCKS, VerifiedBlock};
 pub use validate::{MAX_NODES, validate_devnet};
 
 /// The API version that every object carries.

@@ -12,6 +12,7 @@
 use super::{Conditions, EventId, Meta};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,6 +46,15 @@ pub struct Transaction {
     pub spec: TransactionSpec,
     #[serde(default)]
     pub status: TransactionStatus,
+}
+
+impl Transaction {
+    /// The name under which the store holds the transaction of a request id.
+    pub fn name_of(devnet: &str, request_id: &str) -> String {
+        let digest = Sha256::digest(request_id.as_bytes());
+        let short: String = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+        format!("{devnet}/tx-{short}")
+    }
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

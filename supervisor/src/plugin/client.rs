@@ -4,6 +4,7 @@ mod gov;
 mod replies;
 mod requests;
 mod tx;
+mod upgrade;
 
 use super::{
     BlockHeight, ChainPlugin, Classified, DevnetContext, Genesis, GenesisRequest, Health, Initialized, JobOutcome, LaunchPlan, NodeRequest,

@@ -23,6 +23,7 @@ use tokio::sync::watch;
 
 mod chain;
 mod gov;
+mod upgrade;
 
 pub use chain::{FAKE_LIFE, FakeTx};
 

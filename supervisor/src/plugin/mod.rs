@@ -11,6 +11,7 @@ mod search;
 mod slot;
 mod stdio;
 pub mod tx;
+pub mod upgrade;
 
 pub use crate::model::Readiness;
 use crate::model::{Account, Devnet, DevnetSpec, Exit, ExitClass, PlacedNode, PlannedNode, Violation};
@@ -231,7 +232,7 @@ pub struct Classified {
 
 /// One chain family. The client speaks gRPC to a process; `fake` is for tests of the controllers.
 #[async_trait]
-pub trait ChainPlugin: tx::TxPlugin + gov::GovPlugin + Send + Sync + 'static {
+pub trait ChainPlugin: tx::TxPlugin + gov::GovPlugin + upgrade::UpgradePlugin + Send + Sync + 'static {
     async fn info(&self) -> Result<PluginInfo, PluginError>;
     async fn initialize(&self, devnet: &DevnetContext, work_dir: PathBuf, outcomes: &[JobOutcome]) -> Result<Reply<Initialized>, PluginError>;
     async fn validate(&self, devnet: &DevnetContext) -> Result<Vec<Violation>, PluginError>;

@@ -2,7 +2,7 @@
 
 use crate::model::{
     Devnet, DevnetSpec, DevnetStatus, Event, EventId, Launch, LaunchId, LaunchRecord, LaunchStatus, Lease, LeaseSpec, Meta, Node, NodeSpec,
-    NodeStatus, Plan, PlanBody, Transaction, TransactionSpec, TransactionStatus, Uid,
+    NodeStatus, Plan, PlanBody, Transaction, TransactionSpec, TransactionStatus, Uid, Upgrade, UpgradeSpec, UpgradeStatus,
 };
 
 pub(crate) fn meta(namespace: &str, name: &str) -> Meta {
@@ -43,6 +43,11 @@ pub(crate) fn transaction(namespace: &str, devnet: &str, id: &str) -> Transactio
     let spec =
         TransactionSpec { devnet_ref: devnet.into(), signer: "account:0".into(), request_id: id.into(), payload, ..TransactionSpec::default() };
     Transaction { metadata: meta(namespace, &format!("{devnet}/tx-{id}")), spec, status: TransactionStatus::default() }
+}
+
+pub(crate) fn upgrade(namespace: &str, devnet: &str, name: &str) -> Upgrade {
+    let spec = UpgradeSpec { devnet_ref: devnet.into(), upgrade_name: name.into(), height: 30, ..UpgradeSpec::default() };
+    Upgrade { metadata: meta(namespace, &format!("{devnet}/{name}")), spec, status: UpgradeStatus::default() }
 }
 
 pub(crate) fn event(id: &str, kind: &str, namespace: &str, name: &str) -> Event {

@@ -62,10 +62,19 @@ impl App {
             }
         };
         for block in unexecuted.iter().rev() {
-            ledger = Arc::new(execute(&ledger, block)?);
+            ledger = Arc::new(execute(&self.chain, &ledger, block)?);
             self.chain.remember(block, ledger.clone());
         }
         Some(ledger)
+    }
+
+    /// A binary without the handler of a due upgrade neither makes nor takes the block that begins with it.
+    fn is_halted(&self, height: u64) -> bool {
+        let plan = self.chain.upgrades.blocks(height);
+        if let Some(plan) = &plan {
+            warn!(name = plan.name, height = plan.height, "UPGRADE NEEDED: this binary has no handler for it");
+        }
+        plan.is_some()
     }
 
     /// Whether `block` is the finalized one of its height.
@@ -84,6 +93,9 @@ impl<E: Clock + Spawner + Send + 'static> Application<E> for App {
     async fn propose(&mut self, (clock, _): (E, Self::Context), mut ancestry: impl Ancestry<Block>, (): ()) -> Option<Sealed> {
         let parent = ancestry.next().await?;
         let (parent_hash, height) = (parent.digest(), parent.inner().height.next());
+        if self.is_halted(height.get()) {
+            return None;
+        }
         let earliest = parent.inner().timestamp.saturating_add(self.block_time.as_millis() as u64);
         clock.sleep_until(at(earliest)).await;
         let before = self.ledger_after(parent, &mut ancestry).await?;
@@ -97,6 +109,9 @@ impl<E: Clock + Spawner + Send + 'static> Application<E> for App {
     async fn verify(&mut self, (clock, _): (E, Self::Context), mut ancestry: impl Ancestry<Block>) -> bool {
         let Some(block) = ancestry.next().await else { return false };
         let Some(parent) = ancestry.next().await else { return false };
+        if self.is_halted(block.inner().height.get()) {
+            return false;
+        }
         if block.inner().timestamp <= parent.inner().timestamp {
             warn!(height = block.inner().height.get(), "refused a block that is not younger than its parent");
             return false;
@@ -108,7 +123,7 @@ impl<E: Clock + Spawner + Send + 'static> Application<E> for App {
             warn!(height = block.inner().height.get(), "refused a block with a bad signature");
             return false;
         }
-        let Some(after) = execute(&before, &block) else {
+        let Some(after) = execute(&self.chain, &before, &block) else {
             warn!(height = block.inner().height.get(), "refused a block that does not execute to its state root");
             return false;
         };
@@ -135,8 +150,8 @@ impl Reporter for App {
 }
 
 /// Runs a block's transfers; None when one does not apply or the state root is another.
-pub fn execute(before: &Ledger, block: &Sealed) -> Option<Ledger> {
-    let after = before.apply_all(&block.inner().txs, block.inner().height.get()).ok()?;
+pub fn execute(chain: &Chain, before: &Ledger, block: &Sealed) -> Option<Ledger> {
+    let after = chain.begin(before, block.inner().height.get()).apply_all(&block.inner().txs, block.inner().height.get()).ok()?;
     (after.root() == block.inner().state_root).then_some(after)
 }
 

@@ -29,6 +29,9 @@ impl Applier {
     pub async fn run(mut self, mut finalized: mpsc::UnboundedReceiver<(Sealed, Exact)>) -> Result<(), NodeFault> {
         while let Some((block, ack)) = finalized.recv().await {
             let height = block.inner().height.get();
+            if self.chain.upgrades.blocks(height).is_some() {
+                return std::future::pending().await; // halted: blocks of rules that it does not know are for another binary
+            }
             for missing in self.chain.head().height + 1..height {
                 let missing = Self::from_archive(&self.marshal, missing).await?;
                 self.apply(&missing)?;
@@ -52,7 +55,7 @@ impl Applier {
             StateAt::Known(ledger) => ledger,
             _ => {
                 let before = self.chain.ledger();
-                Arc::new(execute(&before, block).ok_or_else(|| diverged(&before, block))?)
+                Arc::new(execute(&self.chain, &before, block).ok_or_else(|| diverged(&self.chain, &before, block))?)
             }
         };
         self.store.apply(block, &ledger)?;
@@ -62,8 +65,8 @@ impl Applier {
     }
 }
 
-fn diverged(before: &super::ledger::Ledger, block: &Sealed) -> NodeFault {
-    let ours = match before.apply_all(&block.inner().txs, block.inner().height.get()) {
+fn diverged(chain: &Chain, before: &super::ledger::Ledger, block: &Sealed) -> NodeFault {
+    let ours = match chain.begin(before, block.inner().height.get()).apply_all(&block.inner().txs, block.inner().height.get()) {
         Ok(after) => after.root().to_string(),
         Err(fault) => format!("none ({fault})"),
     };

@@ -90,6 +90,12 @@ pub struct Status {
     pub catching_up: bool,
     pub peers: u32,
     pub mempool: usize,
+    /// The next that is scheduled.
+    #[serde(default)]
+    pub upgrade: Option<super::upgrade::UpgradePlan>,
+    /// For that upgrade: this binary has no handler for it.
+    #[serde(default)]
+    pub halted: bool,
 }
 
 /// A line of `GET /heights`.

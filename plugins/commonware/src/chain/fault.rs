@@ -14,6 +14,7 @@
 //! | 16 | executing a finalized block gave another state root than the network's |
 //! | 17 | consensus stopped by itself |
 //! | 18 | the disk is full or fails |
+//! | 19 | the state was made by an upgrade that this binary does not know |
 //! | 101 | a panic (a bug, or storage that failed under Commonware's feet) |
 
 use std::net::SocketAddr;
@@ -39,6 +40,8 @@ pub enum NodeFault {
     Busy { path: PathBuf },
     #[error("state diverged at height {height}: executing the finalized block gives state root {ours}, the network agreed on {theirs}")]
     Diverged { height: u64, ours: String, theirs: String },
+    #[error("upgrade needed: the state at height {head} was made with upgrade {name}, of height {height}, which this binary has no handler for")]
+    UpgradeNeeded { name: String, height: u64, head: u64 },
     #[error("consensus stopped: {0}")]
     Stopped(String),
     #[error("{what}: {source}")]
@@ -58,6 +61,7 @@ impl NodeFault {
             Self::Diverged { .. } => 16,
             Self::Stopped(_) => 17,
             Self::Disk { .. } => 18,
+            Self::UpgradeNeeded { .. } => 19,
         }
     }
 }

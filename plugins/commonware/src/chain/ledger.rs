@@ -40,11 +40,13 @@ pub enum TxFault {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ledger {
     accounts: BTreeMap<Address, Account>,
+    /// Upgrades of the rules, in their order: they are part of the state.
+    upgrades: Vec<String>,
 }
 
 impl Ledger {
     pub fn new(accounts: impl IntoIterator<Item = (Address, Account)>) -> Self {
-        Self { accounts: accounts.into_iter().collect() }
+        Self { accounts: accounts.into_iter().collect(), upgrades: Vec::new() }
     }
 
     /// An account that was never used is empty.
@@ -54,6 +56,10 @@ impl Ledger {
 
     pub fn accounts(&self) -> impl Iterator<Item = (&Address, &Account)> {
         self.accounts.iter()
+    }
+
+    pub fn upgrade(&mut self, name: String) {
+        self.upgrades.push(name);
     }
 
     /// Moves the money in a block of this height, or changes nothing. Signatures are checked elsewhere, once.
@@ -90,6 +96,10 @@ impl Ledger {
             bytes.extend_from_slice(&address.0);
             bytes.extend_from_slice(&account.balance.to_be_bytes());
             bytes.extend_from_slice(&account.nonce.to_be_bytes());
+        }
+        for name in &self.upgrades {
+            bytes.extend_from_slice(&(name.len() as u64).to_be_bytes());
+            bytes.extend_from_slice(name.as_bytes());
         }
         Sha256::hash(&[&bytes])
     }
@@ -142,6 +152,13 @@ pub(crate) mod tests {
         check(transfer(1, 2, 0, 1), TxFault::ZeroAmount);
         check(until(1, 2, 1, 1, 4), TxFault::Expired { expiry: 4, height: 5 });
         assert!(ledger.clone().apply(&until(1, 2, 1, 1, 5), 5).is_ok(), "the last block that may hold it");
+    }
+
+    #[test]
+    fn an_upgrade_is_part_of_the_state() {
+        let (before, mut after) = (rich([1], 10), rich([1], 10));
+        after.upgrade("v2".into());
+        assert_ne!(before.root(), after.root());
     }
 
     #[test]

@@ -13,6 +13,7 @@
 //! | `tx block ledger mempool genesis config` | pure: values in, values out |
 //! | `shared` | what the running parts share, under one lock: ledger, speculation, mempool, progress |
 //! | `app applier gossip rpc store` | the edges: consensus, finalized blocks, peers, users, disk |
+//! | `upgrade` | which rules hold from which height on |
 //! | `node` | wires them to Commonware's runtime; `client` talks to a node |
 //! | `fault` | why a node ends, and with which exit code |
 //!
@@ -35,6 +36,7 @@ pub mod rpc;
 pub mod shared;
 pub mod store;
 pub mod tx;
+pub mod upgrade;
 
 /// Hash of a block, a transaction, a ledger or a genesis file.
 pub type Hash = commonware_cryptography::sha256::Digest;

@@ -55,6 +55,7 @@ use super::fault::NodeFault;
 use super::genesis::ChainSpec;
 use super::shared::Chain;
 use super::store::{Store, TxIndex};
+use super::upgrade::{Abilities, UPGRADES_FILE, Upgrades};
 use super::{gossip, rpc};
 
 /// Consensus starts when so many validators are connected, or after this long: a proposal that nobody hears costs a timeout.
@@ -76,7 +77,7 @@ type Blocks = prunable::Archive<FourCap, Context, Hash, Arc<Block>>;
 ///
 /// `on_stop` is called when SIGTERM or SIGINT came: the caller may want to end the process should the orderly stop take too long.
 /// All that is final is on disk at any time.
-pub fn run(home: Home, on_stop: impl FnOnce()) -> Result<(), NodeFault> {
+pub fn run(home: Home, abilities: Abilities, on_stop: impl FnOnce()) -> Result<(), NodeFault> {
     let _lock = lock(&home.path)?;
     let rpc = bind("rpc", home.config.rpc.listen)?;
     // Commonware panics when it cannot listen; finding out first gives a clear error. The listener is closed at once.
@@ -84,10 +85,10 @@ pub fn run(home: Home, on_stop: impl FnOnce()) -> Result<(), NodeFault> {
     let data = home.data();
     std::fs::create_dir_all(&data).map_err(|source| NodeFault::Io { what: format!("create {}", data.display()), source })?;
     let config = runtime::Config::new().with_storage_directory(data.join("chain")).with_worker_threads(2).with_max_blocking_threads(16);
-    runtime::Runner::new(config).start(|context| node(context, home, rpc, on_stop))
+    runtime::Runner::new(config).start(|context| node(context, home, abilities, rpc, on_stop))
 }
 
-async fn node(context: Context, home: Home, rpc_listener: TcpListener, on_stop: impl FnOnce()) -> Result<(), NodeFault> {
+async fn node(context: Context, home: Home, abilities: Abilities, rpc_listener: TcpListener, on_stop: impl FnOnce()) -> Result<(), NodeFault> {
     let mut stop = Signals::new()?;
     tokio::select! {
         biased;
@@ -97,22 +98,23 @@ async fn node(context: Context, home: Home, rpc_listener: TcpListener, on_stop: 
             let _ = context.stop(0, Some(STOP_GRACE)).await;
             Ok(())
         }
-        fault = start(context.child("node"), home, rpc_listener) => fault,
+        fault = start(context.child("node"), home, abilities, rpc_listener) => fault,
     }
 }
 
 /// Starts all parts and waits for the first that ends.
-async fn start(context: Context, home: Home, rpc_listener: TcpListener) -> Result<(), NodeFault> {
+async fn start(context: Context, home: Home, abilities: Abilities, rpc_listener: TcpListener) -> Result<(), NodeFault> {
     let Home { path, config, spec, key } = home;
     let ledger_path = path.join("data/ledger.sqlite");
-    let (store, head, ledger) = Store::open(&ledger_path, &spec)?;
+    let upgrades = Upgrades::load(&path.join("data").join(UPGRADES_FILE), abilities)?;
+    let (store, head, ledger) = Store::open(&ledger_path, &spec, &upgrades)?;
     let role = if spec.validators.position(&key.public_key()).is_some() { "validator" } else { "fullnode" };
     info!(moniker = config.moniker, role, version = env!("CARGO_PKG_VERSION"), chain = spec.chain_id, genesis = %spec.hash, height = head.height, "starting");
     let genesis_time = Duration::from_millis(spec.block.inner().timestamp);
     if let Ok(ahead) = (SystemTime::UNIX_EPOCH + genesis_time).duration_since(context.current()) {
         warn!(seconds = ahead.as_secs(), "the genesis time lies ahead: there is no block before it");
     }
-    let chain = Arc::new(Chain::new(spec, head, ledger));
+    let chain = Arc::new(Chain::new(spec, head, ledger, upgrades));
 
     let mut net = Channels::open(&context, &path, &config, &chain.spec, &key)?;
     let block_time = Duration::from_millis(config.block_time_ms);

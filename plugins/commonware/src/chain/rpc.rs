@@ -2,11 +2,13 @@
 //!
 //! ```text
 //! POST /         status [] · block [height | "latest" | hash] · account [address] · tx [hash] · submit [hex of the signed transfer]
+//!                schedule_upgrade [name, height, whether others have halted for it] · cancel_upgrade [name]
 //! GET  /heights  one JSON line for the head and one for each block from then on, as it is finalized (application/x-ndjson)
 //! ```
 //! Errors: -32700 not JSON, -32600 no request, -32601 no such method, -32602 wrong parameters, -32603 internal,
 //! -32001 not found, -32010 bad signature, -32011 nonce too low, -32012 nonce too high or taken, -32013 insufficient balance,
-//! -32014 zero amount, -32015 pending already, -32016 mempool full, -32017 expired.
+//! -32014 zero amount, -32015 pending already, -32016 mempool full, -32017 expired,
+//! -32020 an upgrade that cannot be scheduled or cancelled.
 
 use std::net::TcpListener;
 use std::sync::{Arc, Mutex};
@@ -34,6 +36,7 @@ use super::mempool::Refusal;
 use super::shared::Chain;
 use super::store::TxIndex;
 use super::tx::{Address, Transfer};
+use super::upgrade::{Notice, UpgradeError, UpgradePlan};
 use super::{Hash, Sealed};
 
 const MAX_BODY: usize = 256 * 1024;
@@ -151,6 +154,8 @@ impl Node {
             "account" => self.account(params),
             "tx" => self.tx(params).await,
             "submit" => self.submit(params),
+            "schedule_upgrade" => self.schedule_upgrade(params),
+            "cancel_upgrade" => self.cancel_upgrade(params),
             other => Err(Fault { code: -32601, message: format!("no method {other:?}; there are status, block, account, tx, submit") }),
         };
         respond(request.id, result)
@@ -164,6 +169,7 @@ impl Node {
             "chainId": spec.chain_id, "genesisHash": spec.hash.to_string(), "validators": spec.validators.len(),
             "height": head.height, "hash": head.hash.to_string(), "stateRoot": head.state_root.to_string(), "timestamp": head.timestamp,
             "tip": progress.tip, "catchingUp": progress.catching_up, "peers": (self.peers)(), "mempool": self.chain.mempool_size(),
+            "upgrade": self.chain.upgrades.next(head.height), "halted": self.chain.halted().is_some(),
         })
     }
 
@@ -212,6 +218,24 @@ impl Node {
         Ok(answer)
     }
 
+    fn schedule_upgrade(&self, params: &[Value]) -> Result<Value, Fault> {
+        let (wanted, late) = match params {
+            [Value::String(name), height, late @ ..] if !name.is_empty() && late.len() < 2 => {
+                (height.as_u64().map(|height| UpgradePlan { name: name.clone(), height }), late == [Value::Bool(true)])
+            }
+            _ => (None, false),
+        };
+        let wanted = wanted.ok_or_else(|| bad_params("schedule_upgrade takes a name, a height, and whether others have halted for it"))?;
+        self.chain.upgrades.schedule(wanted, self.chain.head().height, if late { Notice::Late } else { Notice::Due })?;
+        Ok(json!({}))
+    }
+
+    fn cancel_upgrade(&self, params: &[Value]) -> Result<Value, Fault> {
+        let name = one_param(params, "cancel_upgrade", "a name")?.as_str().ok_or_else(|| bad_params("a name is a string"))?;
+        self.chain.upgrades.cancel(name, self.chain.head().height)?;
+        Ok(json!({}))
+    }
+
     fn submit(&self, params: &[Value]) -> Result<Value, Fault> {
         let text = one_param(params, "submit", "a signed transfer in hexadecimal")?.as_str().ok_or_else(|| bad_params("a transfer is a string"))?;
         let bytes = hex::decode(text.trim_start_matches("0x")).map_err(|error| bad_params(format!("not hexadecimal: {error}")))?;
@@ -220,6 +244,12 @@ impl Node {
         // A full queue only delays the gossip: what waits is sent again with the next blocks.
         let _ = self.submit.try_send(tx);
         Ok(json!({"hash": hash.to_string()}))
+    }
+}
+
+impl From<UpgradeError> for Fault {
+    fn from(error: UpgradeError) -> Self {
+        Self { code: -32020, message: error.to_string() }
     }
 }
 

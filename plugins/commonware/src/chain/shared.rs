@@ -13,6 +13,7 @@ use super::genesis::ChainSpec;
 use super::ledger::{Account, Ledger};
 use super::mempool::{Mempool, Refusal};
 use super::tx::{Address, Transfer, namespace};
+use super::upgrade::{UpgradePlan, Upgrades};
 use super::{Hash, Sealed};
 
 /// A subscriber to heads may be so many blocks late before it loses the oldest.
@@ -64,13 +65,14 @@ struct Inner {
 
 pub struct Chain {
     pub spec: ChainSpec,
+    pub upgrades: Upgrades,
     namespace: Vec<u8>,
     inner: Mutex<Inner>,
     heads: broadcast::Sender<Head>,
 }
 
 impl Chain {
-    pub fn new(spec: ChainSpec, head: Head, ledger: Ledger) -> Self {
+    pub fn new(spec: ChainSpec, head: Head, ledger: Ledger, upgrades: Upgrades) -> Self {
         let inner = Inner {
             head,
             ledger: Arc::new(ledger),
@@ -79,7 +81,7 @@ impl Chain {
             tip: head.height,
             tip_at_start: head.height,
         };
-        Self { namespace: namespace(&spec.hash), spec, inner: Mutex::new(inner), heads: broadcast::channel(HEADS_KEPT).0 }
+        Self { namespace: namespace(&spec.hash), spec, upgrades, inner: Mutex::new(inner), heads: broadcast::channel(HEADS_KEPT).0 }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -145,9 +147,23 @@ impl Chain {
         }
     }
 
+    /// The ledger that the transfers of a block of `height` meet: `parent`, after the upgrade of that height if there is one.
+    pub fn begin(&self, parent: &Ledger, height: u64) -> Ledger {
+        let mut ledger = parent.clone();
+        if let Some(plan) = self.upgrades.at(height) {
+            ledger.upgrade(plan.name);
+        }
+        ledger
+    }
+
+    /// The upgrade that this node has halted for.
+    pub fn halted(&self) -> Option<UpgradePlan> {
+        self.upgrades.blocks(self.head().height + 1)
+    }
+
     /// The transfers for a block of `height` on top of `parent`, and the ledger after them.
     pub fn pick(&self, parent: &Ledger, height: u64) -> (Vec<Transfer>, Ledger) {
-        self.lock().mempool.pick(parent, MAX_TXS, height)
+        self.lock().mempool.pick(&self.begin(parent, height), MAX_TXS, height)
     }
 
     /// Whether `block`'s transfers are all signed. Those in the mempool were checked when they came.

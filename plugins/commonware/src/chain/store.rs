@@ -13,6 +13,7 @@ use super::genesis::ChainSpec;
 use super::ledger::{Account, Ledger};
 use super::shared::Head;
 use super::tx::Address;
+use super::upgrade::Upgrades;
 use super::{Hash, Sealed};
 
 const SCHEMA: &str = "
@@ -34,7 +35,7 @@ pub struct TxIndex {
 
 impl Store {
     /// Opens or creates the database and gives the last applied state; `genesis` decides for a new one.
-    pub fn open(path: &Path, genesis: &ChainSpec) -> Result<(Self, Head, Ledger), NodeFault> {
+    pub fn open(path: &Path, genesis: &ChainSpec, upgrades: &Upgrades) -> Result<(Self, Head, Ledger), NodeFault> {
         let corrupt = |error| fault(path, &error);
         let mut store = Self { db: connect(path).map_err(corrupt)?, path: path.to_owned() };
         let version: i64 = store.db.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(corrupt)?;
@@ -48,7 +49,7 @@ impl Store {
                 });
             }
         }
-        let (head, ledger) = store.load(genesis)?;
+        let (head, ledger) = store.load(genesis, upgrades)?;
         Ok((store, head, ledger))
     }
 
@@ -66,7 +67,7 @@ impl Store {
         tx.commit()
     }
 
-    fn load(&self, genesis: &ChainSpec) -> Result<(Head, Ledger), NodeFault> {
+    fn load(&self, genesis: &ChainSpec, upgrades: &Upgrades) -> Result<(Head, Ledger), NodeFault> {
         let corrupt = |message: String| NodeFault::Corrupt { path: self.path.clone(), message };
         let (stored, height, hash, timestamp): (Vec<u8>, i64, Vec<u8>, i64) = self
             .db
@@ -75,9 +76,14 @@ impl Store {
         if stored != genesis.hash.as_ref() {
             return Err(NodeFault::WrongGenesis { path: self.path.clone(), stored: hex::encode(stored), given: genesis.hash.to_string() });
         }
-        let ledger = self.load_ledger().map_err(|error| corrupt(error.to_string()))?;
+        let mut ledger = self.load_ledger().map_err(|error| corrupt(error.to_string()))?;
+        let head = unsigned(height);
+        if let Some(plan) = upgrades.blocks(head) {
+            return Err(NodeFault::UpgradeNeeded { name: plan.name, height: plan.height, head });
+        }
+        upgrades.applied(head).into_iter().for_each(|name| ledger.upgrade(name));
         let hash = super::decode::<Hash>(&hash).map_err(|_| corrupt("the head's hash is not 32 bytes".into()))?;
-        let head = Head { height: unsigned(height), hash, timestamp: unsigned(timestamp), state_root: ledger.root(), txs: 0 };
+        let head = Head { height: head, hash, timestamp: unsigned(timestamp), state_root: ledger.root(), txs: 0 };
         Ok((head, ledger))
     }
 

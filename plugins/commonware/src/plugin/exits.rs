@@ -28,6 +28,7 @@ fn class(request: &pb::ClassifyExitRequest) -> (&'static str, &'static str) {
         }
         (Some(15), _) => ("db-locked", "end the other devchain that runs on this home"),
         (Some(16), _) => ("app-hash", "this binary executes blocks differently from the network's: use the same binary on all nodes"),
+        (Some(19), _) => ("upgrade-needed", "start it with the binary that the state was made with"),
         (Some(18), _) => ("unknown", "make room on the disk of the node's home"),
         (Some(101), _) | (_, Some(SIGABRT)) => ("panic", "a bug or failing storage: the log says where"),
         (_, Some(SIGKILL | SIGTERM | SIGINT)) => ("killed-by-user", ""),
@@ -77,6 +78,7 @@ mod tests {
             (13, "port-busy"),
             (15, "db-locked"),
             (16, "app-hash"),
+            (19, "upgrade-needed"),
             (101, "panic"),
             (1, "unknown"),
         ] {

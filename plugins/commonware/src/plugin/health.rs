@@ -12,12 +12,13 @@ pub(super) async fn status(node: &pb::PlacedNode) -> Result<pb::NodeStatus> {
 
 pub(super) async fn height(node: &pb::PlacedNode) -> Result<pb::BlockHeight> {
     let status = client(node)?.status().await.map_err(fault)?;
-    Ok(pb::BlockHeight { height: status.height, hash: status.hash, app_hash: status.state_root, time: time(status.timestamp) })
+    Ok(pb::BlockHeight { height: status.height, hash: status.hash, app_hash: status.state_root, time: block_time(status.timestamp) })
 }
 
 pub(super) async fn stream(node: &pb::PlacedNode) -> Result<HeightStream> {
     let heads = client(node)?.heights().await.map_err(fault)?;
-    let height = |head: HeadLine| pb::BlockHeight { height: head.height, hash: head.hash, app_hash: head.state_root, time: time(head.timestamp) };
+    let height =
+        |head: HeadLine| pb::BlockHeight { height: head.height, hash: head.hash, app_hash: head.state_root, time: block_time(head.timestamp) };
     Ok(heads.map(move |head| head.map(height).map_err(fault)).boxed())
 }
 
@@ -37,14 +38,18 @@ fn health(status: Status) -> pb::NodeStatus {
         ("stateRoot", status.state_root),
         ("mempool", status.mempool.to_string()),
     ];
+    let needed = status.upgrade.filter(|plan| status.halted && plan.height == status.height + 1);
+    let message =
+        needed.as_ref().map_or(message, |plan| format!("UPGRADE {} NEEDED at height {}: this binary has no handler for it", plan.name, plan.height));
     pb::NodeStatus {
-        ready: !status.catching_up,
+        ready: needed.is_none() && !status.catching_up,
+        sick: needed.is_some(),
+        sick_class: needed.map(|_| "upgrade-needed".to_owned()).unwrap_or_default(),
         height: status.height,
         peers: status.peers,
         catching_up: status.catching_up,
         message,
         details: details.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
-        ..pb::NodeStatus::default()
     }
 }
 
@@ -59,7 +64,7 @@ pub(super) fn fault(error: ClientError) -> PluginFault {
     }
 }
 
-fn time(millis: u64) -> String {
+pub(super) fn block_time(millis: u64) -> String {
     i64::try_from(millis).ok().and_then(|millis| jiff::Timestamp::from_millisecond(millis).ok()).map(|time| time.to_string()).unwrap_or_default()
 }
 
@@ -84,6 +89,8 @@ mod tests {
             catching_up,
             peers: 3,
             mempool: 0,
+            upgrade: None,
+            halted: false,
         })
     }
 
@@ -97,6 +104,6 @@ mod tests {
 
     #[test]
     fn block_times_are_rfc_3339() {
-        assert_eq!(time(1_767_225_600_250), "2026-01-01T00:00:00.25Z");
+        assert_eq!(block_time(1_767_225_600_250), "2026-01-01T00:00:00.25Z");
     }
 }

@@ -9,6 +9,7 @@ mod health;
 mod launch;
 mod nodes;
 mod tx;
+mod upgrade;
 
 use std::path::PathBuf;
 
@@ -54,7 +55,7 @@ impl Plugin for Commonware {
             default_binary: self.devchain.as_ref().map(|path| path.to_string_lossy().into_owned()),
             default_validators: Some(4),
             needs_binary: self.devchain.is_none(),
-            capabilities: vec!["tx".into()],
+            capabilities: vec!["tx".into(), "upgrade".into()],
             ..pb::PluginInfo::default()
         })
     }
@@ -116,6 +117,23 @@ impl Plugin for Commonware {
 
     async fn get_tx(&self, request: pb::GetTxRequest) -> Result<pb::GetTxResponse> {
         tx::find(&request).await
+    }
+
+    async fn plan_upgrade(&self, request: pb::PlanUpgradeRequest) -> Result<pb::PlanUpgradeResponse> {
+        let binary = self.binary(&request.devnet.clone().unwrap_or_default(), "")?;
+        upgrade::plan(&request, &binary)
+    }
+
+    async fn schedule_upgrade(&self, request: pb::ScheduleUpgradeRequest) -> Result<pb::ScheduleUpgradeResponse> {
+        upgrade::schedule(&request).await
+    }
+
+    async fn get_upgrade_state(&self, request: pb::NodeRef) -> Result<pb::UpgradeState> {
+        upgrade::state(&request.node.unwrap_or_default()).await
+    }
+
+    async fn get_block(&self, request: pb::GetBlockRequest) -> Result<pb::BlockHeight> {
+        upgrade::block(&request).await
     }
 
     async fn classify_exit(&self, request: pb::ClassifyExitRequest) -> Result<pb::ExitClass> {

@@ -25,7 +25,9 @@ pub(super) fn initialize(binary: &str, results: &[pb::JobResult]) -> Result<pb::
         let printed: String = printed.chars().take(80).collect();
         PluginFault::InvalidArgument(format!("{binary} is no devchain: `--version` printed {printed:?}"))
     })?;
-    Ok(pb::InitializeResponse { binary_version: version.into(), ..pb::InitializeResponse::default() })
+    // `0.1.0 (protocol 2)`; the first said nothing of protocols.
+    let (version, protocol) = version.split_once(" (protocol ").map_or((version, "1"), |(version, rest)| (version, rest.trim_end_matches(')')));
+    Ok(pb::InitializeResponse { binary_version: version.into(), sdk_version: format!("protocol-{protocol}"), ..pb::InitializeResponse::default() })
 }
 
 pub(super) fn violations(devnet: &pb::DevnetContext) -> Vec<pb::Violation> {
@@ -144,7 +146,9 @@ mod tests {
             };
             initialize("/bin/devchain", &[result])
         };
-        assert_eq!(answer("devchain 0.1.0\n").unwrap().binary_version, "0.1.0");
+        let of = |printed| answer(printed).map(|answer| (answer.binary_version, answer.sdk_version)).unwrap();
+        assert_eq!(of("devchain 0.1.0\n"), ("0.1.0".into(), "protocol-1".into()));
+        assert_eq!(of("devchain 0.1.0 (protocol 2)\n"), ("0.1.0".into(), "protocol-2".into()));
         assert!(answer("true (GNU coreutils) 9.1").unwrap_err().to_string().contains("no devchain"));
     }
 }

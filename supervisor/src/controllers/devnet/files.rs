@@ -7,16 +7,16 @@ use std::{
 };
 
 /// An empty folder that goes away with this value.
-pub(super) struct FreshDir(PathBuf);
+pub(in super::super) struct FreshDir(PathBuf);
 
 impl FreshDir {
     /// Empties what an earlier try may have left there.
-    pub(super) fn make(path: PathBuf) -> Result<Self, ReconcileError> {
+    pub(in super::super) fn make(path: PathBuf) -> Result<Self, ReconcileError> {
         remove_tree(&path)?;
         fs::create_dir_all(&path).map_err(|source| ReconcileError::Io { path: path.clone(), source })?;
         Ok(Self(path))
     }
-    pub(super) fn path(&self) -> &Path {
+    pub(in super::super) fn path(&self) -> &Path {
         &self.0
     }
 }

@@ -22,12 +22,23 @@ pub(super) async fn initialize(
     devnet: &Devnet,
     cx: &Context,
 ) -> Result<Initialized, ReconcileError> {
+    initialize_in("work", plugin, context, devnet, cx).await
+}
+
+/// With a folder of the devnet of its own, as provisioning may go on beside.
+pub(in super::super) async fn initialize_in(
+    folder: &str,
+    plugin: &dyn ChainPlugin,
+    context: &DevnetContext,
+    devnet: &Devnet,
+    cx: &Context,
+) -> Result<Initialized, ReconcileError> {
     let kept = kept_answer(context, devnet, cx).await?;
     if let Some(answer) = kept.as_deref().and_then(recall) {
         return Ok(answer);
     }
     let meta = &devnet.metadata;
-    let work = FreshDir::make(cx.home.devnet(&meta.namespace, &meta.name).join("work"))?;
+    let work = FreshDir::make(cx.home.devnet(&meta.namespace, &meta.name).join(folder))?;
     let mut outcomes = Vec::new();
     for _ in 0..MAX_ROUNDS {
         match plugin.initialize(context, work.path().to_path_buf(), &outcomes).await? {

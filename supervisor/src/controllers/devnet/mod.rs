@@ -12,6 +12,10 @@ mod provision;
 mod retries;
 mod sum;
 
+pub(super) use files::FreshDir;
+pub(super) use identity::initialize_in;
+pub(super) use provision::{MAX_ROUNDS, run_jobs};
+
 use super::{Action, Context, ReconcileError, Reconciler, placing::SERVICE};
 use crate::model::{Devnet, Key, Node, PlannedPort};
 use apply::Attempt;

@@ -67,7 +67,7 @@ pub(super) fn plan(devnet: &Devnet, nodes: &[Arc<Node>], made: Option<Made<'_>>,
     if newer && provisioned && made.is_some_and(|made| made.spec == devnet.spec.digest()) {
         return Step::Acknowledge;
     }
-    if devnet.spec.desired() == Desired::Stopped && nodes.iter().any(|node| !node.spec.suspended) {
+    if is_down(devnet) && nodes.iter().any(|node| !node.spec.suspended) {
         return Step::Suspend { on: true, why: "stop" }; // asks nothing of plugins: a broken one cannot hold it up
     }
     if let Some(step) = freeze(devnet, nodes) {
@@ -95,7 +95,7 @@ pub(super) fn upkeep(devnet: &Devnet, nodes: &[Arc<Node>], height: u64) -> Step 
     if !leaving.is_empty() {
         return Step::RemoveNodes(leaving);
     }
-    let down = devnet.spec.desired() == Desired::Stopped;
+    let down = is_down(devnet);
     if nodes.iter().any(|node| node.spec.suspended != down) {
         return Step::Suspend { on: down, why: if down { "stop" } else { "start" } };
     }
@@ -111,6 +111,11 @@ pub(super) fn upkeep(devnet: &Devnet, nodes: &[Arc<Node>], height: u64) -> Step 
 fn freeze(devnet: &Devnet, nodes: &[Arc<Node>]) -> Option<Step> {
     let on = devnet.spec.frozen();
     nodes.iter().any(|node| node.spec.frozen_with_devnet != on).then_some(Step::Freeze { on })
+}
+
+/// Its user has stopped it, or an upgrade holds it.
+fn is_down(devnet: &Devnet) -> bool {
+    devnet.spec.desired() == Desired::Stopped || devnet.status.held.is_some()
 }
 
 /// The spec changed since nodes were last made to match, or a request asks for another try.

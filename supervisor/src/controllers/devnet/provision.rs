@@ -28,7 +28,7 @@ use crate::{
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 /// Jobs may be asked for again and again; a plugin that never has enough is broken.
-pub(super) const MAX_ROUNDS: u32 = 8;
+pub(in super::super) const MAX_ROUNDS: u32 = 8;
 
 /// Provisions and commits; the caller turns an error into the devnet's condition.
 pub(super) async fn provision(devnet: &Devnet, nodes: &[Arc<Node>], refresh_binary: bool, cx: &Context) -> Result<(), ReconcileError> {
@@ -213,7 +213,7 @@ fn node_binaries(
 }
 
 /// Runs the jobs of one round, which do not depend on each other, side by side; their outcomes in the same order.
-pub(super) async fn run_jobs(jobs: &[Job], devnet: &Devnet, out_dir: &Path, cx: &Context) -> Result<Vec<JobOutcome>, ReconcileError> {
+pub(in super::super) async fn run_jobs(jobs: &[Job], devnet: &Devnet, out_dir: &Path, cx: &Context) -> Result<Vec<JobOutcome>, ReconcileError> {
     let path = [devnet.metadata.namespace.as_str(), &devnet.metadata.name, "jobs"];
     let all = jobs.iter().map(|job| run_job(job, &path, out_dir, cx));
     Ok(futures::future::try_join_all(all).await?.into_iter().map(outcome).collect())

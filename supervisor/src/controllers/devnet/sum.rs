@@ -31,7 +31,10 @@ pub(super) fn sum(devnet: &Devnet, nodes: &[Arc<Node>], height: u64) -> Option<S
     let stalled = stalled(&wanted);
     let halted = stalled && still.is_empty(); // else the user knows why
     let phase = phase(devnet, nodes, &unready, halted);
-    let message = message(phase, &wanted, &unready);
+    let message = match &devnet.status.held {
+        Some(upgrade) if devnet.spec.desired() != Desired::Stopped => format!("upgrade {upgrade} holds all nodes down"),
+        _ => message(phase, &wanted, &unready),
+    };
     let mut conditions = vec![readiness(phase, &message)];
     conditions.extend(frozen(devnet, &wanted));
     match (stalled, wanted.iter().filter(|node| !node.is_frozen()).any(|node| node.status.conditions.is_true("Progressing"))) {
@@ -65,6 +68,9 @@ fn phase(devnet: &Devnet, nodes: &[Arc<Node>], unready: &[&Node], halted: bool) 
     if devnet.spec.desired() == Desired::Stopped {
         let down = nodes.iter().all(|node| node.status.phase == NodePhase::Stopped);
         return if down { DevnetPhase::Stopped } else { before };
+    }
+    if devnet.status.held.is_some() {
+        return if before == DevnetPhase::Running { DevnetPhase::Degraded } else { before };
     }
     let ran = matches!(before, DevnetPhase::Running | DevnetPhase::Degraded);
     match (unready.is_empty(), ran) {

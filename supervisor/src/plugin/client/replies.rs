@@ -57,7 +57,7 @@ pub(super) fn info(info: pb::PluginInfo, family: Option<&str>) -> Checked<Plugin
     })
 }
 
-fn jobs(jobs: Vec<pb::Job>) -> Checked<Vec<Job>> {
+pub(super) fn jobs(jobs: Vec<pb::Job>) -> Checked<Vec<Job>> {
     let mut names = BTreeSet::new();
     jobs.into_iter()
         .map(|job| {

@@ -6,7 +6,7 @@ use super::SqliteStore;
 use crate::{
     model::{
         Condition, ConditionStatus, Devnet, EventId, ExitClass, Key, Kind, LastExit, Launch, LaunchId, LaunchPhase, Lease, Node, NodePhase, Plan,
-        PlannedNode, PlannedPort, SignedAttempt, Timestamp, Transaction, TransactionPhase,
+        PlannedNode, PlannedPort, SignedAttempt, Timestamp, Transaction, TransactionPhase, Upgrade, UpgradePhase,
     },
     store::{EventFilter, Limits, Selector, Store, Write, fixtures, migrations::KNOWN},
     sys::ManualClock,
@@ -80,6 +80,15 @@ fn transaction() -> Transaction {
     tx
 }
 
+/// Since schema 3.
+fn upgrade() -> Upgrade {
+    let mut upgrade = fixtures::upgrade("default", "mynet", "v0.50");
+    upgrade.status.phase = UpgradePhase::Waiting;
+    upgrade.status.height = Some(38);
+    upgrade.status.notes.told = vec!["validator-0".into()];
+    upgrade
+}
+
 async fn build(path: &Path) {
     let folder = tempfile::tempdir().unwrap();
     let draft = folder.path().join("store.db");
@@ -93,6 +102,7 @@ async fn build(path: &Path) {
         Write::create(lease()),
         Write::create(plan()),
         Write::create(transaction()),
+        Write::create(upgrade()),
         Write::Event(Box::new(event)),
     ];
     store.commit(writes).await.unwrap();
@@ -123,6 +133,9 @@ async fn check(store: &SqliteStore, version: i64) {
     let mut expected: Vec<crate::model::Object> = vec![devnet().into(), node().into(), launch().into(), lease().into(), plan().into()];
     if version >= 2 {
         expected.push(transaction().into());
+    }
+    if version >= 3 {
+        expected.push(upgrade().into());
     }
     let count = expected.len();
     assert_eq!(revision, count as u64);

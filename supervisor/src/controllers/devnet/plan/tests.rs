@@ -203,3 +203,19 @@ fn a_failure_of_an_earlier_spec_does_not_fail_the_devnet_that_tries_the_next() {
     Arc::make_mut(&mut mended).metadata.generation = 2;
     assert_eq!(report(&devnet(DevnetPhase::Provisioning), &[mended]).phase, DevnetPhase::Provisioning);
 }
+
+#[test]
+fn an_upgrade_keeps_nodes_down_over_a_new_spec_and_lets_them_go() {
+    let mut upgraded = devnet(DevnetPhase::Running);
+    upgraded.status.held = Some("net/v2".into());
+    let up = [node(0, NodePhase::Running, READY)];
+    assert!(matches!(plan(&upgraded, &up, None, 7), Step::Suspend { on: true, .. }));
+    let down = [held(node(0, NodePhase::Stopped, UNREADY))];
+    let sum = report(&upgraded, &down);
+    assert_eq!((sum.phase, sum.message.as_str()), (DevnetPhase::Degraded, "upgrade net/v2 holds all nodes down"));
+    upgraded.metadata.generation = 2;
+    assert!(matches!(plan(&upgraded, &down, None, 7), Step::Provision { .. }));
+    upgraded.metadata.generation = 1;
+    upgraded.status.held = None;
+    assert!(matches!(plan(&upgraded, &down, None, 7), Step::Suspend { on: false, .. }));
+}

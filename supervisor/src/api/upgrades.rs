@@ -1,0 +1,278 @@
+//! UpgradeService: stores what is wanted and refuses what can be known to be wrong. The controller does the rest.
+
+use super::{
+    Context, admission,
+    auth::Caller,
+    change::{Decision, Draft, key_of},
+    convert,
+    devnets::reply,
+    watch::{self, Item},
+};
+use crate::{
+    model::{Devnet, Fault, FaultCode, Key, Kind, Meta, Object, Timestamp, Uid, Upgrade, UpgradePhase, UpgradeStatus, Violation},
+    observe::Observations,
+    store::{Expect, StoreError, Write},
+};
+use dvb_proto::devnet::v1::{self, upgrade_service_server::UpgradeService};
+use futures::stream::BoxStream;
+use std::sync::Arc;
+use tonic::{Request, Response, Status};
+
+const MAX_NAME: usize = 60;
+/// More blocks are no better proof.
+const MAX_VERIFY: u32 = 1_000;
+
+#[derive(Clone)]
+pub(super) struct Upgrades(pub(super) Context);
+
+type Reply<T> = Result<Response<T>, Status>;
+
+#[tonic::async_trait]
+impl UpgradeService for Upgrades {
+    async fn create(&self, request: Request<v1::Upgrade>) -> Reply<v1::Upgrade> {
+        let caller = Caller::of(&request)?;
+        let wanted = convert::upgrade_from_message(request.get_ref()).and_then(check);
+        reply(match wanted {
+            Ok(wanted) => self.store(caller, wanted).await,
+            Err(fault) => Err(fault),
+        })
+    }
+
+    async fn get(&self, request: Request<v1::ObjectRef>) -> Reply<v1::Upgrade> {
+        let wanted = request.into_inner();
+        let found = self.0.find(&key_of(Kind::Upgrade, &wanted.namespace, &wanted.name)).await;
+        reply(found.and_then(|object| message(&object)))
+    }
+
+    async fn list(&self, request: Request<v1::ListRequest>) -> Reply<v1::ListUpgradesResponse> {
+        let selector = watch::selector(Kind::Upgrade, request.get_ref(), "");
+        let listed = self.0.store.list(&selector).await.map_err(|error| error.fault());
+        reply(listed.and_then(|(objects, resource_version)| {
+            Ok(v1::ListUpgradesResponse { items: objects.iter().map(message).collect::<Result<_, _>>()?, resource_version })
+        }))
+    }
+
+    async fn delete(&self, request: Request<v1::DeleteRequest>) -> Reply<v1::Upgrade> {
+        reply(self.remove(&request.into_inner()).await)
+    }
+
+    async fn cancel(&self, request: Request<v1::ObjectRef>) -> Reply<v1::Upgrade> {
+        let caller = Caller::of(&request)?;
+        let wanted = request.into_inner();
+        let changed = self.0.change(caller, &key_of(Kind::Upgrade, &wanted.namespace, &wanted.name), cancelled).await;
+        reply(changed.and_then(|object| message(&object)))
+    }
+
+    async fn retry(&self, request: Request<v1::ObjectRef>) -> Reply<v1::Upgrade> {
+        let caller = Caller::of(&request)?;
+        let wanted = request.into_inner();
+        let changed = self.0.change(caller, &key_of(Kind::Upgrade, &wanted.namespace, &wanted.name), retried).await;
+        reply(changed.and_then(|object| message(&object)))
+    }
+
+    type WatchStream = BoxStream<'static, Result<v1::UpgradeEvent, Status>>;
+    async fn watch(&self, request: Request<v1::WatchRequest>) -> Reply<Self::WatchStream> {
+        let request = request.into_inner();
+        let selector = watch::selector(Kind::Upgrade, &request.selector.unwrap_or_default(), &request.name);
+        let watch = watch::watch(&self.0, selector, request.resource_version).await;
+        reply(watch.map(|watch| Box::pin(watch.into_stream(event)) as Self::WatchStream))
+    }
+}
+
+impl Upgrades {
+    async fn store(&self, caller: Caller, wanted: Upgrade) -> Result<v1::Upgrade, Fault> {
+        let namespace = admission::namespace_or_default(&wanted.metadata.namespace).to_owned();
+        let devnet = self.devnet(&Key::devnet(&namespace, &wanted.spec.devnet_ref)).await?;
+        let reached = self.0.observations.highest(&namespace, &devnet.metadata.name).unwrap_or(0);
+        refuse_the_past(&wanted, reached)?;
+        let draft = Draft {
+            reason: "UpgradeRequested",
+            message: match wanted.spec.height {
+                0 => format!("upgrade {} of devnet {}", wanted.spec.upgrade_name, devnet.metadata.name),
+                height => format!("upgrade {} of devnet {} at height {height}", wanted.spec.upgrade_name, devnet.metadata.name),
+            },
+            observed: Some(format!("height {reached}")),
+            desired: Some("Completed".into()),
+            action: Some("upgrade".into()),
+        };
+        let upgrade = named(wanted, namespace, &devnet, self.0.clock.now(), Uid::from_uuid(self.0.clock.fresh_id()));
+        let name = upgrade.metadata.name.clone();
+        match self.0.write(caller, upgrade.into(), draft, Write::create).await {
+            Ok(object) => message(&object),
+            Err(StoreError::Exists(_)) => Err(Fault::new(FaultCode::AlreadyExists, format!("upgrade {name} exists already"))
+                .about(name.as_str())
+                .remedy(format!("dvbctl upgrade status {name}; dvbctl upgrade retry {name} tries one again that failed"))),
+            Err(error) => Err(error.fault()),
+        }
+    }
+
+    async fn devnet(&self, key: &Key) -> Result<Arc<Devnet>, Fault> {
+        match self.0.find(key).await? {
+            Object::Devnet(devnet) if devnet.metadata.deleted_at.is_some() => Err(admission::being_deleted(&key.name)),
+            Object::Devnet(devnet) => Ok(devnet),
+            other => Err(Fault::new(FaultCode::Internal, format!("{} is no devnet", other.key()))),
+        }
+    }
+
+    /// One that is under way holds nodes and saved homes: it is cancelled first.
+    async fn remove(&self, request: &v1::DeleteRequest) -> Result<v1::Upgrade, Fault> {
+        let key = key_of(Kind::Upgrade, &request.namespace, &request.name);
+        let object = self.0.find(&key).await?;
+        let Object::Upgrade(upgrade) = &object else { return Err(Fault::new(FaultCode::Internal, format!("{key} is no upgrade"))) };
+        let revision = object.revision();
+        if let Some(expected) = request.resource_version.filter(|expected| *expected != 0 && *expected != revision) {
+            return Err(StoreError::Conflict { key, expected, actual: revision }.fault());
+        }
+        if upgrade.is_open() {
+            let message = format!("{} is {:?}; only what has ended can be deleted", key.name, upgrade.status.phase);
+            return Err(Fault::new(FaultCode::Immutable, message).about(key.name.as_str()).remedy(format!("dvbctl upgrade cancel {}", key.name)));
+        }
+        self.0.store.commit(vec![Write::Delete { key, expect: Expect::At(revision) }]).await.map_err(|error| error.fault())?;
+        message(&object)
+    }
+}
+
+/// What can be said of it without the chain.
+fn check(upgrade: Upgrade) -> Result<Upgrade, Fault> {
+    let spec = &upgrade.spec;
+    let mut violations = Vec::new();
+    if spec.devnet_ref.is_empty() {
+        violations.push(Violation::new("spec.devnetRef", "is missing"));
+    }
+    let fits = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    if spec.upgrade_name.is_empty() || spec.upgrade_name.len() > MAX_NAME || !spec.upgrade_name.chars().all(fits) {
+        violations.push(Violation::new("spec.upgradeName", format!("must be 1 to {MAX_NAME} letters, digits, dots, dashes or underscores")));
+    }
+    let source = &spec.binary;
+    let sources =
+        [source.path.is_some(), source.go_module.is_some(), source.url.is_some(), source.cargo.is_some(), source.npm.is_some(), source.git.is_some()];
+    if sources.iter().filter(|given| **given).count() != 1 {
+        violations.push(Violation::new("spec.binary", "must name exactly one source: path, goModule, url, cargo, npm or git"));
+    }
+    if spec.verify_blocks > MAX_VERIFY {
+        violations.push(Violation::new("spec.verifyBlocks", format!("is {}; more than {MAX_VERIFY} prove no more", spec.verify_blocks)));
+    }
+    if violations.is_empty() { Ok(upgrade) } else { Err(Fault::invalid(violations)) }
+}
+
+fn refuse_the_past(upgrade: &Upgrade, reached: u64) -> Result<(), Fault> {
+    let height = upgrade.spec.height;
+    if height == 0 || height > reached + 1 {
+        return Ok(());
+    }
+    let message = format!("is {height}, and the chain is at {reached} already");
+    Err(Fault::invalid(vec![Violation { suggestion: Some((reached + 20).to_string()), ..Violation::new("spec.height", message) }]))
+}
+
+fn named(wanted: Upgrade, namespace: String, devnet: &Devnet, now: Timestamp, uid: Uid) -> Upgrade {
+    let metadata = Meta {
+        name: format!("{}/{}", devnet.metadata.name, wanted.spec.upgrade_name),
+        namespace,
+        uid,
+        labels: wanted.metadata.labels,
+        annotations: wanted.metadata.annotations,
+        generation: 1,
+        created_at: now,
+        updated_at: now,
+        ..Meta::default()
+    };
+    let status = UpgradeStatus { chain_epoch: devnet.spec.operations.reset, ..UpgradeStatus::default() };
+    let spec = crate::model::UpgradeSpec { cancel: false, retry: 0, ..wanted.spec };
+    Upgrade { metadata, spec, status }
+}
+
+fn cancelled(object: &Object) -> Decision {
+    let Object::Upgrade(upgrade) = object else { return Ok(None) };
+    let name = &upgrade.metadata.name;
+    if upgrade.status.phase == UpgradePhase::Completed {
+        let message = format!("{name} is Completed: the chain has moved on with the new binary");
+        return Err(Fault::new(FaultCode::Immutable, message).about(name.as_str()).remedy("upgrade again, or dvbctl reset the devnet"));
+    }
+    if upgrade.spec.cancel || upgrade.status.phase.is_final() {
+        return Ok(None);
+    }
+    let mut next = Upgrade::clone(upgrade);
+    next.spec.cancel = true;
+    next.metadata.generation += 1;
+    let observed = Some(format!("{:?}", upgrade.status.phase));
+    let draft = Draft { reason: "CancelRequested", message: format!("cancel of upgrade {name} requested"), observed, ..Draft::default() };
+    Ok(Some((next.into(), Draft { desired: Some("cancelled".into()), action: Some("cancel".into()), ..draft })))
+}
+
+fn retried(object: &Object) -> Decision {
+    let Object::Upgrade(upgrade) = object else { return Ok(None) };
+    let name = &upgrade.metadata.name;
+    match upgrade.status.phase {
+        UpgradePhase::Failed | UpgradePhase::RolledBack => {}
+        phase => {
+            let message = format!("{name} is {phase:?}; only what failed or was rolled back is tried again");
+            return Err(Fault::new(FaultCode::Immutable, message).about(name.as_str()));
+        }
+    }
+    if upgrade.is_asked_anew() {
+        return Ok(None);
+    }
+    let mut next = Upgrade::clone(upgrade);
+    next.spec.cancel = false;
+    next.spec.retry += 1;
+    next.metadata.generation += 1;
+    let observed = Some(format!("{:?}", upgrade.status.phase));
+    let draft = Draft { reason: "RetryRequested", message: format!("another try of upgrade {name} requested"), observed, ..Draft::default() };
+    Ok(Some((next.into(), Draft { desired: Some("Completed".into()), action: Some("retry".into()), ..draft })))
+}
+
+fn message(object: &Object) -> Result<v1::Upgrade, Fault> {
+    match object {
+        Object::Upgrade(upgrade) => convert::to_message(upgrade.as_ref()),
+        other => Err(Fault::new(FaultCode::Internal, format!("{} is no upgrade", other.key()))),
+    }
+}
+
+fn event(item: Item, _: &Observations) -> Result<v1::UpgradeEvent, Fault> {
+    let object = item.object().map(message).transpose()?;
+    Ok(v1::UpgradeEvent { r#type: item.word().into(), object, resource_version: item.revision() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::fixtures;
+
+    fn upgrade(edit: impl FnOnce(&mut Upgrade)) -> Upgrade {
+        let mut upgrade = fixtures::upgrade("default", "net", "v2");
+        upgrade.spec.binary.path = Some("/bin/next".into());
+        edit(&mut upgrade);
+        upgrade
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_field_by_field() {
+        let fields = |edit: fn(&mut Upgrade)| {
+            let fault = check(upgrade(edit)).unwrap_err();
+            fault.violations.iter().map(|violation| violation.field.clone()).collect::<Vec<_>>()
+        };
+        assert!(check(upgrade(|_| {})).is_ok());
+        assert_eq!(fields(|upgrade| upgrade.spec.upgrade_name = "a/b".into()), ["spec.upgradeName"]);
+        assert_eq!(fields(|upgrade| upgrade.spec.binary.url = Some("http://x".into())), ["spec.binary"]);
+        assert_eq!(fields(|upgrade| (upgrade.spec.binary.path, upgrade.spec.verify_blocks) = (None, 9_999)), ["spec.binary", "spec.verifyBlocks"]);
+    }
+
+    #[test]
+    fn a_height_that_the_chain_has_reached_is_refused_with_one_that_it_has_not() {
+        let fault = refuse_the_past(&upgrade(|_| {}), 30).unwrap_err();
+        assert!(fault.message.contains("at 30 already"), "{fault:?}");
+        assert_eq!(fault.violations[0].suggestion.as_deref(), Some("50"));
+        assert!(refuse_the_past(&upgrade(|_| {}), 28).is_ok());
+        assert!(refuse_the_past(&upgrade(|upgrade| upgrade.spec.height = 0), 99).is_ok());
+    }
+
+    #[test]
+    fn only_what_failed_is_tried_again_and_what_completed_is_not_cancelled() {
+        let at = |phase| Object::from(upgrade(|upgrade| upgrade.status.phase = phase));
+        assert!(retried(&at(UpgradePhase::Waiting)).is_err() && cancelled(&at(UpgradePhase::Completed)).is_err());
+        let Some((Object::Upgrade(again), _)) = retried(&at(UpgradePhase::RolledBack)).unwrap() else { panic!("it is tried again") };
+        assert!(again.is_asked_anew());
+        assert!(cancelled(&at(UpgradePhase::Failed)).unwrap().is_none());
+        assert!(cancelled(&at(UpgradePhase::Verifying)).unwrap().is_some());
+    }
+}

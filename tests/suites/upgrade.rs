@@ -1,0 +1,336 @@
+//! Upgrades, on the devchain and on wasmd: from the halt at a height to equal blocks with the new binary, or back to how it was.
+
+use e2e::{TestHome, Wasmd, binary};
+use nix::sys::signal::{Signal, kill};
+use serde_json::Value;
+use std::{path::Path, time::Duration};
+
+const QUICK: &str = "{backoff: 300ms}";
+
+fn up(home: &TestHome) {
+    home.up_quickstart("quick", QUICK);
+    home.all_rise("quick", 1);
+}
+
+/// A height that the chain has not reached while the upgrade is asked for.
+fn ahead(home: &TestHome) -> String {
+    (home.highest("quick") + 12).to_string()
+}
+
+fn next_binary() -> String {
+    binary("devchain-v2").display().to_string()
+}
+
+/// A program of the test: a script around the new binary, which begins with `first`.
+fn wrapped(home: &TestHome, name: &str, first: &str) -> String {
+    home.program(name, &format!("{first}\nexec {} \"$@\"", next_binary()))
+}
+
+fn create(home: &TestHome, height: &str, program: &str) {
+    home.ctl(&["upgrade", "create", "quick", "--name", "v2", "--height", height, "--binary", program, "--skip-vote"]).ok();
+}
+
+fn status(home: &TestHome, name: &str) -> Value {
+    home.json(&["get", "upgrade", name])["status"].clone()
+}
+
+fn settled(home: &TestHome, name: &str) -> Value {
+    let output = home.ctl(&["upgrade", "status", name, "--wait", "--timeout", "150s", "-o", "json"]);
+    serde_json::from_str::<Value>(&output.stdout).unwrap_or_else(|error| panic!("{error}: {}", output.stderr))["status"].clone()
+}
+
+fn until_phase(home: &TestHome, name: &str, phase: &str) {
+    home.eventually(&format!("{name} is {phase}"), Duration::from_secs(60), |home| status(home, name)["phase"] == phase);
+}
+
+/// The events of an upgrade, oldest first.
+fn reasons(home: &TestHome, name: &str) -> Vec<String> {
+    let events = home.json(&["events", name]);
+    events["items"].as_array().unwrap().iter().map(|event| event["reason"].as_str().unwrap_or_default().to_owned()).collect()
+}
+
+#[test]
+fn a_devchain_halts_at_the_height_and_goes_on_with_the_new_binary() {
+    let home = TestHome::new();
+    up(&home);
+    let height = ahead(&home);
+    home.ctl(&["upgrade", "create", "quick", "--name", "v2", "--height", &height, "--binary", &next_binary()]).ok();
+    assert!(settled(&home, "quick/v2")["why"].as_str().unwrap().contains("--skip-vote"), "the devchain has no governance");
+    home.ctl(&["upgrade", "delete", "quick/v2", "--yes"]).ok();
+    let height = ahead(&home);
+    let asked =
+        ["upgrade", "create", "quick", "--name", "v2", "--height", &height, "--binary", &next_binary(), "--skip-vote", "--wait", "--timeout", "120s"];
+    home.ctl(&asked).ok().prints("Completed");
+    let done = status(&home, "quick/v2");
+    assert_eq!(done["handler"], "declared");
+    assert_eq!(done["halts"].as_array().unwrap().len(), 5, "{done}");
+    assert!(done["halts"][0]["evidence"].as_str().unwrap().contains("no handler for v2"), "{done}");
+    assert!(done["verified"]["height"].as_u64() >= height.parse().ok(), "{done}");
+    assert_eq!(done["verified"]["nodes"], 5);
+    let devnet = home.devnet("quick");
+    assert_eq!(devnet["status"]["sdkVersion"], "protocol-2");
+    let history = devnet["status"]["sdkVersionHistory"].as_array().unwrap();
+    let turns: Vec<(&str, u64)> = history.iter().map(|turn| (turn["version"].as_str().unwrap(), turn["height"].as_u64().unwrap_or(0))).collect();
+    assert_eq!(turns, [("protocol-1", 0), ("protocol-2", height.parse().unwrap())]);
+    home.ctl(&["wait", "quick", "--for=Running", "--timeout", "20s"]).ok();
+    home.all_rise("quick", 2);
+    home.eventually("the saved homes are freed", Duration::from_secs(5), |home| reasons(home, "quick/v2").contains(&"SavedStateFreed".to_owned()));
+    let told = reasons(&home, "quick/v2");
+    let order = ["UpgradeRequested", "Waiting", "Scheduled", "Switching", "HoldsNodes", "StateSaved", "Verifying", "Completed", "SavedStateFreed"];
+    let mut rest = told.iter();
+    assert!(order.iter().all(|reason| rest.any(|told| told == reason)), "{told:?}");
+    home.eventually("the saved homes are gone", Duration::from_secs(5), |home| !home.home().join("devnets/default/quick/upgrades/v2").exists());
+    home.ctl(&["why", "upgrade", "quick/v2"]).ok().prints("UpgradeRequested").prints("[user:");
+    home.ctl(&["get", "upgrades"]).ok().prints("Completed");
+    home.ctl(&["describe", "upgrade", "quick/v2"]).ok().prints("no handler for v2");
+    home.ctl(&["upgrade", "cancel", "quick/v2"]).exits(4).says("moved on");
+    home.ctl(&["upgrade", "retry", "quick/v2"]).exits(4);
+}
+
+#[test]
+fn a_height_in_the_past_and_an_unknown_name_are_refused_before_anything_happens() {
+    let home = TestHome::new();
+    up(&home);
+    home.ctl(&["upgrade", "create", "quick", "--name", "v2", "--height", "1", "--binary", &next_binary(), "--skip-vote"])
+        .exits(4)
+        .says("the chain is at");
+    home.ctl(&["upgrade", "create", "nope", "--name", "v2", "--height", "99", "--binary", &next_binary(), "--skip-vote"]).exits(3);
+    home.ctl(&["upgrade", "create", "quick", "--name", "v2"]).exits(2);
+    let height = ahead(&home);
+    home.ctl(&["upgrade", "create", "quick", "--name", "v9", "--height", &height, "--binary", &next_binary(), "--skip-vote"]).ok();
+    let refused = settled(&home, "quick/v9");
+    assert_eq!(refused["phase"], "Failed");
+    assert!(refused["why"].as_str().unwrap().contains("no handler for v9"), "{refused}");
+    home.ctl(&["upgrade", "create", "quick", "--name", "v2", "--height", &height, "--binary", "/bin/true", "--skip-vote"]).ok();
+    let refused = settled(&home, "quick/v2");
+    assert!(refused["why"].as_str().unwrap().contains("no devchain"), "{refused}");
+    home.all_rise("quick", 2);
+}
+
+#[test]
+fn a_binary_that_cannot_run_is_rolled_back_and_tried_again_with_one_that_can() {
+    let home = TestHome::new();
+    up(&home);
+    let flag = home.path().join("mended");
+    let broken = wrapped(&home, "broken", &format!("[ \"$1\" != run ] || [ -e {} ] || {{ echo 'error: bad flag'; exit 2; }}", flag.display()));
+    let height = ahead(&home);
+    create(&home, &height, &broken);
+    let back = settled(&home, "quick/v2");
+    assert_eq!(back["phase"], "RolledBack", "{back}");
+    assert!(back["why"].as_str().unwrap().contains("failed with the new binary"), "{back}");
+    home.ctl(&["wait", "quick", "--for=Running", "--timeout", "30s"]).ok();
+    home.all_rise("quick", 2);
+    assert_eq!(home.devnet("quick")["status"]["sdkVersion"], "protocol-1");
+    assert!(home.lowest("quick") >= height.parse().unwrap(), "the chain went on past the height");
+    assert!(reasons(&home, "quick/v2").contains(&"StatePutBack".to_owned()));
+    std::fs::write(&flag, "").unwrap();
+    home.ctl(&["upgrade", "retry", "quick/v2", "--wait", "--timeout", "120s"]).ok().prints("Completed");
+    assert_eq!(home.devnet("quick")["status"]["sdkVersion"], "protocol-2");
+    home.all_rise("quick", 2);
+}
+
+#[test]
+fn one_that_is_cancelled_before_the_height_leaves_the_chain_alone_and_a_second_one_waits_for_it() {
+    let home = TestHome::new();
+    up(&home);
+    let height = (home.highest("quick") + 40).to_string();
+    create(&home, &height, &next_binary());
+    home.eventually("all nodes are told", Duration::from_secs(20), |home| reasons(home, "quick/v2").contains(&"Scheduled".to_owned()));
+    home.ctl(&["upgrade", "create", "quick", "--name", "swap", "--binary", &next_binary(), "--skip-vote"]).ok();
+    home.eventually("the second waits", Duration::from_secs(10), |home| {
+        status(home, "quick/swap")["message"].as_str().is_some_and(|message| message.contains("waits until upgrade quick/v2"))
+    });
+    home.ctl(&["upgrade", "delete", "quick/v2", "--yes"]).exits(4);
+    home.ctl(&["upgrade", "cancel", "quick/v2", "--wait", "--timeout", "20s"]).ok().prints("Failed");
+    assert!(status(&home, "quick/v2")["why"].as_str().unwrap().contains("cancelled"));
+    home.ctl(&["upgrade", "status", "quick/swap", "--wait", "--timeout", "120s"]).ok().prints("Completed");
+    home.all_rise("quick", 2);
+    assert_eq!(home.devnet("quick")["status"]["sdkVersion"], "protocol-2");
+}
+
+#[test]
+fn an_upgrade_of_a_stopped_devnet_waits_and_a_reset_ends_it() {
+    let home = TestHome::new();
+    up(&home);
+    home.ctl(&["stop", "quick"]).ok();
+    create(&home, "900", &next_binary());
+    home.eventually("it waits", Duration::from_secs(10), |home| {
+        status(home, "quick/v2")["message"].as_str().is_some_and(|text| text.contains("is stopped"))
+    });
+    home.ctl(&["start", "quick"]).ok();
+    until_phase(&home, "quick/v2", "Waiting");
+    home.ctl(&["reset", "quick", "--yes"]).ok();
+    let ended = settled(&home, "quick/v2");
+    assert_eq!(ended["phase"], "Failed");
+    assert!(ended["why"].as_str().unwrap().contains("was reset"), "{ended}");
+    home.ctl(&["delete", "quick", "--yes"]).ok();
+    assert_eq!(home.rows("upgrades"), 0);
+}
+
+#[test]
+fn a_validator_that_was_stopped_over_the_height_comes_to_it_first_and_is_stopped_again() {
+    let home = TestHome::new();
+    up(&home);
+    home.ctl(&["stop", "quick/validator-3"]).ok();
+    let height = ahead(&home);
+    create(&home, &height, &next_binary());
+    let done = settled(&home, "quick/v2");
+    assert_eq!(done["phase"], "Completed", "{done}");
+    assert_eq!(done["halts"].as_array().unwrap().len(), 5, "{done}");
+    home.eventually("it is stopped again", Duration::from_secs(15), |home| home.node("quick/validator-3")["status"]["phase"] == "Stopped");
+    home.ctl(&["start", "quick/validator-3"]).ok();
+    home.all_rise("quick", 2);
+}
+
+#[test]
+fn a_daemon_that_is_killed_in_each_phase_goes_on_to_the_same_end() {
+    let home = TestHome::new();
+    up(&home);
+    let height = ahead(&home);
+    create(&home, &height, &wrapped(&home, "slow", "[ \"$1\" != run ] || sleep 1"));
+    for phase in ["Waiting", "Switching", "Verifying"] {
+        home.eventually(&format!("it is {phase} or further"), Duration::from_secs(60), |home| {
+            let now = status(home, "quick/v2")["phase"].as_str().unwrap_or_default().to_owned();
+            now == phase || now == "Completed"
+        });
+        kill_daemon(&home);
+    }
+    let done = settled(&home, "quick/v2");
+    assert_eq!(done["phase"], "Completed", "{done}");
+    home.all_rise("quick", 2);
+}
+
+#[test]
+fn a_daemon_that_is_killed_while_it_rolls_back_brings_the_devnet_back() {
+    let home = TestHome::new();
+    up(&home);
+    let height = ahead(&home);
+    create(&home, &height, &wrapped(&home, "broken", "[ \"$1\" != run ] || exit 2"));
+    until_phase(&home, "quick/v2", "RollingBack");
+    kill_daemon(&home);
+    let back = settled(&home, "quick/v2");
+    assert_eq!(back["phase"], "RolledBack", "{back}");
+    home.ctl(&["wait", "quick", "--for=Running", "--timeout", "30s"]).ok();
+    home.all_rise("quick", 2);
+}
+
+fn kill_daemon(home: &TestHome) {
+    let daemon = home.daemon_pid().unwrap();
+    kill(daemon, Signal::SIGKILL).unwrap();
+    home.eventually("it is dead", Duration::from_secs(10), |_| !e2e::is_alive(daemon));
+    home.ctl(&["daemon", "start"]).ok();
+}
+
+/// wasmd v0.45.0, v0.54.0 and v0.60.1, as far as they are there, with the plan's name that leads to each.
+fn releases() -> Vec<(&'static str, Wasmd)> {
+    let plan = |wasmd: &Wasmd| match wasmd.version {
+        "v0.54.0" => "v0.50",
+        "v0.60.1" => "v0.60",
+        _ => "",
+    };
+    e2e::wasmds().into_iter().map(|wasmd| (plan(&wasmd), wasmd)).collect()
+}
+
+/// A vote takes `voting`: long enough for what the test does meanwhile.
+fn up_wasmd(home: &TestHome, wasmd: &Wasmd, voting: &str) {
+    let text = format!(
+        "apiVersion: devnet.builder/v1\nkind: Devnet\nmetadata: {{name: wasm}}\nspec:\n  plugin: cosmos\n  binary: {{path: {}}}\n  validators: 4\n  \
+         blockTime: 500ms\n  localhost: false\n  restart: {{backoff: 300ms}}\n  genesis: {{patch: {{app_state: {{gov: {{params: {{voting_period: {voting}}}}}}}}}}}\n",
+        wasmd.path.display()
+    );
+    home.ctl(&["up", &home.file("wasm.yaml", &text), "--timeout", "90s"]).ok();
+}
+
+fn propose(home: &TestHome, plan: &str, program: &Path) {
+    home.ctl(&["upgrade", "create", "wasm", "--name", plan, "--binary", &program.display().to_string()]).ok();
+}
+
+fn sdk(home: &TestHome) -> String {
+    home.devnet("wasm")["status"]["sdkVersion"].as_str().unwrap_or_default().to_owned()
+}
+
+#[test]
+fn governance_migrates_wasmd_from_sdk_to_sdk() {
+    let releases = releases();
+    let [(_, first), rest @ ..] = releases.as_slice() else { return };
+    if rest.is_empty() {
+        return; // the missing ones have been named
+    }
+    let home = TestHome::new();
+    up_wasmd(&home, first, "10s");
+    for (plan, wasmd) in rest {
+        let started = std::time::Instant::now();
+        propose(&home, plan, &wasmd.path);
+        let done = settled(&home, &format!("wasm/{plan}"));
+        assert_eq!(done["phase"], "Completed", "{done}");
+        assert_eq!((done["halts"].as_array().unwrap().len(), done["verified"]["nodes"].as_u64()), (4, Some(4)), "{done}");
+        assert!(done["halts"][0]["evidence"].as_str().unwrap().contains(&format!("upgrade-info.json names {plan}")), "{done}");
+        assert!(sdk(&home).starts_with(wasmd.sdk), "{}", home.devnet("wasm"));
+        println!("MEASURED: upgrade {plan} of 4 wasmd validators by governance: {:.1?}, of which the vote takes 10 s", started.elapsed());
+        home.all_rise("wasm", 2);
+    }
+    assert_eq!(home.devnet("wasm")["status"]["sdkVersionHistory"].as_array().unwrap().len(), releases.len());
+}
+
+#[test]
+fn a_daemon_that_is_killed_in_each_phase_of_a_wasmd_upgrade_goes_on_to_the_same_end() {
+    let releases = releases();
+    let [(_, first), (plan, second), ..] = releases.as_slice() else { return };
+    let home = TestHome::new();
+    up_wasmd(&home, first, "15s");
+    // Daemons die and come meanwhile: a height that leaves them time.
+    home.ctl(&["upgrade", "create", "wasm", "--name", plan, "--height", "110", "--binary", &second.path.display().to_string()]).ok();
+    let name = format!("wasm/{plan}");
+    for phase in ["Proposing", "Voting", "Waiting", "Switching", "Verifying"] {
+        let mut met = String::new();
+        home.eventually(&format!("it is {phase} or further"), Duration::from_secs(90), |home| {
+            let now = status(home, &name);
+            assert!(now["why"].is_null(), "{now}");
+            met = now["phase"].as_str().unwrap_or_default().to_owned();
+            met != "Pending" && order(&met) >= order(phase)
+        });
+        println!("killed while {met}");
+        kill_daemon(&home);
+    }
+    let done = settled(&home, &name);
+    assert_eq!(done["phase"], "Completed", "{done}");
+    let proposals = proposals(&home);
+    assert_eq!(proposals["proposals"].as_array().map(Vec::len), Some(1), "one proposal, whatever died when: {proposals}");
+}
+
+/// What the chain itself says, by its own command line.
+#[expect(clippy::disallowed_methods, reason = "tests drive programs; the ban is about the supervisor's children")]
+fn proposals(home: &TestHome) -> Value {
+    let node = home.node("wasm/validator-0");
+    let rpc = format!("tcp://{}:{}", node["spec"]["address"].as_str().unwrap(), node["spec"]["ports"]["rpc"]);
+    let mut command = std::process::Command::new(node["spec"]["binaryPath"].as_str().unwrap());
+    command.args(["query", "gov", "proposals", "--node", &rpc, "-o", "json", "--home"]).arg(home.path().join("cli"));
+    let output = command.output().expect("the chain's command line runs");
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&output.stderr)))
+}
+
+fn order(phase: &str) -> usize {
+    let phases = ["Pending", "Proposing", "Voting", "Waiting", "Switching", "Verifying", "Completed"];
+    phases.iter().position(|known| *known == phase).unwrap_or_else(|| panic!("{phase} is on no way to Completed"))
+}
+
+#[test]
+fn a_wasmd_upgrade_to_a_binary_of_another_sdk_is_rolled_back_and_the_chain_goes_on() {
+    let releases = releases();
+    let [(_, first), (_, second), (_, third)] = releases.as_slice() else { return };
+    let home = TestHome::new();
+    up_wasmd(&home, second, "10s");
+    home.ctl(&["upgrade", "create", "wasm", "--name", "no-such-handler", "--binary", &third.path.display().to_string()]).ok();
+    let refused = settled(&home, "wasm/no-such-handler");
+    assert!(refused["why"].as_str().unwrap().contains("stands nowhere in the binary"), "{refused}");
+    // An older release than the one that runs: it has no handler, and cannot read the state.
+    let path = first.path.display().to_string();
+    home.ctl(&["upgrade", "create", "wasm", "--name", "v0.60", "--binary", &path, "--assume-handler"]).ok();
+    let back = settled(&home, "wasm/v0.60");
+    assert_eq!(back["phase"], "RolledBack", "{back}");
+    home.ctl(&["wait", "wasm", "--for=Running", "--timeout", "60s"]).ok();
+    home.all_rise("wasm", 2);
+    assert!(sdk(&home).starts_with(second.sdk));
+    assert!(home.lowest("wasm") > back["height"].as_u64().unwrap(), "it passed the height");
+    assert!(reasons(&home, "wasm/v0.60").contains(&"StatePutBack".to_owned()));
+}
