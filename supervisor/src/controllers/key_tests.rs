@@ -51,7 +51,12 @@ fn stranger_in_the_home(rig: &Rig) -> Stranger {
     shell.args(["-c", r#"mkdir -p "$1"; exec 5>"$1/LOCK"; echo; exec sleep 1000"#, "sh"]).arg(data);
     let mut child = shell.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
     std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut [0]).unwrap();
-    Stranger(child)
+    let stranger = Stranger(child);
+    let is_asleep = |pid: u32| std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name == "sleep\n");
+    while !is_asleep(stranger.0.id()) {
+        std::thread::yield_now(); // the shell has spoken, and is just becoming what the tests look for
+    }
+    stranger
 }
 
 #[tokio::test]

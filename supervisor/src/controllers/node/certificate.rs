@@ -79,7 +79,7 @@ fn core_of(launch: &Launch, exit: &Exit) -> CoreDump {
         signal: exit.signal,
         program: launch.spec.argv.first().map_or("", String::as_str),
         cwd: Path::new(&launch.spec.cwd),
-        started_at: launch.status.started_at.unwrap_or_default(),
+        started_at: launch.metadata.created_at,
     })
 }
 

@@ -14,6 +14,7 @@ pub(super) struct Dead<'a> {
     pub(super) signal: Option<i32>,
     pub(super) program: &'a str,
     pub(super) cwd: &'a Path,
+    /// Not later than its fork.
     pub(super) started_at: Timestamp,
 }
 
@@ -21,6 +22,8 @@ const PATTERN: &str = "/proc/sys/kernel/core_pattern";
 const USES_PID: &str = "/proc/sys/kernel/core_uses_pid";
 /// The kernel keeps so much of a program's name.
 const COMM_LENGTH: usize = 15;
+/// A file's times are those of the kernel's last tick, so a core can look older than the process that it is of.
+const CLOCK_TICK: Duration = Duration::from_millis(20);
 
 /// Call it only for a process that is known to have dumped one.
 pub(super) fn locate(dead: &Dead<'_>) -> CoreDump {
@@ -71,7 +74,7 @@ fn glob_of(pattern: &str, dead: &Dead<'_>) -> String {
 /// The newest file of that name (with `*` in its last part) that is not older than the process.
 fn newest(wanted: &Path, since: Timestamp) -> Option<PathBuf> {
     let glob = wanted.file_name()?.to_str()?;
-    let since = UNIX_EPOCH + Duration::from_millis(u64::try_from(since.as_millis()).unwrap_or_default());
+    let since = UNIX_EPOCH + Duration::from_millis(u64::try_from(since.minus(CLOCK_TICK).as_millis()).unwrap_or_default());
     let files = fs::read_dir(wanted.parent()?).ok()?.flatten();
     let cores = files.filter(|file| file.file_name().to_str().is_some_and(|name| matches(glob, name)));
     let dated = cores.filter_map(|file| Some((file.metadata().ok()?.modified().ok()?, file.path())));
@@ -123,6 +126,18 @@ mod tests {
         let later = Timestamp::from_millis(4_000_000_000_000);
         let core = by_pattern("core", false, &Dead { started_at: later, ..dead(dir.path()) });
         assert!(core.path.is_none() && core.hint.contains("and is none"), "{core:?}");
+    }
+
+    #[test]
+    fn a_core_that_is_dated_a_tick_before_the_start_is_of_this_launch() {
+        let dir = tempfile::tempdir().unwrap();
+        let started_at = Timestamp::from_millis(1_800_000_000_000);
+        let core = fs::File::create(dir.path().join("core")).unwrap();
+        let found = |millis_before: u64| {
+            core.set_modified(UNIX_EPOCH + Duration::from_millis(1_800_000_000_000 - millis_before)).unwrap();
+            by_pattern("core", false, &Dead { started_at, ..dead(dir.path()) }).path.is_some()
+        };
+        assert_eq!([found(0), found(10), found(100)], [true, true, false]);
     }
 
     #[test]
