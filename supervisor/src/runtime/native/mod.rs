@@ -14,6 +14,7 @@
 //! The keeper, where there is one, holds the pidfd of each launch too: then also the exit of one that died while no daemon ran can be told.
 
 mod adopt;
+mod census;
 mod job;
 mod kept;
 mod kin;
@@ -22,6 +23,8 @@ mod running;
 mod spawn;
 mod stop;
 mod usage;
+
+pub use census::{Census, Trace};
 
 use super::{Adopted, Capabilities, Grants, Handle, JobResult, JobSpec, LaunchSpec, Runtime, RuntimeError, StopPolicy};
 use crate::{
@@ -55,6 +58,7 @@ pub struct NativeRuntime {
 struct Inner {
     clock: Arc<dyn Clock>,
     cgroups: Cgroups,
+    home: PathBuf,
     home_id: String,
     boot_id: String,
     /// PATH, HOME, LANG and TZ as the daemon has them.
@@ -109,7 +113,7 @@ impl NativeRuntime {
         let base_env = INHERITED_ENV.iter().filter_map(|name| Some(((*name).to_owned(), std::env::var(name).ok()?))).collect();
         let (launches, jobs) = Default::default();
         let subreaper = subreaper && cgroups.driver() == "none";
-        let inner = Arc::new(Inner { clock, cgroups, home_id, boot_id, base_env, launches, subreaper, kept, kernel, jobs });
+        let inner = Arc::new(Inner { clock, cgroups, home: home.root().to_owned(), home_id, boot_id, base_env, launches, subreaper, kept, kernel, jobs });
         if subreaper && let Err(error) = orphans::take_in(&inner) {
             tracing::warn!(%error, "a daemonised grandchild may outlive its node");
         }
