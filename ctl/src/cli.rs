@@ -1,8 +1,8 @@
 //! The command line: global flags, and one subcommand for each verb.
 
 use crate::commands::{
-    apply, binaries, completion, daemon, delete, describe, env, events, get, later, logs, plugins, ports, reset, restart, start, stop, top, tx, up,
-    wait, why,
+    apply, binaries, completion, daemon, delete, describe, env, events, get, later, logs, orphans, plugins, ports, reset, restart, start, stop, top,
+    tx, up, wait, why,
 };
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::{path::PathBuf, time::Duration};
@@ -78,6 +78,7 @@ pub(crate) enum Verb {
     Delete(delete::Args),
     Env(env::Args),
     Tx(tx::Args),
+    Orphans(orphans::Args),
     Ports(ports::Args),
     Top(top::Args),
     Plugins(plugins::Args),

@@ -87,7 +87,9 @@ impl Inner {
         if by_environment.is_none() && process_env(pid, HOME_ID_VAR).is_some() {
             return None;
         }
-        by_environment.or_else(|| [1, 2].into_iter().find_map(|fd| launch_of_log(&self.home, &fs::read_link(format!("/proc/{pid}/fd/{fd}")).ok()?))).map(LaunchId)
+        by_environment
+            .or_else(|| [1, 2].into_iter().find_map(|fd| launch_of_log(&self.home, &fs::read_link(format!("/proc/{pid}/fd/{fd}")).ok()?)))
+            .map(LaunchId)
     }
 
     fn lost_keepers(&self) -> Vec<u32> {

@@ -113,7 +113,8 @@ impl NativeRuntime {
         let base_env = INHERITED_ENV.iter().filter_map(|name| Some(((*name).to_owned(), std::env::var(name).ok()?))).collect();
         let (launches, jobs) = Default::default();
         let subreaper = subreaper && cgroups.driver() == "none";
-        let inner = Arc::new(Inner { clock, cgroups, home: home.root().to_owned(), home_id, boot_id, base_env, launches, subreaper, kept, kernel, jobs });
+        let inner =
+            Arc::new(Inner { clock, cgroups, home: home.root().to_owned(), home_id, boot_id, base_env, launches, subreaper, kept, kernel, jobs });
         if subreaper && let Err(error) = orphans::take_in(&inner) {
             tracing::warn!(%error, "a daemonised grandchild may outlive its node");
         }
