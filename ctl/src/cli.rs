@@ -1,8 +1,8 @@
 //! The command line: global flags, and one subcommand for each verb.
 
 use crate::commands::{
-    apply, binaries, completion, daemon, delete, describe, env, events, freeze, get, later, logs, plugins, ports, reset, restart, start, stop, thaw,
-    top, tx, up, upgrade, wait, why,
+    apply, binaries, completion, daemon, delete, describe, env, events, freeze, get, later, logs, orphans, plugins, ports, reset, restart, start,
+    stop, thaw, top, tx, up, upgrade, wait, why,
 };
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::{path::PathBuf, time::Duration};
@@ -81,6 +81,7 @@ pub(crate) enum Verb {
     Env(env::Args),
     Tx(tx::Args),
     Upgrade(upgrade::Args),
+    Orphans(orphans::Args),
     Ports(ports::Args),
     Top(top::Args),
     Plugins(plugins::Args),

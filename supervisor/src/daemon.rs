@@ -11,6 +11,7 @@
 mod ending;
 mod furnish;
 mod logs;
+mod orphans;
 pub mod reload;
 mod watchdog;
 
@@ -20,6 +21,7 @@ use crate::{
     api::{
         Context, PortStates,
         daemon::{About, BinaryCache, Control},
+        orphans::Orphans,
         server::{self, ServerError, SocketFile},
     },
     config::{Home, Settings},
@@ -92,6 +94,7 @@ pub struct Furniture {
     pub ports: Arc<dyn PortStates>,
     pub binaries: Arc<dyn BinaryCache>,
     pub control: Arc<dyn Control>,
+    pub orphans: Arc<dyn Orphans>,
     pub cgroup_driver: String,
     pub cgroup_message: String,
     pub keeper: Keeper,
@@ -161,6 +164,7 @@ where
         ports: furniture.ports,
         binaries: furniture.binaries,
         control: furniture.control,
+        orphans: furniture.orphans,
         about: Arc::new(About { cgroup_driver: furniture.cgroup_driver, cgroup_message: furniture.cgroup_message, ..about }),
         shutdown: shutdown.clone(),
     };

@@ -1,6 +1,6 @@
 //! One home with its daemon: made for a test, emptied and checked when the test ends.
 
-use crate::{Output, binary};
+use crate::{Output, binary, disk::SmallDisk};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -20,13 +20,20 @@ pub struct TestHome {
     dir: tempfile::TempDir,
     home: PathBuf,
     env: BTreeMap<String, String>,
+    disk: Option<SmallDisk>,
 }
 
 impl TestHome {
     pub fn new() -> Self {
         let dir = tempfile::Builder::new().prefix("dvb").tempdir_in("/tmp").expect("a temporary folder");
         let home = dir.path().join("h");
-        Self { dir, home, env: BTreeMap::new() }
+        Self { dir, home, env: BTreeMap::new(), disk: None }
+    }
+    /// On a disk of its own of this size (`16m`), which `fill_disk` fills. None where users get no namespaces.
+    pub fn on_small_disk(size: &str) -> Option<Self> {
+        let mut home = Self::new();
+        home.disk = Some(SmallDisk::mount(&home.home, size)?);
+        Some(home)
     }
     /// Its path is longer than that of a socket may be.
     pub fn deep() -> Self {
@@ -45,6 +52,20 @@ impl TestHome {
     }
     pub fn home(&self) -> &Path {
         &self.home
+    }
+    /// Where its files can be read from here.
+    pub fn files(&self) -> PathBuf {
+        self.disk.as_ref().map_or_else(|| self.home.clone(), SmallDisk::root)
+    }
+    /// All of the home's disk but `spare` bytes is taken until `clear_disk`.
+    pub fn fill_disk(&self, spare: u64) {
+        self.disk.as_ref().expect("a home on a small disk").fill(spare);
+    }
+    pub fn clear_disk(&self) {
+        self.disk.as_ref().expect("a home on a small disk").clear();
+    }
+    pub fn has_small_disk(&self) -> bool {
+        self.disk.is_some()
     }
     /// Writes a file of the test and returns its path.
     pub fn file(&self, name: &str, content: &str) -> String {
@@ -76,19 +97,22 @@ impl TestHome {
         Output::of(format!("dvbctl {}", args.join(" ")), &output)
     }
     /// Runs devnetd itself on this home to its end: for what makes it end at once.
-    #[expect(clippy::disallowed_methods, reason = "tests drive programs; the ban is about the supervisor's children")]
     pub fn devnetd(&self) -> Output {
-        let mut command = Command::new(binary("devnetd"));
+        let mut command = self.run(&binary("devnetd"));
         command.arg("--home").arg(&self.home).env_remove("DVB_SOCKET").env("NO_COLOR", "1").envs(&self.env).stdin(Stdio::null());
         Output::of("devnetd".into(), &command.output().expect("devnetd starts"))
     }
     /// dvbctl for this home, not yet started.
-    #[expect(clippy::disallowed_methods, reason = "tests drive programs; the ban is about the supervisor's children")]
     pub fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(binary("dvbctl"));
+        let mut command = self.run(&binary("dvbctl"));
         command.args(args).env_remove("DVB_SOCKET").env_remove("DVB_ADDRESS").env("DVB_HOME", &self.home).env("NO_COLOR", "1").envs(&self.env);
         command.current_dir(self.path());
         command
+    }
+    /// Where the home's files are.
+    #[expect(clippy::disallowed_methods, reason = "tests drive programs; the ban is about the supervisor's children")]
+    fn run(&self, program: &Path) -> Command {
+        self.disk.as_ref().map_or_else(|| Command::new(program), |disk| disk.command(program))
     }
 
     /// `dvbctl ARGS -o json`, which must succeed.
@@ -139,15 +163,23 @@ impl TestHome {
     /// Rows of a table of the daemon's store, read beside the daemon.
     #[track_caller]
     pub fn rows(&self, table: &str) -> u64 {
-        let path = self.home().join("devnetd.db");
-        let store = rusqlite::Connection::open_with_flags(&path, rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY).expect("the store opens");
+        // On a disk of its own SQLite would not find it: it resolves the path that leads into the namespace. So a copy is read.
+        let copied = tempfile::tempdir().expect("a temporary folder");
+        let folder = if self.disk.is_some() { copied.path() } else { &self.home };
+        if self.disk.is_some() {
+            for name in ["devnetd.db", "devnetd.db-wal"] {
+                let _ = fs::copy(self.files().join(name), folder.join(name)); // there is not always a journal
+            }
+        }
+        let flags = if self.disk.is_some() { rusqlite::OpenFlags::SQLITE_OPEN_READ_WRITE } else { rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY };
+        let store = rusqlite::Connection::open_with_flags(folder.join("devnetd.db"), flags).expect("the store opens");
         store.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0)).expect("a table of the store")
     }
 
     /// What a developer would look at after a failure.
     fn report(&self) -> String {
         let nodes = self.ctl(&["get", "nodes", "-A", "-o", "wide"]);
-        let log = fs::read_to_string(self.home().join("logs/devnetd.log")).unwrap_or_default();
+        let log = fs::read_to_string(self.files().join("logs/devnetd.log")).unwrap_or_default();
         let tail: Vec<&str> = log.lines().rev().take(30).collect();
         let tail: Vec<&str> = tail.into_iter().rev().collect();
         format!("--- nodes\n{}{}\n--- daemon's last lines\n{}", nodes.stdout, nodes.stderr, tail.join("\n"))

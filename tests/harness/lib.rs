@@ -4,15 +4,20 @@
 
 mod binaries;
 mod by_hand;
+mod census;
 mod chain;
 pub mod direct;
+mod disk;
 mod home;
+mod limits;
 mod output;
 mod process;
 
 pub use binaries::{Wasmd, binary, program, wasmd, wasmds};
 pub use by_hand::ByHand;
+pub use census::{all_pids, is_daemon};
 pub use chain::{NODES, quickstart};
 pub use home::TestHome;
+pub use limits::limit_descriptors;
 pub use output::Output;
 pub use process::{is_alive, parent};

@@ -1,12 +1,8 @@
 //! What a killed devnetd leaves behind, the next one finds: each process once, each exit as it was.
 
-use dvb_proto::endpoint::home_hash;
-use e2e::{TestHome, is_alive, parent};
-use nix::{
-    sys::signal::{Signal, kill},
-    unistd::Pid,
-};
-use std::{collections::BTreeSet, fs, time::Duration};
+use e2e::{TestHome, all_pids, is_alive, parent};
+use nix::sys::signal::{Signal, kill};
+use std::time::Duration;
 
 /// `coder` exits with 7 when it is told USR1.
 const DEVNET: &str = "
@@ -35,41 +31,6 @@ fn up_in(home: &TestHome) {
     home.ctl(&["up", &file]).ok();
 }
 
-pub(crate) fn kill_daemon(home: &TestHome) -> Pid {
-    let daemon = home.daemon_pid().expect("it runs");
-    kill(daemon, Signal::SIGKILL).unwrap();
-    home.eventually("the daemon has gone", SOON, |_| !is_alive(daemon));
-    daemon
-}
-
-/// The keeper of this home, by what it is called.
-fn keeper(home: &TestHome) -> Option<Pid> {
-    let found: Vec<_> = home.processes().into_iter().filter(|(_, command)| command.contains("devnetd keeper ")).collect();
-    assert!(found.len() <= 1, "one keeper for a home: {found:?}");
-    found.first().map(|(pid, _)| *pid)
-}
-
-/// The main processes of this home's launches are those on record, and no others.
-pub(crate) fn assert_each_once(home: &TestHome) {
-    let recorded: BTreeSet<i32> = home.pids("net").into_values().map(Pid::as_raw).collect();
-    assert_eq!(running(home), recorded, "each node runs once");
-}
-
-/// The main processes of this home's launches.
-pub(crate) fn running(home: &TestHome) -> BTreeSet<i32> {
-    let ours = format!("DVB_HOME_ID={}", home_hash(&home.home().canonicalize().unwrap()));
-    let carries =
-        |pid: Pid| fs::read(format!("/proc/{pid}/environ")).is_ok_and(|env| env.split(|byte| *byte == 0).any(|pair| pair == ours.as_bytes()));
-    // Each launch is the leader of a session of its own.
-    let main = |pid: Pid| nix::unistd::getsid(Some(pid)).is_ok_and(|session| session == pid);
-    all_pids().into_iter().filter(|pid| carries(*pid) && main(*pid) && is_alive(*pid)).map(Pid::as_raw).collect()
-}
-
-fn all_pids() -> Vec<Pid> {
-    let entries = fs::read_dir("/proc").unwrap().flatten();
-    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok().map(Pid::from_raw)).collect()
-}
-
 fn settled(home: &TestHome, name: &str, restarts: u64) {
     home.eventually(&format!("{name} runs with {restarts} restarts"), SOON, |home| {
         let node = home.node(name);
@@ -81,8 +42,8 @@ fn settled(home: &TestHome, name: &str, restarts: u64) {
 fn exits_while_no_daemon_ran_are_told_truly_and_each_node_is_restarted_once() {
     let home = up();
     let before = home.pids("net");
-    kill_daemon(&home);
-    assert!(keeper(&home).is_some(), "the keeper outlives the daemon");
+    home.kill_daemon();
+    assert!(home.keeper().is_some(), "the keeper outlives the daemon");
     kill(before["coder"], Signal::SIGUSR1).unwrap();
     kill(before["victim"], Signal::SIGABRT).unwrap();
     home.eventually("both are dead", SOON, |_| !is_alive(before["coder"]) && !is_alive(before["victim"]));
@@ -101,7 +62,7 @@ fn exits_while_no_daemon_ran_are_told_truly_and_each_node_is_restarted_once() {
     let after = home.pids("net");
     assert_eq!(after["bystander"], before["bystander"]);
     assert_eq!(home.node("net/bystander")["status"]["restartCount"], 0);
-    assert_each_once(&home);
+    home.assert_each_once("net");
 }
 
 fn status_comes(home: &TestHome, name: &str) -> bool {
@@ -120,7 +81,7 @@ fn on_an_old_kernel_the_exit_is_unknown_and_says_so() {
     let home = TestHome::new().with_env("DVB_OLD_KERNEL", "1");
     up_in(&home);
     let before = home.pids("net");
-    kill_daemon(&home);
+    home.kill_daemon();
     kill(before["victim"], Signal::SIGKILL).unwrap();
     home.eventually("it is dead", SOON, |_| !is_alive(before["victim"]));
     home.ctl(&["daemon", "start"]).ok();
@@ -128,7 +89,7 @@ fn on_an_old_kernel_the_exit_is_unknown_and_says_so() {
     let exit = home.node("net/victim")["status"]["lastExit"].clone();
     assert!(exit["code"].is_null() && exit["signal"].is_null(), "{exit}");
     assert!(exit["message"].as_str().unwrap().contains("while devnetd was down"), "{exit}");
-    assert_each_once(&home);
+    home.assert_each_once("net");
     // Without cgroup.kill a stop still leaves nobody.
     let pids = home.pids("net");
     home.ctl(&["stop", "net"]).ok();
@@ -139,7 +100,7 @@ fn on_an_old_kernel_the_exit_is_unknown_and_says_so() {
 fn a_launch_that_was_forked_and_not_recorded_is_taken_up_as_it_runs() {
     let home = up();
     let before = home.pids("net");
-    kill_daemon(&home);
+    home.kill_daemon();
     // As if devnetd had been killed between fork and record.
     let store = rusqlite::Connection::open(home.home().join("devnetd.db")).unwrap();
     let changed = store.execute("UPDATE launches SET status = '{\"phase\":\"Intended\"}'", []).unwrap();
@@ -149,7 +110,7 @@ fn a_launch_that_was_forked_and_not_recorded_is_taken_up_as_it_runs() {
     home.ctl(&["wait", "net", "--for=Running", "--timeout", "10s"]).ok();
     home.eventually("all are recorded", SOON, |home| home.pids("net").len() == 3);
     assert_eq!(home.pids("net"), before);
-    assert_each_once(&home);
+    home.assert_each_once("net");
     home.ctl(&["why", "net/coder"]).ok().prints("did not come to record");
     home.ctl(&["stop", "net"]).ok();
     assert!(before.values().all(|pid| !is_alive(*pid)), "and stopped like any other");
@@ -158,13 +119,13 @@ fn a_launch_that_was_forked_and_not_recorded_is_taken_up_as_it_runs() {
 #[test]
 fn a_keeper_that_is_killed_is_replaced_and_ends_with_the_last_launch() {
     let home = up();
-    let first = keeper(&home).expect("there is one from the first launch on");
+    let first = home.keeper().expect("there is one from the first launch on");
     assert_eq!(parent(first), home.daemon_pid());
     kill(first, Signal::SIGKILL).unwrap();
-    home.eventually("another keeper runs", SOON, |home| keeper(home).is_some_and(|pid| pid != first));
+    home.eventually("another keeper runs", SOON, |home| home.keeper().is_some_and(|pid| pid != first));
     assert!(!std::path::Path::new(&format!("/proc/{first}")).exists(), "the first is no zombie");
     let before = home.pids("net");
-    kill_daemon(&home);
+    home.kill_daemon();
     kill(before["coder"], Signal::SIGUSR1).unwrap();
     home.eventually("it is dead", SOON, |_| !is_alive(before["coder"]));
     home.ctl(&["daemon", "start"]).ok();
@@ -173,7 +134,7 @@ fn a_keeper_that_is_killed_is_replaced_and_ends_with_the_last_launch() {
         assert_eq!(home.node("net/coder")["status"]["lastExit"]["code"], 7, "the second keeper held what the first did");
     }
     home.ctl(&["delete", "net", "--yes"]).ok();
-    let second = keeper(&home).expect("it stays as long as the daemon does");
+    let second = home.keeper().expect("it stays as long as the daemon does");
     home.ctl(&["daemon", "stop"]).ok();
     home.eventually("the keeper has gone", SOON, |_| !is_alive(second));
 }
@@ -182,8 +143,8 @@ fn a_keeper_that_is_killed_is_replaced_and_ends_with_the_last_launch() {
 fn with_daemon_and_keeper_killed_nodes_are_adopted_all_the_same() {
     let home = up();
     let before = home.pids("net");
-    let first = keeper(&home).expect("it runs");
-    kill_daemon(&home);
+    let first = home.keeper().expect("it runs");
+    home.kill_daemon();
     kill(first, Signal::SIGKILL).unwrap();
     home.eventually("the keeper has gone", SOON, |_| !is_alive(first));
     kill(before["victim"], Signal::SIGKILL).unwrap();
@@ -192,15 +153,15 @@ fn with_daemon_and_keeper_killed_nodes_are_adopted_all_the_same() {
     settled(&home, "net/victim", 1);
     assert!(home.node("net/victim")["status"]["lastExit"]["message"].as_str().unwrap().contains("while devnetd was down"));
     assert_eq!((home.pids("net")["coder"], home.pids("net")["bystander"]), (before["coder"], before["bystander"]));
-    assert!(keeper(&home).is_some_and(|pid| pid != first), "what was adopted is kept again");
-    assert_each_once(&home);
+    assert!(home.keeper().is_some_and(|pid| pid != first), "what was adopted is kept again");
+    home.assert_each_once("net");
 }
 
 #[test]
 fn a_reload_keeps_pids_and_children_and_nobody_is_refused_meanwhile() {
     let home = up();
     let (daemon, before) = (home.daemon_pid().unwrap(), home.pids("net"));
-    let keeper_before = keeper(&home);
+    let keeper_before = home.keeper();
     let reload = std::thread::scope(|scope| {
         let asking: Vec<_> = (0..4).map(|_| scope.spawn(|| home.ctl(&["get", "devnets", "-o", "name"]))).collect();
         let reload = home.ctl(&["daemon", "reload"]);
@@ -214,14 +175,14 @@ fn a_reload_keeps_pids_and_children_and_nobody_is_refused_meanwhile() {
     reload.ok().prints("reloaded").prints(&daemon.to_string());
     assert_eq!(home.daemon_pid(), Some(daemon), "the same process");
     assert_eq!(home.pids("net"), before);
-    assert_eq!(keeper(&home), keeper_before);
+    assert_eq!(home.keeper(), keeper_before);
     for pid in before.values() {
         assert_eq!(parent(*pid), Some(daemon), "still a child");
     }
     kill(before["coder"], Signal::SIGUSR1).unwrap();
     settled(&home, "net/coder", 1);
     assert_eq!(home.node("net/coder")["status"]["lastExit"]["code"], 7);
-    assert_each_once(&home);
+    home.assert_each_once("net");
     let started = |home: &TestHome| home.json(&["daemon", "status"])["startedAt"].clone();
     let first = started(&home);
     kill(daemon, Signal::SIGHUP).unwrap();

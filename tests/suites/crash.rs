@@ -1,8 +1,6 @@
 //! The crash matrix: the daemon is killed at each failpoint, and the next one must bring everything to its end.
 
-use crate::adoption::{assert_each_once, running};
-use dvb_proto::endpoint::home_hash;
-use e2e::{Output, TestHome, binary, is_alive};
+use e2e::{Output, TestHome, binary, is_alive, is_daemon};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -11,7 +9,7 @@ use std::{
     collections::BTreeSet,
     fs,
     panic::{AssertUnwindSafe, catch_unwind},
-    path::{Path, PathBuf},
+    path::Path,
     sync::{
         Mutex,
         atomic::{AtomicUsize, Ordering},
@@ -247,10 +245,6 @@ fn start_command(home: &TestHome, point: &str) -> std::process::Command {
     command
 }
 
-fn is_daemon(command: &str) -> bool {
-    command.contains("devnetd") && command.contains("--home")
-}
-
 /// Whether the daemon said that it would be done.
 fn act(home: &TestHome, deed: Deed, file: &str) -> bool {
     match deed {
@@ -297,7 +291,7 @@ fn assert_brought_to_its_end(home: &TestHome, deed: Deed, file: &str) {
         Deed::Stop | Deed::StopAdopted => {
             home.eventually("it is stopped", SOON, |home| home.devnet("net")["status"]["phase"] == "Stopped");
             assert_eq!(home.pids("net").len(), 0);
-            assert_each_once(home);
+            home.assert_each_once("net");
             assert_cgroups(home);
             home.ctl(&["start", "net", "--timeout", "30s"]).ok();
         }
@@ -309,14 +303,14 @@ fn assert_brought_to_its_end(home: &TestHome, deed: Deed, file: &str) {
         }
         Deed::Freeze => {
             home.ctl(&["wait", "net", "--for=condition=Frozen", "--timeout", "30s"]).ok();
-            assert_each_once(home);
+            home.assert_each_once("net");
             home.ctl(&["thaw", "net", "--timeout", "30s"]).ok();
         }
         Deed::Thaw => drop(home.ctl(&["thaw", "net", "--timeout", "30s"]).ok()),
         Deed::Shrink => {
             home.eventually("b has left", SOON, |home| home.nodes("net").len() == 1);
             assert!(!home.home().join("devnets/default/net/nodes/b").exists());
-            assert_each_once(home);
+            home.assert_each_once("net");
             home.ctl(&["up", file, "--timeout", "30s"]).ok();
         }
         Deed::Upgrade | Deed::UpgradeBack => {
@@ -329,7 +323,7 @@ fn assert_brought_to_its_end(home: &TestHome, deed: Deed, file: &str) {
     }
     home.ctl(&["wait", "net", "--for=Running", "--timeout", "40s"]).ok();
     home.eventually("both run", SOON, |home| home.pids("net").len() == 2 && home.devnet("net")["status"]["phase"] == "Running");
-    assert_each_once(home);
+    home.assert_each_once("net");
     assert_cgroups(home);
     assert!(!home.home().join("devnets/default/net/staging").exists());
     match deed {
@@ -355,35 +349,17 @@ fn assert_log_is_whole(home: &TestHome) {
 fn assert_cgroups(home: &TestHome) {
     let launches: BTreeSet<_> =
         home.nodes("net").values().filter(|node| node["status"]["pid"].is_number()).map(|node| node["status"]["launchId"].to_string()).collect();
-    let leaves: BTreeSet<_> = leaves(home).into_iter().map(|id| format!("\"{id}\"")).collect();
+    let leaves: BTreeSet<_> = home.leaves().into_iter().map(|id| format!("\"{id}\"")).collect();
     assert!(leaves.is_subset(&launches), "{leaves:?} are there, {launches:?} run");
 }
 
 fn assert_leaves_nothing(home: &TestHome) {
     let _ = home.ctl(&["delete", "net", "--yes", "--timeout", "30s"]);
     home.ctl(&["get", "devnet", "net"]).exits(3);
-    assert_eq!(running(home), BTreeSet::new(), "no node is left");
-    assert_eq!(leaves(home), BTreeSet::new(), "no cgroup is left");
+    assert_eq!(home.mains(), BTreeSet::new(), "no node is left");
+    assert_eq!(home.leaves(), BTreeSet::new(), "no cgroup is left");
     assert_eq!(home.rows("leases"), 0, "no lease is left");
     assert!(!home.home().join("devnets/default/net").exists(), "no folder is left");
-}
-
-/// The launch ids in the names of this home's cgroups.
-fn leaves(home: &TestHome) -> BTreeSet<String> {
-    let root = format!("devnet-{}", home_hash(&home.home().canonicalize().unwrap()));
-    let mut found = BTreeSet::new();
-    let mut folders: Vec<PathBuf> = vec!["/sys/fs/cgroup".into()];
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(folder).into_iter().flatten().flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
-            if entry.path().iter().any(|part| part.to_str().is_some_and(|part| part.starts_with(&root)))
-                && let Some((_, id)) = entry.file_name().to_str().and_then(|name| name.split_once('@'))
-            {
-                found.insert(id.to_owned());
-            }
-            folders.push(entry.path());
-        }
-    }
-    found
 }
 
 /// Also its other threads, which may hold on to the socket a little longer than the first.

@@ -1,6 +1,5 @@
 //! Freeze and thaw: a chain that stands still, over a crash of the daemon, and what ends a freeze.
 
-use crate::adoption::kill_daemon;
 use e2e::{TestHome, is_alive};
 use nix::{
     sys::signal::{Signal, kill},
@@ -38,7 +37,7 @@ fn a_frozen_devnet_stands_still_is_neither_sick_nor_halted_and_goes_on_after_a_c
     let pids = home.pids("net");
     home.ctl(&["freeze", "net"]).ok().prints("frozen");
     let before = (home.highest("net"), pids.values().map(|pid| ticks(*pid)).collect::<Vec<_>>());
-    kill_daemon(&home);
+    home.kill_daemon();
     home.ctl(&["daemon", "start"]).ok();
     std::thread::sleep(A_WHILE);
     let devnet = home.devnet("net");

@@ -193,7 +193,7 @@ fn a_daemon_that_is_killed_in_each_phase_goes_on_to_the_same_end() {
             let now = status(home, "quick/v2")["phase"].as_str().unwrap_or_default().to_owned();
             now == phase || now == "Completed"
         });
-        kill_daemon(&home);
+        replace_daemon(&home);
     }
     let done = settled(&home, "quick/v2");
     assert_eq!(done["phase"], "Completed", "{done}");
@@ -207,17 +207,15 @@ fn a_daemon_that_is_killed_while_it_rolls_back_brings_the_devnet_back() {
     let height = ahead(&home);
     create(&home, &height, &wrapped(&home, "broken", "[ \"$1\" != run ] || exit 2"));
     until_phase(&home, "quick/v2", "RollingBack");
-    kill_daemon(&home);
+    replace_daemon(&home);
     let back = settled(&home, "quick/v2");
     assert_eq!(back["phase"], "RolledBack", "{back}");
     home.ctl(&["wait", "quick", "--for=Running", "--timeout", "30s"]).ok();
     home.all_rise("quick", 2);
 }
 
-fn kill_daemon(home: &TestHome) {
-    let daemon = home.daemon_pid().unwrap();
-    kill(daemon, Signal::SIGKILL).unwrap();
-    home.eventually("it is dead", Duration::from_secs(10), |_| !e2e::is_alive(daemon));
+fn replace_daemon(home: &TestHome) {
+    home.kill_daemon();
     home.ctl(&["daemon", "start"]).ok();
 }
 
@@ -290,7 +288,7 @@ fn a_daemon_that_is_killed_in_each_phase_of_a_wasmd_upgrade_goes_on_to_the_same_
             met != "Pending" && order(&met) >= order(phase)
         });
         println!("killed while {met}");
-        kill_daemon(&home);
+        replace_daemon(&home);
     }
     let done = settled(&home, &name);
     assert_eq!(done["phase"], "Completed", "{done}");

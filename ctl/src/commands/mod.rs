@@ -12,6 +12,7 @@ pub(crate) mod freeze;
 pub(crate) mod get;
 pub(crate) mod later;
 pub(crate) mod logs;
+pub(crate) mod orphans;
 pub(crate) mod plugins;
 pub(crate) mod ports;
 pub(crate) mod reset;
@@ -58,6 +59,7 @@ pub(crate) async fn run(ctx: &Context, verb: Verb) -> Result<(), Error> {
         Verb::Reset(args) => reset::run(ctx, args).await,
         Verb::Delete(args) => delete::run(ctx, args).await,
         Verb::Env(args) => env::run(ctx, args).await,
+        Verb::Orphans(args) => orphans::run(ctx, args).await,
         Verb::Ports(args) => ports::run(ctx, args).await,
         Verb::Top(args) => top::run(ctx, args).await,
         Verb::Plugins(args) => plugins::run(ctx, args).await,

@@ -6,7 +6,7 @@ use super::{
     time::{age, bytes},
 };
 use dvb_proto::devnet::v1::{
-    BinaryInfo, Condition, Devnet, Event, Export, LastExit, Launch, Metadata, Node, NodeStatus, PluginInfo, PortLease, Transaction, Upgrade,
+    BinaryInfo, Condition, Devnet, Event, Export, LastExit, Launch, Metadata, Node, NodeStatus, Orphan, PluginInfo, PortLease, Transaction, Upgrade,
 };
 
 /// Of a message in a hint: a log line can be much longer, and `why` tells all of it.
@@ -235,6 +235,18 @@ impl Row for PortLease {
             Cell::state(&self.state),
             self.holder.clone().unwrap_or_default().into(),
         ]
+    }
+}
+
+impl Row for Orphan {
+    fn reference(&self) -> String {
+        self.id.clone()
+    }
+    fn columns(_: &Style) -> Vec<Column> {
+        vec![column("KIND"), flexible("NAME"), flexible("WHAT"), flexible("WHY")]
+    }
+    fn cells(&self, _: &Style) -> Vec<Cell> {
+        vec![self.kind.clone().into(), self.name.clone().into(), self.what.clone().into(), self.why.clone().into()]
     }
 }
 

@@ -5,7 +5,7 @@ use super::{
     auth::check_home,
     convert,
     devnets::reply,
-    status,
+    orphans, status,
     watch::{shutting_down, until_shutdown},
 };
 use crate::{
@@ -190,6 +190,14 @@ impl DaemonService for Daemon {
             Err(error) => reply(Err(Fault::invalid(vec![crate::model::Violation::new("olderThan", error.to_string())]))),
             Ok(age) => reply(self.0.binaries.evict(request.digests, age.map(|span| span.0)).await.map(binaries)),
         }
+    }
+
+    async fn list_orphans(&self, _: Request<v1::Empty>) -> Reply<v1::ListOrphansResponse> {
+        reply(self.0.orphans.list().await.map(orphans::listed))
+    }
+
+    async fn reap_orphans(&self, request: Request<v1::ReapOrphansRequest>) -> Reply<v1::ReapOrphansResponse> {
+        reply(self.0.orphans.reap(request.into_inner().ids).await.map(orphans::reaped))
     }
 }
 

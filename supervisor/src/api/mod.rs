@@ -22,6 +22,7 @@ mod merge;
 mod names;
 mod nodes;
 mod operations;
+pub mod orphans;
 mod plugins;
 pub mod server;
 pub mod status;
@@ -51,6 +52,7 @@ pub struct Context {
     pub ports: Arc<dyn PortStates>,
     pub binaries: Arc<dyn daemon::BinaryCache>,
     pub control: Arc<dyn daemon::Control>,
+    pub orphans: Arc<dyn orphans::Orphans>,
     pub about: Arc<daemon::About>,
     /// Fires when the daemon ends: streams end with it, and the Shutdown RPC fires it.
     pub shutdown: CancellationToken,

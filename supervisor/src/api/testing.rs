@@ -3,6 +3,7 @@
 use super::{
     Context, PortStates,
     daemon::{About, BinaryCache, BinaryStep, Control},
+    orphans::{Orphan, Orphans, Reaped},
     server,
 };
 use crate::{
@@ -74,6 +75,7 @@ pub(super) async fn serve_with(limits: Limits) -> Served {
         ports: Arc::new(Scripted),
         binaries: Arc::new(Scripted),
         control: Arc::new(StopNodes(stopped_nodes.clone())),
+        orphans: Arc::new(Scripted),
         about: Arc::new(About { version: "0.0.1".into(), socket: socket.clone(), ..About::default() }),
         shutdown: CancellationToken::new(),
     };
@@ -202,7 +204,7 @@ impl Plugins for Named {
     }
 }
 
-/// Ports: one, whose name tells what was asked for. Binaries: one in the cache, and adding a path works.
+/// Ports: one, whose name tells what was asked for. Binaries: one in the cache, and adding a path works. Orphans: none.
 struct Scripted;
 
 #[async_trait]
@@ -210,6 +212,16 @@ impl PortStates for Scripted {
     async fn states(&self, namespace: Option<&str>, devnet: Option<&str>) -> Result<Vec<PortLease>, Fault> {
         let name = format!("{} {}", namespace.unwrap_or("*"), devnet.unwrap_or("*"));
         Ok(vec![PortLease { name, port: 26_657, state: "taken".into(), holder: Some("pid 42 (geth)".into()), ..PortLease::default() }])
+    }
+}
+
+#[async_trait]
+impl Orphans for Scripted {
+    async fn list(&self) -> Result<Vec<Orphan>, Fault> {
+        Ok(Vec::new())
+    }
+    async fn reap(&self, ids: Vec<String>) -> Result<Vec<Reaped>, Fault> {
+        Ok(ids.into_iter().map(|id| Reaped { id, failure: None }).collect())
     }
 }
 

@@ -1,6 +1,6 @@
 //! The rooms above the store, each with its concrete type.
 
-use super::{Base, Furniture, ending::NativeEnding, logs};
+use super::{Base, Furniture, ending::NativeEnding, logs, orphans::HomeOrphans};
 use crate::{
     api::daemon::HomeBinaries,
     binaries::Binaries,
@@ -34,6 +34,7 @@ pub async fn furnish(base: &Base) -> Result<Furniture, Fault> {
     if let Err(error) = runtime.end_abandoned_jobs().await {
         warn!(%error, "a job of an earlier devnetd may still run");
     }
+    let orphans = Arc::new(HomeOrphans { home: base.home.clone(), store: base.store.clone(), runtime: runtime.clone() });
     let runtime: Arc<dyn Runtime> = Arc::new(runtime);
     let plugins = Arc::new(PluginHost::new(plugin_settings(base), base.clock.clone()));
     let ports = Arc::new(Ports::new(base.store.clone(), base.clock.clone(), endpoint::home_hash(base.home.root())));
@@ -66,6 +67,7 @@ pub async fn furnish(base: &Base) -> Result<Furniture, Fault> {
             idle: idle.clone(),
             reload: base.reload.clone(),
         }),
+        orphans,
         cgroup_driver: capabilities.cgroup_driver,
         cgroup_message: capabilities.cgroup_message,
         controllers: run_controllers(manager, context, logs::keep(base)?, base.stop.clone(), plugins, idle, base.settings.keep.transactions),

@@ -141,6 +141,15 @@ impl Keeper {
         Ok(items(&mut state, Word::List, "")?.into_iter().map(|(name, _)| name).collect())
     }
 
+    /// Its process, if there is one.
+    pub fn pid_if_any(&self) -> Result<Option<u32>, KeeperError> {
+        let mut state = self.state();
+        if state.line.is_none() && !self.connect(&mut state, false)? {
+            return Ok(None);
+        }
+        Ok(state.line.as_ref().map(greet).transpose()?.flatten())
+    }
+
     /// Its process, which is started if there is none.
     pub fn pid(&self) -> Result<u32, KeeperError> {
         let mut state = self.state();

@@ -5,7 +5,7 @@ mod contract;
 pub mod fake;
 mod native;
 
-pub use native::{Machine, NativeRuntime};
+pub use native::{Census, Machine, NativeRuntime, Trace};
 
 mod fault;
 

@@ -20,6 +20,6 @@ pub use clock::{Clock, ManualClock, SystemClock};
 pub use command::{boot_id, command, die_with_us, own_program};
 pub use failpoint::failpoint;
 pub use kernel::Kernel;
-pub use process::{Pidfd, ProcessStat, age, all_pids, executable, has_environment, process_env, process_stat};
+pub use process::{Pidfd, ProcessStat, age, all_pids, executable, has_environment, process_env, process_name, process_stat, process_words};
 pub use signals::{signal_from_name, signal_name};
 pub use spawn::{Spawn, SpawnFailure, SpawnStep, Spawned, spawn};

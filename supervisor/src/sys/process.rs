@@ -49,6 +49,17 @@ pub fn process_env(pid: u32, name: &str) -> Option<String> {
     Some(String::from_utf8_lossy(value).into_owned())
 }
 
+/// The program's short name; empty when there is no such process.
+pub fn process_name(pid: u32) -> String {
+    fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default().trim_end().to_owned()
+}
+
+/// The command line, word by word.
+pub fn process_words(pid: u32) -> Vec<String> {
+    let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    line.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into_owned()).collect()
+}
+
 /// False in the midst of exec, for a zombie, and when we may not look.
 pub fn has_environment(pid: u32) -> bool {
     fs::read(format!("/proc/{pid}/environ")).is_ok_and(|environ| !environ.is_empty())

@@ -299,6 +299,12 @@ impl ds::DaemonService for Fake {
         ];
         Ok(Response::new(Box::pin(stream::iter(steps))))
     }
+    async fn list_orphans(&self, _: Request<v1::Empty>) -> Reply<v1::ListOrphansResponse> {
+        Ok(Response::new(v1::ListOrphansResponse::default()))
+    }
+    async fn reap_orphans(&self, _: Request<v1::ReapOrphansRequest>) -> Reply<v1::ReapOrphansResponse> {
+        Ok(Response::new(v1::ReapOrphansResponse::default()))
+    }
     async fn evict_binaries(&self, request: Request<v1::EvictBinariesRequest>) -> Reply<v1::ListBinariesResponse> {
         self.log(format!("evict {:?}", request.into_inner().digests));
         Ok(Response::new(v1::ListBinariesResponse::default()))

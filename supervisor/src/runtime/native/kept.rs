@@ -56,6 +56,17 @@ impl Kept {
         self.back.lock().unwrap_or_else(PoisonError::into_inner).insert(id.clone(), pidfd);
     }
 
+    /// Launches that the keeper holds something of.
+    pub(super) fn ids(&self) -> Vec<LaunchId> {
+        let names = self.keeper.as_ref().and_then(|keeper| keeper.names().ok()).unwrap_or_default();
+        names.iter().filter_map(|name| name.strip_prefix(PREFIX)).map(|id| LaunchId(id.to_owned())).collect()
+    }
+
+    /// None: whether there is one cannot be told. None within: there is none.
+    pub(super) fn keeper_pid(&self) -> Option<Option<u32>> {
+        self.keeper.as_ref()?.pid_if_any().ok()
+    }
+
     pub(super) fn release(&self, id: &LaunchId) {
         self.take(id);
         if let Some(keeper) = &self.keeper {

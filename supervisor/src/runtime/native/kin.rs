@@ -24,7 +24,7 @@ impl Kin {
         self.pidfd.poll().is_ok_and(|(ended, _)| !ended)
     }
 
-    fn checked(pid: u32, belongs: impl Fn() -> bool) -> Option<Self> {
+    pub(super) fn checked(pid: u32, belongs: impl Fn() -> bool) -> Option<Self> {
         if !belongs() {
             return None;
         }
@@ -96,7 +96,7 @@ impl Inner {
 }
 
 /// All processes but ourselves: a daemon under test may stand in somebody's launch itself.
-fn others() -> Vec<u32> {
+pub(super) fn others() -> Vec<u32> {
     let me = std::process::id();
     all_pids().unwrap_or_default().into_iter().filter(|pid| *pid != me).collect()
 }

@@ -14,6 +14,7 @@
 //! The keeper, where there is one, holds the pidfd of each launch too: then also the exit of one that died while no daemon ran can be told.
 
 mod adopt;
+mod census;
 mod freeze;
 mod job;
 mod kept;
@@ -23,6 +24,8 @@ mod running;
 mod spawn;
 mod stop;
 mod usage;
+
+pub use census::{Census, Trace};
 
 use super::{Adopted, Capabilities, Grants, Handle, JobResult, JobSpec, LaunchSpec, Runtime, RuntimeError, StopPolicy};
 use crate::{
@@ -59,6 +62,7 @@ pub struct NativeRuntime {
 struct Inner {
     clock: Arc<dyn Clock>,
     cgroups: Cgroups,
+    home: PathBuf,
     home_id: String,
     boot_id: String,
     /// PATH, HOME, LANG and TZ as the daemon has them.
@@ -116,7 +120,8 @@ impl NativeRuntime {
         let (launches, jobs) = Default::default();
         let subreaper = subreaper && cgroups.driver() == "none";
         let forks = Arc::new(Semaphore::new(thread::available_parallelism().map_or(2, NonZero::get)));
-        let inner = Arc::new(Inner { clock, cgroups, home_id, boot_id, base_env, launches, subreaper, kept, kernel, jobs, forks });
+        let root = home.root().to_owned();
+        let inner = Arc::new(Inner { clock, cgroups, home: root, home_id, boot_id, base_env, launches, subreaper, kept, kernel, jobs, forks });
         if subreaper && let Err(error) = orphans::take_in(&inner) {
             tracing::warn!(%error, "a daemonised grandchild may outlive its node");
         }

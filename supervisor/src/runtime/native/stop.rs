@@ -109,7 +109,12 @@ async fn kill_leaf(id: &LaunchId, leaf: &Leaf) -> Result<(), RuntimeError> {
     }
 }
 
-/// `look` finds the live kin anew each round.
+/// `look` finds the live kin anew each round; each is held by descriptor.
+pub(super) async fn end_all(id: &LaunchId, look: impl Fn() -> Vec<Kin> + Send + Sync + 'static) -> Result<(), RuntimeError> {
+    let look = Arc::new(look);
+    kill_kin(id, move || look()).await
+}
+
 async fn kill_kin(id: &LaunchId, look: impl Fn() -> Vec<Kin> + Clone + Send + 'static) -> Result<(), RuntimeError> {
     let deadline = Instant::now() + KILL_PATIENCE;
     let mut pids = Vec::new();

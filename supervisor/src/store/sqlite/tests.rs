@@ -91,6 +91,27 @@ async fn a_store_that_was_never_closed_is_there_too() {
 }
 
 #[tokio::test]
+async fn the_log_of_a_store_that_is_never_closed_does_not_grow_from_crash_to_crash() {
+    let mut sizes = Vec::new();
+    let (mut folder, mut path) = place();
+    for round in 0..8 {
+        let store = open(&path).unwrap();
+        for index in 0..20 {
+            store.commit(vec![Write::create(devnet("default", &format!("net-{round}-{index}")))]).await.unwrap();
+        }
+        // As after SIGKILL.
+        let (other, copy) = place();
+        for ending in ["", "-wal"] {
+            fs::copy(format!("{}{ending}", path.display()), format!("{}{ending}", copy.display())).unwrap();
+        }
+        sizes.push(fs::metadata(format!("{}-wal", copy.display())).unwrap().len());
+        (folder, path) = (other, copy);
+    }
+    drop(folder);
+    assert!(sizes[7] < 2 * sizes[1], "{sizes:?}");
+}
+
+#[tokio::test]
 async fn numbers_go_on_when_all_of_the_past_is_compacted_away() {
     let (_folder, path) = place();
     let clock = Arc::new(ManualClock::default());

@@ -142,6 +142,7 @@ impl Writer {
 
     /// Until the last sender is gone; what is queued then is still written.
     pub(super) fn run(mut self, mut jobs: mpsc::Receiver<Job>) {
+        self.checkpoint(); // daemons that are killed, one after the other, would let the log grow for ever
         while let Some(job) = jobs.blocking_recv() {
             let mut group = vec![job];
             while group.len() < GROUP

@@ -1,0 +1,24 @@
+//! Takes from a process that runs what it needs, and gives it back.
+
+use nix::unistd::Pid;
+use rustix::process::{Resource, Rlimit, prlimit};
+use std::fs;
+
+/// Only so many more descriptors may this process open; None: as many as it was ever allowed. False: it has gone.
+pub fn limit_descriptors(pid: Pid, more: Option<u64>) -> bool {
+    let open = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+    // The lowest that is free is taken first, so what counts is the highest number, not how many there are.
+    let numbers: Vec<u64> = open.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+    let free = (0..).filter(|number| !numbers.contains(number));
+    let current = more.map(|more| free.skip(usize::try_from(more).unwrap_or(usize::MAX)).next().unwrap_or_default());
+    let (Some(maximum), Some(process)) = (hard_limit(pid), rustix::process::Pid::from_raw(pid.as_raw())) else { return false };
+    let limit = Rlimit { current: current.or(maximum), maximum };
+    prlimit(Some(process), Resource::Nofile, limit).is_ok()
+}
+
+/// From /proc, as prlimit of rustix only sets. None within: there is no limit.
+fn hard_limit(pid: Pid) -> Option<Option<u64>> {
+    let limits = fs::read_to_string(format!("/proc/{pid}/limits")).ok()?;
+    let files = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
+    Some(files.split_whitespace().nth(1)?.parse().ok())
+}

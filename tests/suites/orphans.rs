@@ -1,0 +1,164 @@
+//! `dvbctl orphans` finds what nobody accounts for and ends exactly that; and killed daemons leave no keeper behind.
+
+use e2e::{TestHome, binary, is_alive};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use std::{
+    fs::{self, File},
+    path::Path,
+    process::{Child, Command, Stdio},
+    thread,
+    time::Duration,
+};
+
+const DEVNET: &str = "
+apiVersion: devnet.builder/v1
+kind: Devnet
+metadata: {name: net}
+spec:
+  plugin: exec
+  restart: {backoff: 100ms}
+  services:
+    - {name: a, command: [sleep, '1000'], restart: {policy: always}}
+";
+const SOON: Duration = Duration::from_secs(10);
+
+/// Killed, and waited for, when dropped.
+struct Sleeper(Child);
+
+impl Sleeper {
+    #[expect(clippy::disallowed_methods, reason = "a stray is nobody's child")]
+    fn start(environment: &[(&str, &str)], output: Option<&Path>) -> Self {
+        let output = output.map_or_else(Stdio::null, |path| File::create(path).unwrap().into());
+        let mut command = Command::new("sleep");
+        command.arg("1000").env_clear().envs(environment.iter().copied()).stdin(Stdio::null()).stdout(output).stderr(Stdio::null());
+        Self(command.spawn().unwrap())
+    }
+    fn has_ended(&mut self) -> bool {
+        self.0.try_wait().unwrap().is_some()
+    }
+}
+
+impl Drop for Sleeper {
+    fn drop(&mut self) {
+        let _ = self.0.kill(); // it was reaped as an orphan, most likely
+        let _ = self.0.wait();
+    }
+}
+
+fn up() -> TestHome {
+    let home = TestHome::new();
+    home.ctl(&["up", &home.file("devnet.yaml", DEVNET)]).ok();
+    home
+}
+
+fn listed(home: &TestHome) -> Vec<String> {
+    let items = home.json(&["orphans"])["items"].as_array().cloned().unwrap_or_default();
+    items.iter().map(|orphan| orphan["id"].as_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn strays_are_listed_and_reaped_and_nobody_else_is_touched() {
+    let home = up();
+    let node = home.pid("net/a");
+    home.ctl(&["orphans"]).ok().says("no orphans");
+    let ours = home.hash();
+    let mut marked = Sleeper::start(&[("DVB_HOME_ID", &ours), ("DVB_LAUNCH_ID", "marked")], None);
+    // One that has cleared its environment still writes to its launch's log.
+    let log = home.home().canonicalize().unwrap().join("devnets/default/net/nodes/a/logs/hidden.log");
+    let mut hidden = Sleeper::start(&[], Some(&log));
+    let mut foreign = Sleeper::start(&[("DVB_HOME_ID", "another"), ("DVB_LAUNCH_ID", "marked")], None);
+    let gone = home.home().join("devnets/default/gone");
+    fs::create_dir_all(gone.join("nodes")).unwrap();
+
+    assert_eq!(listed(&home)[..1], [format!("folder/{}", gone.canonicalize().unwrap().display())]);
+    assert_eq!(listed(&home)[1..], ["launch/hidden", "launch/marked"]);
+    home.ctl(&["orphans"]).ok().prints("(sleep)");
+    home.ctl(&["orphans", "--reap"]).exits(2).says("--yes");
+    home.ctl(&["orphans", "--reap", "--yes"]).ok().prints("launch/marked is gone").prints("launch/hidden is gone");
+    assert!(marked.has_ended() && hidden.has_ended());
+    assert!(!foreign.has_ended() && is_alive(node) && gone.exists());
+    home.ctl(&["orphans", "--reap", "--data", "--yes"]).ok().prints("folder/");
+    assert!(!gone.exists());
+    assert_eq!(listed(&home), [""; 0]);
+    assert_eq!(home.pid("net/a"), node);
+}
+
+#[test]
+#[expect(clippy::disallowed_methods, reason = "a daemon in a namespace of its own")]
+fn a_keeper_that_no_daemon_can_reach_is_listed_and_reaped() {
+    let home = TestHome::new();
+    let inside = home.command(&["daemon", "start"]);
+    let mut started = Command::new("unshare");
+    started.args(["--user", "--map-root-user", "--net"]).arg(binary("dvbctl")).args(inside.get_args());
+    started.envs(inside.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    if !started.output().is_ok_and(|output| output.status.success()) {
+        println!("SKIP: this kernel gives users no network namespaces");
+        return;
+    }
+    home.ctl(&["up", &home.file("devnet.yaml", DEVNET)]).ok();
+    let lost = home.keeper().unwrap();
+    home.kill_daemon();
+    // This one's keeper is another: the address of the first is in another namespace.
+    home.ctl(&["daemon", "start"]).ok();
+    assert_eq!(listed(&home), [format!("keeper/{lost}")]);
+    home.ctl(&["orphans", "--reap", "--yes"]).ok();
+    home.eventually("it has gone", SOON, |_| !is_alive(lost));
+    assert_eq!(listed(&home), [""; 0]);
+    home.assert_each_once("net");
+}
+
+#[test]
+fn daemons_that_are_killed_again_and_again_leave_no_second_keeper_and_none_in_the_end() {
+    let rounds = if std::env::var_os("DVB_TEST_FULL").is_some() { 40 } else { 6 };
+    let home = up();
+    for round in 0..rounds {
+        // In all moments of a start: while it adopts, launches, or speaks to the keeper.
+        let mut starting = home.command(&["daemon", "start"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        thread::sleep(Duration::from_millis(round * 13 % 250));
+        home.mains().into_iter().filter(|_| round % 3 == 0).for_each(|pid| send(Pid::from_raw(pid)));
+        home.daemons().into_iter().for_each(send);
+        starting.wait().unwrap();
+        home.daemons().into_iter().for_each(send);
+        let _ = home.keeper(); // it checks that there is at most one
+    }
+    home.ctl(&["daemon", "start"]).ok();
+    home.ctl(&["start", "net", "--timeout", "20s"]).ok();
+    home.assert_each_once("net");
+    assert_eq!(listed(&home), [""; 0]);
+    home.ctl(&["delete", "net", "--yes"]).ok();
+    home.ctl(&["daemon", "stop"]).ok();
+    home.eventually("nobody is left", SOON, |home| home.processes().is_empty());
+    println!("MEASURED: no keeper is left after {rounds} daemons that were killed while they started");
+}
+
+/// It may have gone by itself.
+fn send(pid: Pid) {
+    let _ = kill(pid, Signal::SIGKILL);
+}
+
+#[test]
+fn a_store_put_back_from_a_backup_while_nodes_run_leaves_a_stray_that_is_named_and_reaped() {
+    let home = up();
+    home.ctl(&["daemon", "stop"]).ok();
+    home.eventually("the daemon has gone", SOON, |home| home.daemons().is_empty());
+    let store = home.home().join("devnetd.db");
+    let backup = home.path().join("backup.db");
+    fs::copy(&store, &backup).unwrap();
+    home.ctl(&["restart", "net/a"]).ok();
+    let newer = home.pid("net/a");
+    home.kill_daemon();
+    for ending in ["-wal", "-shm"] {
+        let _ = fs::remove_file(format!("{}{ending}", store.display())); // there is not always one
+    }
+    fs::copy(&backup, &store).unwrap();
+    home.ctl(&["wait", "net", "--for=Running", "--timeout", "20s"]).ok();
+    home.eventually("the old record's launch is over, and another runs", SOON, |home| home.pids("net").values().all(|pid| is_alive(*pid)));
+    assert_eq!(listed(&home).len(), 1, "the launch that the backup does not know");
+    assert!(is_alive(newer));
+    home.ctl(&["orphans", "--reap", "--yes"]).ok();
+    home.eventually("the stray has gone", SOON, |_| !is_alive(newer));
+    home.assert_each_once("net");
+}

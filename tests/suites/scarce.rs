@@ -1,0 +1,85 @@
+//! What devnetd needs of the machine runs out: it says so, loses nothing, and goes on when there is enough again.
+
+use e2e::{TestHome, is_alive, limit_descriptors};
+use nix::sys::signal::{Signal, kill};
+use std::{fs, time::Duration};
+
+const SOON: Duration = Duration::from_secs(20);
+
+fn document(command: &str) -> String {
+    format!(
+        "apiVersion: devnet.builder/v1\nkind: Devnet\nmetadata: {{name: net}}\nspec:\n  plugin: exec\n  restart: {{backoff: 100ms}}\n  \
+         services: [{{name: a, command: {command}, restart: {{policy: always}}, stopGrace: 500ms}}]\n"
+    )
+}
+
+fn up_in(home: &TestHome) {
+    home.ctl(&["up", &home.file("devnet.yaml", &document("[sleep, '1000']"))]).ok();
+}
+
+#[test]
+fn a_full_disk_is_named_kills_nobody_and_is_forgotten_when_there_is_room() {
+    let Some(home) = TestHome::on_small_disk("16m") else {
+        println!("SKIP: this kernel gives users no namespaces");
+        return;
+    };
+    up_in(&home);
+    let (daemon, node) = (home.daemon_pid().unwrap(), home.pid("net/a"));
+    home.fill_disk(0);
+    let refused = home.eventually_refused();
+    assert!(refused.stderr.contains("is full"), "{}", refused.stderr);
+    assert!(refused.stderr.contains("devnetd.db"), "it names the file: {}", refused.stderr);
+    assert!(is_alive(node) && home.daemon_pid() == Some(daemon));
+    kill(node, Signal::SIGKILL).unwrap();
+    home.clear_disk();
+    home.eventually("it is restarted", SOON, |home| home.pids("net").get("a").is_some_and(|pid| *pid != node && is_alive(*pid)));
+    assert_eq!(home.daemon_pid(), Some(daemon), "the same daemon");
+    home.ctl(&["stop", "net", "--timeout", "20s"]).ok();
+    home.assert_each_once("net");
+}
+
+trait Refused {
+    fn eventually_refused(&self) -> e2e::Output;
+}
+
+impl Refused for TestHome {
+    /// What is already taken of the store's log is written to first.
+    fn eventually_refused(&self) -> e2e::Output {
+        for _ in 0..100 {
+            let answer = self.ctl(&["restart", "net/a", "--no-wait"]);
+            if answer.code != 0 {
+                return answer;
+            }
+        }
+        panic!("nothing is refused on a full disk");
+    }
+}
+
+#[test]
+fn a_daemon_out_of_descriptors_ends_no_node_and_restarts_the_dead_once_it_has_some() {
+    let home = TestHome::new();
+    up_in(&home);
+    let (daemon, node) = (home.daemon_pid().unwrap(), home.pid("net/a"));
+    assert!(limit_descriptors(daemon, Some(0)));
+    kill(node, Signal::SIGKILL).unwrap();
+    let log = || fs::read_to_string(home.home().join("logs/devnetd.log")).unwrap_or_default();
+    home.eventually("it says what it lacks", SOON, |_| log().contains("Too many open files"));
+    assert!(is_alive(daemon));
+    assert!(limit_descriptors(daemon, None));
+    home.eventually("the node runs again", SOON, |home| home.pids("net").get("a").is_some_and(|pid| *pid != node && is_alive(*pid)));
+    assert_eq!(home.daemon_pid(), Some(daemon), "the same daemon");
+    home.assert_each_once("net");
+}
+
+#[test]
+fn a_node_that_ignores_sigterm_and_forks_without_end_is_gone_after_stop() {
+    let home = TestHome::new();
+    // One child after the other, each in a session of its own, each gone in a moment.
+    let command = "[sh, -c, 'trap \"\" TERM; while :; do setsid sleep 0.2 & sleep 0.02; done']";
+    home.ctl(&["up", &home.file("devnet.yaml", &document(command))]).ok();
+    let node = home.pid("net/a");
+    home.ctl(&["stop", "net", "--timeout", "20s"]).ok();
+    assert!(!is_alive(node));
+    assert!(home.mains().is_empty() && home.leaves().is_empty());
+    home.ctl(&["orphans"]).ok().says("no orphans");
+}
