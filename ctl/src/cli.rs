@@ -1,8 +1,8 @@
 //! The command line: global flags, and one subcommand for each verb.
 
 use crate::commands::{
-    apply, binaries, completion, daemon, delete, describe, env, events, get, later, logs, plugins, ports, reset, restart, start, stop, top, tx, up,
-    wait, why,
+    apply, binaries, completion, daemon, delete, describe, env, events, get, gov, later, logs, plugins, ports, reset, restart, start, stop, top, tx,
+    up, wait, why,
 };
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::{path::PathBuf, time::Duration};
@@ -78,14 +78,13 @@ pub(crate) enum Verb {
     Delete(delete::Args),
     Env(env::Args),
     Tx(tx::Args),
+    Gov(gov::Args),
     Ports(ports::Args),
     Top(top::Args),
     Plugins(plugins::Args),
     Binaries(binaries::Args),
     Daemon(daemon::Args),
     Completion(completion::Args),
-    #[command(hide = true)]
-    Gov(later::Args),
     #[command(hide = true)]
     Upgrade(later::Args),
     #[command(hide = true)]

@@ -9,6 +9,7 @@ pub(crate) mod describe;
 pub(crate) mod env;
 pub(crate) mod events;
 pub(crate) mod get;
+pub(crate) mod gov;
 pub(crate) mod later;
 pub(crate) mod logs;
 pub(crate) mod plugins;
@@ -57,7 +58,7 @@ pub(crate) async fn run(ctx: &Context, verb: Verb) -> Result<(), Error> {
         Verb::Daemon(args) => daemon::run(ctx, args).await,
         Verb::Completion(args) => completion::run(ctx, args),
         Verb::Tx(args) => tx::run(ctx, args).await,
-        Verb::Gov(_) => later::run("gov"),
+        Verb::Gov(args) => gov::run(ctx, args).await,
         Verb::Upgrade(_) => later::run("upgrade"),
         Verb::Export(_) => later::run("export"),
     }
