@@ -128,6 +128,16 @@ mod tests {
     }
 
     #[test]
+    fn a_phase_that_does_not_exist_is_a_usage_error_and_a_negative_amount_is_the_chains_to_judge() {
+        let parse = |line: &str| Cli::try_parse_from(line.split(' '));
+        let error = parse("dvbctl tx list net --phase bogus").unwrap_err().to_string();
+        assert!(error.contains("Retrying"), "{error}");
+        assert!(parse("dvbctl tx list net --phase failed").is_ok());
+        assert!(parse("dvbctl tx submit net --type bank/send --signer account:0 --to account:1 --amount -7").is_ok());
+        assert!(parse("dvbctl gov deposit net 1 -7stake").is_ok());
+    }
+
+    #[test]
     fn help_texts_are_the_snapshots() {
         insta::assert_snapshot!("help", Cli::command().render_help());
         let mut command = Cli::command();

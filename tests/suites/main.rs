@@ -9,6 +9,7 @@ mod crash;
 mod daemon;
 mod devchain;
 mod exec;
+mod gov;
 mod idle;
 mod keys;
 mod leaks;
