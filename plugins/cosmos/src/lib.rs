@@ -5,7 +5,7 @@
 //! keys ──► gentx ──► genesis ──► homes ◄── config           launch    argv, changed files
 //! rpc ──► signing ──► status, heights                       classify  why a node ended
 //! network   named profiles of chains                      stream    edits documents of any size
-//! tx        transactions: messages, signatures, sending
+//! template  what `init` made, for later devnets           tx        transactions: messages, signatures, sending
 //! ```
 //! [`plugin`] joins them. The library exists for the tests; devnetd starts the executable.
 
@@ -25,4 +25,5 @@ pub mod rpc;
 pub mod signing;
 pub mod status;
 pub mod stream;
+mod template;
 pub mod tx;

@@ -120,6 +120,10 @@ impl Session {
                         self.set_progressing(false, super::super::node::class_reason(class), &health.message).await?;
                     }
                     self.set_ready(false, "NotReady", &health.message).await?;
+                    // It answers: its next block is a reason to ask again, before the next probe is due.
+                    self.next_block(devnet, delay).await;
+                    delay = (delay * 2).min(SLOWEST_PROBE);
+                    continue;
                 }
                 Err(error) => {
                     let since = *unreachable_since.get_or_insert_with(Instant::now);
@@ -130,6 +134,15 @@ impl Session {
             }
             tokio::time::sleep(delay).await;
             delay = (delay * 2).min(SLOWEST_PROBE);
+        }
+    }
+
+    /// Returns with the node's next block, after `longest` at the latest.
+    async fn next_block(&self, devnet: &DevnetContext, longest: Duration) {
+        let due = Instant::now() + longest;
+        let block = async { self.plugin().await?.heights(devnet, &self.node).await?.next().await.transpose() };
+        if !matches!(tokio::time::timeout_at(due, block).await, Ok(Ok(Some(_)))) {
+            tokio::time::sleep_until(due).await; // it announces no blocks
         }
     }
 
