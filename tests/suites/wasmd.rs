@@ -115,22 +115,37 @@ fn from_apply_to_height_one(wasmd: &Wasmd) -> String {
         home.ctl(&["delete", name, "--yes"]).ok();
         (took, provisioned)
     };
+    let by_hand = |name: &str| {
+        home.ctl(&["apply", "--wait", "-f", &devnet(&home, name, &wasmd.path, &["localhost: false", "desired: stopped"])]).ok();
+        let endpoints = rpc_of(&home, name);
+        let started: Vec<ByHand> = home.nodes(name).into_values().map(|node| ByHand::cosmos(&home, &node["spec"])).collect();
+        let took = all_at_height_one(&endpoints);
+        drop(started);
+        home.ctl(&["delete", name, "--yes"]).ok();
+        took
+    };
     let (first, first_planned) = ours("first");
-    let (second, second_planned) = ours("second");
-
-    home.ctl(&["apply", "--wait", "-f", &devnet(&home, "floor", &wasmd.path, &["localhost: false", "desired: stopped"])]).ok();
-    let endpoints = rpc_of(&home, "floor");
-    let by_hand: Vec<ByHand> = home.nodes("floor").into_values().map(|node| ByHand::cosmos(&home, &node["spec"])).collect();
-    let floor = all_at_height_one(&endpoints);
-    drop(by_hand);
+    // In turns, so that what else the machine does meets both.
+    let runs: Vec<_> = (0..3).map(|run| (ours(&format!("known-{run}")), by_hand(&format!("floor-{run}")))).collect();
+    let (known, planned) = middle(runs.iter().map(|(ours, _)| *ours));
+    let floor = middle(runs.iter().map(|(_, floor)| *floor));
     // Not the goal, which a busy machine would miss by chance: a bound that only a defect breaks.
-    assert!(second < floor * 4 + Duration::from_secs(5), "{second:?} beside {floor:?}");
+    assert!(known < floor * 4 + Duration::from_secs(5), "{known:?} beside {floor:?}");
     format!(
         "wasmd {} (SDK {}), 4 validators and a full node, blocks of 500 ms, from `apply` to height 1 on all nodes: {first:.2?} for a binary \
-         that is new to the home ({first_planned:.2?} of it until the nodes are planned), {second:.2?} for a known one ({second_planned:.2?}); floor: \
-         {floor:.2?}, the same processes by hand from ready homes",
-        wasmd.version, wasmd.sdk
+         that is new to the home ({first_planned:.2?} of it until the nodes are planned), {known:.2?} for a known one ({planned:.2?}); floor: \
+         {floor:.2?}, the same processes by hand from ready homes, the middle of three in turns; {:.2} times the floor",
+        wasmd.version,
+        wasmd.sdk,
+        known.as_secs_f64() / floor.as_secs_f64()
     )
+}
+
+/// The middle one of an odd number.
+fn middle<T: Ord + Copy>(values: impl Iterator<Item = T>) -> T {
+    let mut sorted: Vec<T> = values.collect();
+    sorted.sort();
+    sorted[sorted.len() / 2]
 }
 
 #[test]
