@@ -2,7 +2,7 @@
 
 use crate::commands::{
     apply, binaries, completion, daemon, delete, describe, env, events, freeze, get, gov, later, logs, orphans, plugins, ports, reset, restart,
-    start, stop, thaw, top, tx, up, upgrade, wait, why,
+    start, stop, top, tx, up, upgrade, wait, why,
 };
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::{path::PathBuf, time::Duration};
@@ -74,8 +74,8 @@ pub(crate) enum Verb {
     Start(start::Args),
     Stop(stop::Args),
     Restart(restart::Args),
-    Freeze(freeze::Args),
-    Thaw(thaw::Args),
+    Freeze(freeze::Freeze),
+    Thaw(freeze::Thaw),
     Reset(reset::Args),
     Delete(delete::Args),
     Env(env::Args),

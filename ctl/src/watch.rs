@@ -17,6 +17,8 @@ use tonic::{Code, Status, Streaming};
 
 /// How long a daemon may be away, and how often we look: nothing tells a client that a socket is served again.
 const AWAY_LIMIT: Duration = Duration::from_secs(30);
+/// The same before anything was seen: then the daemon that took the connection was ending, and nobody may start another.
+const NO_WORD_LIMIT: Duration = Duration::from_secs(5);
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
 
 #[derive(Clone, Debug, PartialEq)]
@@ -131,7 +133,8 @@ impl<T: Watched> Feed<T> {
                 // Ended without an error, or broken: the daemon has gone and may come back.
                 lost => {
                     self.stream = None;
-                    if self.lost.get_or_insert_with(Instant::now).elapsed() > AWAY_LIMIT {
+                    let limit = if self.seen.is_some() { AWAY_LIMIT } else { NO_WORD_LIMIT };
+                    if self.lost.get_or_insert_with(Instant::now).elapsed() > limit {
                         let status = lost.err().unwrap_or_else(|| Status::unavailable("the watch ended"));
                         return Some(Err(status.into()));
                     }

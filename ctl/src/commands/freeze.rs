@@ -1,4 +1,4 @@
-//! `freeze`: the processes of a devnet or a node stand still.
+//! `freeze` and `thaw`: the processes of a devnet or a node stand still, and go on.
 
 use super::{Changed, freezing};
 use crate::{context::Context, error::Error, follow::Target};
@@ -7,7 +7,22 @@ use crate::{context::Context, error::Error, follow::Target};
 ///
 /// Nothing of it is lost: memory, connections and data stay. A stop or a restart ends a freeze too.
 #[derive(Debug, clap::Args)]
-pub(crate) struct Args {
+pub(crate) struct Freeze {
+    #[command(flatten)]
+    which: Which,
+}
+
+/// Let a frozen devnet (NAME) or node (NAME/NODE) go on
+///
+/// A node that was frozen by itself stays so when its devnet is thawed.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Thaw {
+    #[command(flatten)]
+    which: Which,
+}
+
+#[derive(Debug, clap::Args)]
+struct Which {
     #[arg(required = true, value_name = "NAME")]
     names: Vec<String>,
     /// Return at once
@@ -15,16 +30,26 @@ pub(crate) struct Args {
     no_wait: bool,
 }
 
-pub(crate) async fn run(ctx: &Context, args: Args) -> Result<(), Error> {
+pub(crate) async fn freeze(ctx: &Context, args: Freeze) -> Result<(), Error> {
+    each(ctx, &args.which, true).await
+}
+
+pub(crate) async fn thaw(ctx: &Context, args: Thaw) -> Result<(), Error> {
+    each(ctx, &args.which, false).await
+}
+
+async fn each(ctx: &Context, which: &Which, on: bool) -> Result<(), Error> {
     let client = ctx.client().await?;
-    for name in &args.names {
+    for name in &which.names {
         let target = Target::parse(&ctx.settings.namespace, name);
-        let object = ctx.object(name);
-        let changed = match target.node {
-            None => Changed::Devnet(Box::new(client.devnets().freeze(object).await?.into_inner())),
-            Some(_) => Changed::Node(Box::new(client.nodes().freeze(object).await?.into_inner())),
+        let (object, mut devnets, mut nodes) = (ctx.object(name), client.devnets(), client.nodes());
+        let changed = match (&target.node, on) {
+            (None, true) => Changed::Devnet(Box::new(devnets.freeze(object).await?.into_inner())),
+            (None, false) => Changed::Devnet(Box::new(devnets.thaw(object).await?.into_inner())),
+            (Some(_), true) => Changed::Node(Box::new(nodes.freeze(object).await?.into_inner())),
+            (Some(_), false) => Changed::Node(Box::new(nodes.thaw(object).await?.into_inner())),
         };
-        freezing(ctx, &client, &target, changed, true, !args.no_wait).await?;
+        freezing(ctx, &client, &target, changed, on, !which.no_wait).await?;
     }
     Ok(())
 }

@@ -20,7 +20,6 @@ pub(crate) mod reset;
 pub(crate) mod restart;
 pub(crate) mod start;
 pub(crate) mod stop;
-pub(crate) mod thaw;
 pub(crate) mod top;
 pub(crate) mod tx;
 pub(crate) mod up;
@@ -55,8 +54,8 @@ pub(crate) async fn run(ctx: &Context, verb: Verb) -> Result<(), Error> {
         Verb::Start(args) => start::run(ctx, args).await,
         Verb::Stop(args) => stop::run(ctx, args).await,
         Verb::Restart(args) => restart::run(ctx, args).await,
-        Verb::Freeze(args) => freeze::run(ctx, args).await,
-        Verb::Thaw(args) => thaw::run(ctx, args).await,
+        Verb::Freeze(args) => freeze::freeze(ctx, args).await,
+        Verb::Thaw(args) => freeze::thaw(ctx, args).await,
         Verb::Reset(args) => reset::run(ctx, args).await,
         Verb::Delete(args) => delete::run(ctx, args).await,
         Verb::Env(args) => env::run(ctx, args).await,

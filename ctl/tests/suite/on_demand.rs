@@ -8,6 +8,7 @@ use crate::common::{
 };
 use std::{
     fs,
+    io::{Read, Write},
     os::unix::net::UnixDatagram,
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -182,4 +183,23 @@ fn a_daemon_of_another_home_is_refused() {
     let with_home = answer(command.arg("--home").arg(place.dir.path().join("elsewhere")).arg("get").output().unwrap());
     assert_eq!(with_home.code, 5, "{}", with_home.out);
     assert!(with_home.err.contains("serves the home"), "{}", with_home.err);
+}
+
+#[test]
+fn a_wait_that_met_an_ending_daemon_says_so_soon_instead_of_waiting_for_one_that_nobody_starts() {
+    let dir = tempfile::tempdir().unwrap();
+    let listener = std::os::unix::net::UnixListener::bind(dir.path().join("ending.sock")).unwrap();
+    // It still takes the connection (an empty SETTINGS frame of HTTP/2), and ends before it answers the first request.
+    let ending = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        stream.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).unwrap();
+        let mut preface_and_request = [0; 120];
+        stream.read_exact(&mut preface_and_request).unwrap();
+    });
+    let began = std::time::Instant::now();
+    let answer = crate::common::alone(dir.path(), &["--socket", "ending.sock", "wait", "mynet", "--for=Running", "--timeout", "25s"]);
+    ending.join().unwrap();
+    assert_eq!(answer.code, 5, "{}", answer.err);
+    assert!(answer.err.contains("connection to devnetd was lost"), "{}", answer.err);
+    assert!(began.elapsed() < std::time::Duration::from_secs(20), "that is no better than the timeout");
 }

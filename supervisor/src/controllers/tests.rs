@@ -48,17 +48,6 @@ async fn a_node_that_dies_is_restarted_after_a_backoff_and_counted() {
 }
 
 #[tokio::test]
-async fn a_node_that_ended_with_the_machine_starts_at_once_and_is_not_counted() {
-    let rig = Rig::running(|spec| spec.restart.backoff = Some(Span::millis(3_600_000))).await;
-    let before = rig.node("validator-0").await.unwrap().status.clone().launch_id;
-    rig.kill("validator-0", Exit { unseen: true, rebooted: true, ..Exit::default() }).await;
-    let again = |node: &Node| node.status.launch_id != before && node.status.phase == NodePhase::Running;
-    let node = rig.node_until("validator-0", "it runs again", again).await;
-    assert_eq!((node.status.restart_count, node.status.next_restart), (0, None));
-    assert_eq!(node.status.last_exit.as_ref().unwrap().message, "ended with the machine, which was booted since");
-}
-
-#[tokio::test]
 async fn a_restart_without_back_off_takes_three_commits() {
     let rig = Rig::running(|spec| spec.restart.backoff = Some(Span::millis(0))).await;
     let before = rig.node("validator-0").await.unwrap();

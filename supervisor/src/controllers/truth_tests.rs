@@ -3,8 +3,8 @@
 use super::testing::{NET, NS, Rig, node_key, service};
 use crate::{
     model::{
-        Addresses, Desired, Devnet, DevnetPhase, EventType, Exit, Kind, NodeOverride, NodePhase, Object, RestartPolicy, RestartSpec, ServiceSpec,
-        Violation,
+        Addresses, Desired, Devnet, DevnetPhase, EventType, Exit, Kind, Node, NodeOverride, NodePhase, Object, RestartPolicy, RestartSpec,
+        ServiceSpec, Span, Violation,
     },
     plugin::{Health, PluginError},
     runtime::RuntimeError,
@@ -20,6 +20,17 @@ fn code(code: i32) -> Exit {
 fn set_level(devnet: &mut Devnet) {
     let env = [("LEVEL".to_owned(), "debug".to_owned())].into();
     devnet.spec.nodes = vec![NodeOverride { name: "validator-1".into(), env, ..NodeOverride::default() }];
+}
+
+#[tokio::test]
+async fn a_node_that_ended_with_the_machine_starts_at_once_and_is_not_counted() {
+    let rig = Rig::running(|spec| spec.restart.backoff = Some(Span::millis(3_600_000))).await;
+    let before = rig.node("validator-0").await.unwrap().status.clone().launch_id;
+    rig.kill("validator-0", Exit { unseen: true, rebooted: true, ..Exit::default() }).await;
+    let again = |node: &Node| node.status.launch_id != before && node.status.phase == NodePhase::Running;
+    let node = rig.node_until("validator-0", "it runs again", again).await;
+    assert_eq!((node.status.restart_count, node.status.next_restart), (0, None));
+    assert_eq!(node.status.last_exit.as_ref().unwrap().message, "ended with the machine, which was booted since");
 }
 
 impl Rig {
