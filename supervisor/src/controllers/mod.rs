@@ -12,6 +12,7 @@ mod key_tests;
 mod manager;
 pub mod node;
 mod placing;
+mod sessions;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]

@@ -16,29 +16,21 @@ mod target;
 #[cfg(test)]
 mod tests;
 
-use super::{Action, Context, ReconcileError, Reconciler};
-use crate::model::{Key, Uid};
+use super::{Action, Context, ReconcileError, Reconciler, sessions::Sessions};
+use crate::model::Key;
 use async_trait::async_trait;
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
-use tokio_util::sync::{CancellationToken, DropGuard};
+use std::sync::Arc;
 
-/// Sessions by devnet; dropping an entry ends its task.
 pub struct TransactionController {
-    sessions: Mutex<HashMap<Key, (Uid, DropGuard)>>,
+    /// By devnet.
+    sessions: Sessions,
     /// How many finished transactions of a devnet are kept.
     keep: usize,
 }
 
 impl TransactionController {
     pub fn new(keep: usize) -> Self {
-        Self { sessions: Mutex::default(), keep }
-    }
-
-    fn sessions(&self) -> MutexGuard<'_, HashMap<Key, (Uid, DropGuard)>> {
-        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+        Self { sessions: Sessions::default(), keep }
     }
 }
 
@@ -46,16 +38,9 @@ impl TransactionController {
 impl Reconciler for TransactionController {
     async fn reconcile(&self, key: &Key, cx: &Context) -> Result<Action, ReconcileError> {
         let devnet = cx.devnet(&key.namespace, &key.name).await?;
-        let mut sessions = self.sessions();
         match devnet.filter(|devnet| devnet.metadata.deleted_at.is_none()) {
-            None => drop(sessions.remove(key)),
-            Some(devnet) if sessions.get(key).is_some_and(|(uid, _)| *uid == devnet.metadata.uid) => {}
-            Some(devnet) => {
-                let cancel = CancellationToken::new();
-                sessions.insert(key.clone(), (devnet.metadata.uid.clone(), cancel.clone().drop_guard()));
-                let (key, cx, keep) = (key.clone(), Arc::new(cx.clone()), self.keep);
-                tokio::spawn(async move { cancel.run_until_cancelled(session::run(key, cx, keep)).await });
-            }
+            None => self.sessions.end(key),
+            Some(devnet) => self.sessions.keep(key, &devnet.metadata.uid, || session::run(key.clone(), Arc::new(cx.clone()), self.keep)),
         }
         Ok(Action::AwaitChange)
     }

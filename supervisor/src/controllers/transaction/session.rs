@@ -1,6 +1,9 @@
 //! One devnet's lanes under one task, woken by the store's feed, by blocks, and by back-off after an error.
 
-use super::super::{Context, ReconcileError};
+use super::super::{
+    Context, ReconcileError,
+    sessions::{in_a_row, pause},
+};
 use super::{
     apply::{self, Ending},
     lane::{Entry, Lane, Round},
@@ -18,10 +21,6 @@ use std::{
     time::Duration,
 };
 use tokio::time::Instant;
-
-/// After the first failure; it doubles with each further one.
-const FIRST_PAUSE: Duration = Duration::from_millis(250);
-const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
 type Blocks = BoxStream<'static, Result<BlockHeight, PluginError>>;
 
@@ -312,15 +311,6 @@ impl Session {
     }
 }
 
-/// Failures before this one, of a session that `lasted` so long.
-fn in_a_row(failures: u32, lasted: Duration) -> u32 {
-    if lasted > LONGEST_PAUSE { 0 } else { failures }
-}
-
-fn pause(failures: u32) -> Duration {
-    FIRST_PAUSE.saturating_mul(1_u32.checked_shl(failures).unwrap_or(u32::MAX)).min(LONGEST_PAUSE)
-}
-
 async fn next_block(blocks: &mut Option<Blocks>) -> Option<Result<BlockHeight, PluginError>> {
     match blocks {
         Some(blocks) => blocks.next().await,
@@ -332,18 +322,5 @@ async fn pause_until(rest: Option<Duration>) {
     match rest {
         Some(rest) => tokio::time::sleep(rest).await,
         None => std::future::pending().await,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pauses_double_up_to_a_limit_and_begin_anew_after_a_session_that_lasted() {
-        assert_eq!([0, 1, 2].map(pause), [250, 500, 1_000].map(Duration::from_millis));
-        assert_eq!([20, 1_000].map(pause), [LONGEST_PAUSE; 2]);
-        assert_eq!(in_a_row(7, Duration::from_secs(1)), 7);
-        assert_eq!(in_a_row(7, Duration::from_secs(3_600)), 0);
     }
 }

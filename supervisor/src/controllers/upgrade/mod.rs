@@ -17,41 +17,24 @@ mod session;
 mod switch;
 mod vote;
 
-use super::{Action, Context, ReconcileError, Reconciler};
-use crate::model::{Key, Uid};
+use super::{Action, Context, ReconcileError, Reconciler, sessions::Sessions};
+use crate::model::Key;
 use async_trait::async_trait;
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
-use tokio_util::sync::{CancellationToken, DropGuard};
+use std::sync::Arc;
 
-/// Sessions by devnet; dropping an entry ends its task.
 #[derive(Default)]
 pub struct UpgradeController {
-    sessions: Mutex<HashMap<Key, (Uid, DropGuard)>>,
-}
-
-impl UpgradeController {
-    fn sessions(&self) -> MutexGuard<'_, HashMap<Key, (Uid, DropGuard)>> {
-        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+    /// By devnet.
+    sessions: Sessions,
 }
 
 #[async_trait]
 impl Reconciler for UpgradeController {
     async fn reconcile(&self, key: &Key, cx: &Context) -> Result<Action, ReconcileError> {
         let devnet = cx.devnet(&key.namespace, &key.name).await?;
-        let mut sessions = self.sessions();
         match devnet.filter(|devnet| devnet.metadata.deleted_at.is_none()) {
-            None => drop(sessions.remove(key)),
-            Some(devnet) if sessions.get(key).is_some_and(|(uid, _)| *uid == devnet.metadata.uid) => {}
-            Some(devnet) => {
-                let cancel = CancellationToken::new();
-                sessions.insert(key.clone(), (devnet.metadata.uid.clone(), cancel.clone().drop_guard()));
-                let (key, cx) = (key.clone(), Arc::new(cx.clone()));
-                tokio::spawn(async move { cancel.run_until_cancelled(session::run(key, cx)).await });
-            }
+            None => self.sessions.end(key),
+            Some(devnet) => self.sessions.keep(key, &devnet.metadata.uid, || session::run(key.clone(), Arc::new(cx.clone()))),
         }
         Ok(Action::AwaitChange)
     }

@@ -1,6 +1,9 @@
 //! One devnet's upgrades under one task.
 
-use super::super::{Context, ReconcileError};
+use super::super::{
+    Context, ReconcileError,
+    sessions::{in_a_row, pause},
+};
 use super::{
     apply,
     facts::{self, Seen},
@@ -14,9 +17,6 @@ use futures::{FutureExt, StreamExt};
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use tokio::{sync::broadcast, time::Instant};
 
-/// After the first failure; it doubles with each further one.
-const FIRST_PAUSE: Duration = Duration::from_millis(250);
-const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// Nothing announces that a chain has halted, or that a proposal has passed: it is looked at so often, while it can be.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
@@ -30,7 +30,7 @@ pub(super) async fn run(key: Key, cx: Arc<Context>) {
             Err(ReconcileError::Store(StoreError::Conflict { .. })) => {}
             Err(error) => tracing::warn!(devnet = %key, %error, "the upgrades of this devnet begin anew"),
         }
-        failures = if begun.elapsed() > LONGEST_PAUSE { 0 } else { failures };
+        failures = in_a_row(failures, begun.elapsed());
         tokio::time::sleep(pause(failures)).await;
         failures += 1;
     }
@@ -150,10 +150,6 @@ fn in_order(upgrades: &BTreeMap<String, Arc<Upgrade>>) -> Vec<Arc<Upgrade>> {
     };
     open.sort_by_key(rank);
     open
-}
-
-fn pause(failures: u32) -> Duration {
-    FIRST_PAUSE.saturating_mul(1_u32.checked_shl(failures).unwrap_or(u32::MAX)).min(LONGEST_PAUSE)
 }
 
 async fn pause_until(rest: Rest) {
