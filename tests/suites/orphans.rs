@@ -126,6 +126,11 @@ fn daemons_that_are_killed_again_and_again_leave_no_second_keeper_and_none_in_th
     }
     home.ctl(&["daemon", "start"]).ok();
     home.ctl(&["start", "net", "--timeout", "20s"]).ok();
+    // What was killed before this daemon came is on record as running until it has looked.
+    home.eventually("what was killed runs again", SOON, |home| {
+        let recorded = home.pids("net");
+        recorded.len() == home.nodes("net").len() && recorded.values().all(|pid| is_alive(*pid))
+    });
     home.assert_each_once("net");
     assert_eq!(listed(&home), [""; 0]);
     home.ctl(&["delete", "net", "--yes"]).ok();
