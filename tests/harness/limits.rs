@@ -9,8 +9,8 @@ pub fn limit_descriptors(pid: Pid, more: Option<u64>) -> bool {
     let open = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
     // The lowest that is free is taken first, so what counts is the highest number, not how many there are.
     let numbers: Vec<u64> = open.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
-    let free = (0..).filter(|number| !numbers.contains(number));
-    let current = more.map(|more| free.skip(usize::try_from(more).unwrap_or(usize::MAX)).next().unwrap_or_default());
+    let mut free = (0..).filter(|number| !numbers.contains(number));
+    let current = more.map(|more| free.nth(usize::try_from(more).unwrap_or(usize::MAX)).unwrap_or_default());
     let (Some(maximum), Some(process)) = (hard_limit(pid), rustix::process::Pid::from_raw(pid.as_raw())) else { return false };
     let limit = Rlimit { current: current.or(maximum), maximum };
     prlimit(Some(process), Resource::Nofile, limit).is_ok()

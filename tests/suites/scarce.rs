@@ -9,7 +9,7 @@ const SOON: Duration = Duration::from_secs(20);
 fn document(command: &str) -> String {
     format!(
         "apiVersion: devnet.builder/v1\nkind: Devnet\nmetadata: {{name: net}}\nspec:\n  plugin: exec\n  restart: {{backoff: 100ms}}\n  \
-         services: [{{name: a, command: {command}, restart: {{policy: always}}, stopGrace: 500ms}}]\n"
+         services: [{{name: a, command: {command}, restart: {{policy: always}}}}]\n"
     )
 }
 

@@ -1,7 +1,6 @@
 //! Upgrades, on the devchain and on wasmd: from the halt at a height to equal blocks with the new binary, or back to how it was.
 
 use e2e::{TestHome, Wasmd, binary};
-
 use serde_json::Value;
 use std::{path::Path, time::Duration};
 
