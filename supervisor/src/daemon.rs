@@ -35,13 +35,14 @@ use crate::{
 use futures::future::BoxFuture;
 use reload::Reload;
 use std::{
+    io,
     os::fd::{AsFd, OwnedFd},
     sync::Arc,
     time::Duration,
 };
 use tokio::net::UnixListener;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 /// How long the controllers may take to put down what they hold. What they do not finish, the next start finds in the store.
 const CONTROLLERS_GRACE: Duration = Duration::from_secs(10);
@@ -251,9 +252,16 @@ fn remedy(fault: &Fault) -> String {
 
 /// Without a service manager this does nothing.
 fn tell_service_manager(state: &[sd_notify::NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(state) {
-        warn!(%error, "the service manager could not be told");
+    match sd_notify::notify(state) {
+        // dvbctl, which started us on demand, listens until we are ready and no longer.
+        Err(error) if is_not_heard(error.kind()) => debug!(%error, "nobody listens at NOTIFY_SOCKET any more"),
+        Err(error) => warn!(%error, "the service manager could not be told"),
+        Ok(()) => {}
     }
+}
+
+fn is_not_heard(error: io::ErrorKind) -> bool {
+    matches!(error, io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
 }
 
 /// systemd wants to know when a reload began, to tell its READY=1 from an earlier one.

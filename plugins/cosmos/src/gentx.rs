@@ -25,7 +25,7 @@ const GAS: u64 = 200_000;
 pub struct Declaration<'a> {
     pub chain_id: &'a str,
     pub moniker: &'a str,
-    /// `nodeid@ip:port`
+    /// The node's id, without an address: the same seed gives the same genesis wherever its nodes live, so that the key lease sees it.
     pub memo: &'a str,
     pub denom: &'a str,
     pub stake: u64,

@@ -9,7 +9,7 @@
 
 use crate::{
     binary::{self, Chain},
-    config::{self, ConfigError, Network, Templates},
+    config::{ConfigError, Network, Templates},
     genesis::{self, Additions, GenesisError},
     gentx::{self, Declaration},
     keys::{CometKey, KeyError, Purpose, Wallet, bech32_address},
@@ -183,7 +183,7 @@ impl<'a> Generation<'a> {
             let declaration = Declaration {
                 chain_id: &self.devnet.chain_id,
                 moniker: &node.name,
-                memo: &format!("{id}@{}", config::address(node, "p2p")?),
+                memo: id,
                 denom,
                 stake: genesis::STAKE,
                 consensus_key: node_key(self.devnet, node, Purpose::Consensus).public(),

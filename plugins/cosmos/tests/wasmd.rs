@@ -189,6 +189,20 @@ async fn the_same_request_gives_the_same_bytes_also_side_by_side() {
     }
 }
 
+#[tokio::test]
+async fn the_genesis_is_the_same_wherever_the_nodes_live() {
+    for wasmd in wasmds("the genesis without addresses") {
+        let net = Net::make(&wasmd.path, 2, 0).await;
+        let mut elsewhere = net.nodes.clone();
+        for (i, node) in elsewhere.iter_mut().enumerate() {
+            node.address = format!("127.200.200.{}", i + 1);
+        }
+        let staging = net.dir.path().join("elsewhere");
+        let (reply, _) = support::generate(&net.devnet, &elsewhere, &staging).await;
+        assert_eq!(reply.genesis_sha256, net.reply.genesis_sha256, "SDK {}: the key lease is named by this hash", wasmd.sdk);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hundred_validators_are_made_in_seconds_and_their_genesis_is_valid() {
     for wasmd in wasmds("a hundred validators") {

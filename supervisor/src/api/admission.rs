@@ -114,9 +114,9 @@ pub fn being_deleted(name: &str) -> Fault {
 fn fill_in(spec: &mut DevnetSpec, name: &str, uid: &Uid, stored: Option<&DevnetSpec>, now: Timestamp) {
     let kept = stored.cloned().unwrap_or_default();
     let exec = spec.plugin == "exec";
-    spec.chain_id = spec.chain_id.take().or(kept.chain_id).or_else(|| Some(format!("{name}-1")));
+    spec.chain_id = spec.chain_id.take().or(kept.chain_id).or_else(|| (!exec).then(|| format!("{name}-1")));
     spec.seed = spec.seed.take().or(kept.seed).or_else(|| Some(format!("{name}-{uid}")));
-    spec.genesis.time = spec.genesis.time.or(kept.genesis.time).or(Some(whole_seconds(now)));
+    spec.genesis.time = spec.genesis.time.or(kept.genesis.time).or_else(|| (!exec).then(|| whole_seconds(now)));
     spec.validators = Some(spec.validators());
     spec.accounts = spec.accounts.or(Some(if exec { 0 } else { spec.accounts() }));
     spec.desired = spec.desired.or(kept.desired);

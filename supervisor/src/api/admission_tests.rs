@@ -60,6 +60,7 @@ fn a_devnet_of_commands_has_no_validators_and_no_accounts() {
     );
     let spec = admitted.unwrap().devnet.spec;
     assert_eq!((spec.validators, spec.accounts), (Some(0), Some(0)));
+    assert_eq!((spec.chain_id, spec.genesis.time), (None, None), "nor a chain");
 }
 
 #[test]

@@ -248,13 +248,21 @@ fn event(item: Item, observations: &crate::observe::Observations) -> Result<v1::
     Ok(v1::DevnetEvent { r#type: item.word().into(), object, resource_version: item.revision() })
 }
 
+fn created(devnet: &Devnet) -> String {
+    let (name, spec) = (&devnet.metadata.name, &devnet.spec);
+    let of = match spec.plugin.as_str() {
+        "exec" => format!("{} services", spec.services.len()),
+        _ => format!("{} validators, {} full nodes", spec.validators(), spec.full_nodes),
+    };
+    format!("devnet {name} created: plugin {}, {of}", spec.plugin)
+}
+
 fn draft(admitted: &Admitted) -> Draft {
-    let name = &admitted.devnet.metadata.name;
     let spec = &admitted.devnet.spec;
     match admitted.action {
         Action::Created => Draft {
             reason: "Created",
-            message: format!("devnet {name} created: plugin {}, {} validators, {} full nodes", spec.plugin, spec.validators(), spec.full_nodes),
+            message: created(&admitted.devnet),
             desired: Some(word(spec.desired()).into()),
             action: Some("create".into()),
             ..Draft::default()

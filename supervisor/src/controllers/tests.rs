@@ -442,7 +442,11 @@ async fn a_program_that_cannot_be_executed_fails_its_node() {
     rig.runtime.fail_next_start(RuntimeError::NoProgram { program: "/x".into() });
     rig.create(|spec| spec.validators = Some(1)).await;
     let node = rig.node_phase("validator-0", NodePhase::Failed).await;
-    assert!(node.status.last_exit.as_ref().unwrap().message.contains("/x"));
+    let last = node.status.last_exit.as_ref().unwrap();
+    assert_eq!((last.class, last.message.contains("/x")), (ExitClass::NoProgram, true));
+    let ready = node.status.conditions.get("Ready").unwrap();
+    assert_eq!(ready.reason, "NoProgram");
+    assert!(ready.remedy.as_ref().unwrap().starts_with("install the program or correct spec.binary"), "{:?}", ready.remedy);
     assert_eq!(rig.launches("validator-0").await[0].status.phase, LaunchPhase::Ended);
 }
 

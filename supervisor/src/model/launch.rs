@@ -140,6 +140,8 @@ pub enum ExitClass {
     AppHash,
     UpgradeNeeded,
     BadFlag,
+    /// The program is missing or cannot be executed here.
+    NoProgram,
     GenesisMismatch,
     KeyRefused,
     Panic,
@@ -151,6 +153,6 @@ pub enum ExitClass {
 impl ExitClass {
     /// A restart cannot heal these.
     pub fn is_final(self) -> bool {
-        matches!(self, Self::AppHash | Self::UpgradeNeeded | Self::BadFlag | Self::GenesisMismatch | Self::KeyRefused)
+        matches!(self, Self::AppHash | Self::UpgradeNeeded | Self::BadFlag | Self::NoProgram | Self::GenesisMismatch | Self::KeyRefused)
     }
 }

@@ -13,13 +13,14 @@ use std::{
 use tonic::Code;
 
 const CLASSIFY_LIMIT: Duration = Duration::from_millis(300);
-const CLASSES: [&str; 11] = [
+const CLASSES: [&str; 12] = [
     "oom",
     "port-busy",
     "db-locked",
     "app-hash",
     "upgrade-needed",
     "bad-flag",
+    "no-program",
     "genesis-mismatch",
     "key-refused",
     "panic",

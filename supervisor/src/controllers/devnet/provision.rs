@@ -354,10 +354,9 @@ impl Done {
             status.phase = DevnetPhase::Degraded; // in the same commit: who waits must not take the old Running for the new
         }
         status.message = self.launches.then(|| "starting nodes".into());
-        status
-            .conditions
-            .set(Condition::new("Provisioned", ConditionStatus::True, "Provisioned", "plan, genesis and nodes match the spec"), self.now);
-        Story::new("devnet", "Provisioned", "plan, genesis and nodes match the spec").action("provision").generation(from.metadata.generation)
+        let message = if from.spec.plugin == "exec" { "plan and services match the spec" } else { "plan, genesis and nodes match the spec" };
+        status.conditions.set(Condition::new("Provisioned", ConditionStatus::True, "Provisioned", message), self.now);
+        Story::new("devnet", "Provisioned", message).action("provision").generation(from.metadata.generation)
     }
 }
 

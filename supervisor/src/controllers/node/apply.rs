@@ -7,6 +7,7 @@ use super::{
     recovery, signing,
 };
 use crate::{
+    model::{Condition, ConditionStatus, Event, Exit, ExitClass, Key, LastExit, Launch, LaunchPhase, Node, NodePhase, RestartPolicy},
     model::{Condition, ConditionStatus, Event, Exit, FROZEN, Key, LastExit, Launch, LaunchPhase, Node, NodePhase, RestartPolicy},
     runtime::StopPolicy,
     store::{Expect, Write},
@@ -56,7 +57,7 @@ async fn carry_out(node: &Node, launch: Option<&Launch>, step: &Step, cx: &Conte
             commit(next, NodePhase::Backoff, story, vec![], cx).await
         }
         Step::Fail { reason, message } => {
-            let remedy = format!("dvbctl logs {0}; mend the cause, then dvbctl restart {0}", node.metadata.name);
+            let remedy = fail_remedy(node);
             let condition = Condition::new("Ready", ConditionStatus::False, reason, message.clone()).with_remedy(remedy);
             turn(
                 node,
@@ -190,6 +191,18 @@ pub(super) async fn finish(mut node: Node, launch: Option<Launch>, last: LastExi
     cx.observations.forget(&Key::node(&node.metadata.namespace, &node.metadata.name));
     node.status.last_exit = Some(last);
     commit(node, phase, story, also, cx).await
+}
+
+/// A program that never ran has no log to look at.
+fn fail_remedy(node: &Node) -> String {
+    let name = &node.metadata.name;
+    match node.status.last_exit.as_ref().map(|exit| exit.class) {
+        Some(ExitClass::NoProgram) => {
+            let place = if node.spec.role == "service" { "command in spec.services" } else { "spec.binary" };
+            format!("install the program or correct {place}, then dvbctl restart {name}")
+        }
+        _ => format!("dvbctl logs {name}; mend the cause, then dvbctl restart {name}"),
+    }
 }
 
 fn exit_text(node: &Node) -> String {

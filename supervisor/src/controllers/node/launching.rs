@@ -145,7 +145,7 @@ async fn refuse(node: &Node, counted: bool, error: &ReconcileError, cx: &Context
 /// A program that cannot be executed does not heal by trying again.
 fn spawn_class(error: &RuntimeError) -> ExitClass {
     match error {
-        RuntimeError::NoProgram { .. } | RuntimeError::NotExecutable { .. } | RuntimeError::WrongArchitecture { .. } => ExitClass::BadFlag,
+        RuntimeError::NoProgram { .. } | RuntimeError::NotExecutable { .. } | RuntimeError::WrongArchitecture { .. } => ExitClass::NoProgram,
         _ => ExitClass::Unknown,
     }
 }

@@ -226,6 +226,7 @@ pub(in super::super) fn class_reason(class: ExitClass) -> &'static str {
         ExitClass::AppHash => "AppHashMismatch",
         ExitClass::UpgradeNeeded => "UpgradeNeeded",
         ExitClass::BadFlag => "BadFlag",
+        ExitClass::NoProgram => "NoProgram",
         ExitClass::GenesisMismatch => "GenesisMismatch",
         ExitClass::KeyRefused => "KeyRefused",
         ExitClass::Panic => "Panic",
