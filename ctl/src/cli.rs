@@ -1,8 +1,8 @@
 //! The command line: global flags, and one subcommand for each verb.
 
 use crate::commands::{
-    apply, binaries, completion, daemon, delete, describe, env, events, freeze, get, later, logs, orphans, plugins, ports, reset, restart, start,
-    stop, thaw, top, tx, up, upgrade, wait, why,
+    apply, binaries, completion, daemon, delete, describe, env, events, freeze, get, gov, later, logs, orphans, plugins, ports, reset, restart,
+    start, stop, thaw, top, tx, up, upgrade, wait, why,
 };
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::{path::PathBuf, time::Duration};
@@ -82,14 +82,13 @@ pub(crate) enum Verb {
     Tx(tx::Args),
     Upgrade(upgrade::Args),
     Orphans(orphans::Args),
+    Gov(gov::Args),
     Ports(ports::Args),
     Top(top::Args),
     Plugins(plugins::Args),
     Binaries(binaries::Args),
     Daemon(daemon::Args),
     Completion(completion::Args),
-    #[command(hide = true)]
-    Gov(later::Args),
     #[command(hide = true)]
     Export(later::Args),
 }
@@ -128,6 +127,16 @@ mod tests {
         for bad in ["5", "-5s", "five", ""] {
             assert!(parse_duration(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_phase_that_does_not_exist_is_a_usage_error_and_a_negative_amount_is_the_chains_to_judge() {
+        let parse = |line: &str| Cli::try_parse_from(line.split(' '));
+        let error = parse("dvbctl tx list net --phase bogus").unwrap_err().to_string();
+        assert!(error.contains("Retrying"), "{error}");
+        assert!(parse("dvbctl tx list net --phase failed").is_ok());
+        assert!(parse("dvbctl tx submit net --type bank/send --signer account:0 --to account:1 --amount -7").is_ok());
+        assert!(parse("dvbctl gov deposit net 1 -7stake").is_ok());
     }
 
     #[test]

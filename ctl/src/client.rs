@@ -8,8 +8,8 @@ use crate::{
 };
 use dvb_proto::devnet::v1::{
     DaemonStatus, HandshakeRequest, daemon_service_client::DaemonServiceClient, devnet_service_client::DevnetServiceClient,
-    export_service_client::ExportServiceClient, node_service_client::NodeServiceClient, plugin_service_client::PluginServiceClient,
-    transaction_service_client::TransactionServiceClient, upgrade_service_client::UpgradeServiceClient,
+    export_service_client::ExportServiceClient, gov_service_client::GovServiceClient, node_service_client::NodeServiceClient,
+    plugin_service_client::PluginServiceClient, transaction_service_client::TransactionServiceClient, upgrade_service_client::UpgradeServiceClient,
 };
 use hyper_util::rt::TokioIo;
 use std::{
@@ -48,6 +48,7 @@ impl Client {
         devnets DevnetServiceClient,
         nodes NodeServiceClient,
         upgrades UpgradeServiceClient,
+        gov GovServiceClient,
         transactions TransactionServiceClient,
         exports ExportServiceClient,
         plugins PluginServiceClient,

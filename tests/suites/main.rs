@@ -10,6 +10,7 @@ mod daemon;
 mod devchain;
 mod exec;
 mod freeze;
+mod gov;
 mod idle;
 mod keys;
 mod leaks;

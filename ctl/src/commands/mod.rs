@@ -10,6 +10,7 @@ pub(crate) mod env;
 pub(crate) mod events;
 pub(crate) mod freeze;
 pub(crate) mod get;
+pub(crate) mod gov;
 pub(crate) mod later;
 pub(crate) mod logs;
 pub(crate) mod orphans;
@@ -67,7 +68,7 @@ pub(crate) async fn run(ctx: &Context, verb: Verb) -> Result<(), Error> {
         Verb::Daemon(args) => daemon::run(ctx, args).await,
         Verb::Completion(args) => completion::run(ctx, args),
         Verb::Tx(args) => tx::run(ctx, args).await,
-        Verb::Gov(_) => later::run("gov"),
+        Verb::Gov(args) => gov::run(ctx, args).await,
         Verb::Upgrade(args) => upgrade::run(ctx, args).await,
         Verb::Export(_) => later::run("export"),
     }

@@ -77,20 +77,21 @@ impl GovService for Governance {
 impl Governance {
     async fn proposals(&self, key: &Key) -> Result<v1::ListProposalsResponse, Fault> {
         let chain = self.chain(key, 0).await?;
-        let found = chain.plugin.proposals(&chain.devnet, &chain.node, &[]).await.map_err(|error| error.fault())?;
+        let found = chain.plugin.proposals(&chain.devnet, &chain.node, &[]).await.map_err(|error| told(key, &error))?;
         let items = found.items.into_iter().map(message).collect();
         Ok(v1::ListProposalsResponse { items, params: Some(params(found.params)), height: found.height })
     }
 
     async fn proposal(&self, key: &Key, id: u64) -> Result<v1::Proposal, Fault> {
         let chain = self.chain(key, 0).await?;
-        let found = chain.plugin.proposals(&chain.devnet, &chain.node, &[id]).await.map_err(|error| error.fault())?;
+        let found = chain.plugin.proposals(&chain.devnet, &chain.node, &[id]).await.map_err(|error| told(key, &error))?;
         found.items.into_iter().next().map(message).ok_or_else(|| absent(key, id, false))
     }
 
     async fn draft(&self, request: v1::DraftParamChangeRequest) -> Result<v1::DraftParamChangeResponse, Fault> {
-        let chain = self.chain(&key_of(Kind::Devnet, &request.namespace, &request.devnet), 0).await?;
-        let draft = chain.plugin.draft(&chain.devnet, &chain.node, request.values).await.map_err(|error| error.fault())?;
+        let key = key_of(Kind::Devnet, &request.namespace, &request.devnet);
+        let chain = self.chain(&key, 0).await?;
+        let draft = chain.plugin.draft(&chain.devnet, &chain.node, request.values).await.map_err(|error| told(&key, &error))?;
         Ok(v1::DraftParamChangeResponse { messages: draft.messages, changes: draft.changes.into_iter().map(change).collect() })
     }
 
@@ -190,6 +191,16 @@ impl Governance {
         let selector = Selector::in_devnet(Kind::Node, &key.namespace, &key.name);
         let (objects, _) = self.0.store.list(&selector).await.map_err(|error| error.fault())?;
         Ok(objects.into_iter().filter_map(|object| object.try_into().ok()).collect())
+    }
+}
+
+/// A node that cannot answer now is no refusal.
+fn told(key: &Key, error: &PluginError) -> Fault {
+    match error {
+        PluginError::Rejected { code, message, .. } if code == "Unavailable" => {
+            Fault::new(FaultCode::NotReady, message.as_str()).about(key.name.as_str()).retriable().remedy(format!("dvbctl get nodes {}", key.name))
+        }
+        error => error.fault(),
     }
 }
 

@@ -9,22 +9,22 @@ use std::fs;
 /// One transaction as a line of a batch; flags come to the same.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-pub(super) struct Intent {
+pub(in crate::commands) struct Intent {
     #[serde(rename = "type")]
-    pub(super) kind: String,
-    pub(super) signer: String,
-    pub(super) payload: Map<String, Value>,
+    pub(in crate::commands) kind: String,
+    pub(in crate::commands) signer: String,
+    pub(in crate::commands) payload: Map<String, Value>,
     /// Short for `payload.to` and `payload.amount`.
-    pub(super) to: Option<String>,
-    pub(super) amount: Option<Value>,
-    pub(super) gas: u64,
-    pub(super) gas_factor: f64,
-    pub(super) memo: String,
-    pub(super) request_id: String,
+    pub(in crate::commands) to: Option<String>,
+    pub(in crate::commands) amount: Option<Value>,
+    pub(in crate::commands) gas: u64,
+    pub(in crate::commands) gas_factor: f64,
+    pub(in crate::commands) memo: String,
+    pub(in crate::commands) request_id: String,
 }
 
 impl Intent {
-    pub(super) fn into_transaction(self, namespace: &str, devnet: &str) -> Transaction {
+    pub(in crate::commands) fn into_transaction(self, namespace: &str, devnet: &str) -> Transaction {
         let Self { kind, signer, mut payload, to, amount, gas, gas_factor, memo, request_id } = self;
         payload.extend(to.map(|to| ("to".to_owned(), Value::from(to))));
         payload.extend(amount.map(|amount| ("amount".to_owned(), amount)));
@@ -46,7 +46,7 @@ impl Intent {
 }
 
 /// JSON, or `@FILE` with JSON in it.
-pub(super) fn parse_payload(text: &str) -> Result<Map<String, Value>, Error> {
+pub(in crate::commands) fn parse_payload(text: &str) -> Result<Map<String, Value>, Error> {
     let read;
     let json = match text.strip_prefix('@') {
         Some(path) => {
@@ -63,13 +63,13 @@ pub(super) fn parse_payload(text: &str) -> Result<Map<String, Value>, Error> {
 }
 
 /// `key=value`; the value is JSON where it reads as JSON, else text.
-pub(super) fn parse_field(text: &str) -> Result<(String, Value), String> {
+pub(in crate::commands) fn parse_field(text: &str) -> Result<(String, Value), String> {
     let (key, value) = text.split_once('=').filter(|(key, _)| !key.is_empty()).ok_or_else(|| format!("`{text}` is no field; write key=value"))?;
     Ok((key.to_owned(), serde_json::from_str(value).unwrap_or_else(|_| Value::from(value))))
 }
 
 /// Drawn by the client, so that it can ask again after a lost connection without paying twice.
-pub(super) fn fresh_request_id() -> Result<String, Error> {
+pub(in crate::commands) fn fresh_request_id() -> Result<String, Error> {
     const SOURCE: &str = "/proc/sys/kernel/random/uuid";
     let id = fs::read_to_string(SOURCE).map_err(|error| Error::file(SOURCE, &error))?;
     Ok(id.trim().to_owned())

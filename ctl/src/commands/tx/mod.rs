@@ -1,9 +1,9 @@
 //! `tx`: transactions as objects that the daemon drives to their end.
 
 mod batch;
-mod intent;
+pub(super) mod intent;
 mod list;
-mod settle;
+pub(super) mod settle;
 mod status;
 mod submit;
 mod types;
@@ -78,7 +78,7 @@ pub(super) async fn describe(ctx: &Context, client: &Client, wanted: &str) -> Re
     render::describe::transaction(&tx, &events, &ctx.style())
 }
 
-fn phase(tx: &Transaction) -> &str {
+pub(super) fn phase(tx: &Transaction) -> &str {
     tx.status.as_ref().map_or("", |status| status.phase.as_str())
 }
 
@@ -87,7 +87,7 @@ fn is_final(tx: &Transaction) -> bool {
 }
 
 /// `mynet/tx-0123 is Failed: insufficient funds`
-fn failure(tx: &Transaction) -> Error {
+pub(super) fn failure(tx: &Transaction) -> Error {
     let name = name(&tx.metadata);
     let words = tx.status.as_ref().and_then(|status| status.error.clone()).unwrap_or_default();
     Error::failed("TransactionFailed", format!("transaction {name} is Failed: {words}")).about(name).with_remedy(format!("dvbctl why {name}"))

@@ -14,14 +14,14 @@ use futures::StreamExt;
 use std::collections::{BTreeMap, BTreeSet};
 use tokio::time::Instant;
 
-pub(super) async fn one(ctx: &Context, client: &Client, wanted: &str) -> Result<Transaction, Error> {
+pub(in crate::commands) async fn one(ctx: &Context, client: &Client, wanted: &str) -> Result<Transaction, Error> {
     let names = BTreeSet::from([wanted.to_owned()]);
     let found = all(ctx, client, wanted.split('/').next().unwrap_or_default(), names, |_| {}).await?;
     found.into_values().next().ok_or_else(|| Error::not_found(format!("there is no transaction {wanted}")))
 }
 
 /// As they ended, by name. `see` gets each as it ends. One that is not kept any more is left out.
-pub(super) async fn all(
+pub(in crate::commands) async fn all(
     ctx: &Context,
     client: &Client,
     devnet: &str,

@@ -29,7 +29,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "WHO")]
     to: Option<String>,
     /// Field `amount` of the payload, as in 7stake
-    #[arg(long)]
+    #[arg(long, allow_hyphen_values = true)]
     amount: Option<String>,
     /// Any field of the payload: key=value
     #[arg(long = "set", value_parser = parse_field, value_name = "KEY=VALUE")]

@@ -6,6 +6,7 @@
 use super::{
     authority, invalid,
     layout::{field_names, fields, nested},
+    refused,
 };
 use crate::{
     binary::Chain,
@@ -91,7 +92,7 @@ impl Module {
         };
         let answer = wire.query(self.query, &request).await?;
         if answer.code != 0 {
-            return Err(PluginFault::FailedPrecondition(format!("the chain does not tell the parameters of {}: {}", self.name, answer.log)));
+            return Err(refused(&format!("the parameters of {}", self.name), &answer));
         }
         Ok(nested(&answer.value, self.field).unwrap_or_default().to_vec())
     }

@@ -1,13 +1,10 @@
 //! Proposals as the chain has them.
 
-use super::{authority, invalid, params};
+use super::{authority, invalid, params, refused};
 use crate::{
     binary::Chain,
     config,
-    tx::{
-        any,
-        wire::{Queried, Wire},
-    },
+    tx::{any, wire::Wire},
 };
 use cosmos_sdk_proto::{
     cosmos::{
@@ -99,14 +96,15 @@ fn page(key: Vec<u8>) -> PageRequest {
 
 /// None where the chain has no such thing; with the height at which it answered.
 async fn ask<A: Message + Default>(wire: &mut Wire, method: &str, query: &impl Message) -> Result<(Option<A>, u64)> {
-    let Queried { code, log, value, height, .. } = wire.query(&format!("/cosmos.gov.v1.Query/{method}"), &query.encode_to_vec()).await?;
-    match code {
+    let answer = wire.query(&format!("/cosmos.gov.v1.Query/{method}"), &query.encode_to_vec()).await?;
+    let height = answer.height;
+    match answer.code {
         0 => {
-            let answer = A::decode(value.as_slice()).map_err(|error| PluginFault::Internal(format!("gov {method}: {error}")))?;
+            let answer = A::decode(answer.value.as_slice()).map_err(|error| PluginFault::Internal(format!("gov {method}: {error}")))?;
             Ok((Some(answer), height))
         }
         NOT_FOUND => Ok((None, height)),
-        _ => Err(PluginFault::FailedPrecondition(format!("gov {method}: {log} (code {code})"))),
+        _ => Err(refused(&format!("gov {method}"), &answer)),
     }
 }
 

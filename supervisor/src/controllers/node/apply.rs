@@ -7,8 +7,7 @@ use super::{
     recovery, signing,
 };
 use crate::{
-    model::{Condition, ConditionStatus, Event, Exit, ExitClass, Key, LastExit, Launch, LaunchPhase, Node, NodePhase, RestartPolicy},
-    model::{Condition, ConditionStatus, Event, Exit, FROZEN, Key, LastExit, Launch, LaunchPhase, Node, NodePhase, RestartPolicy},
+    model::{Condition, ConditionStatus, Event, Exit, ExitClass, FROZEN, Key, LastExit, Launch, LaunchPhase, Node, NodePhase, RestartPolicy},
     runtime::StopPolicy,
     store::{Expect, Write},
     sys::{failpoint, signal_from_name},
