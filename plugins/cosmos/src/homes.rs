@@ -1,7 +1,7 @@
 //! GenerateGenesis: from one `init` job's folder to shared files and a home for every node.
 //!
 //! ```text
-//! staging/work/template/   what `init` made                       (goes away)
+//! staging/work/template/   what `init` made, now or for an earlier devnet of the binary (goes away)
 //! staging/shared/          genesis.json, mnemonic.txt, templates/*.toml
 //! staging/nodes/<name>/    config/*, data/priv_validator_state.json
 //! ```
@@ -15,6 +15,7 @@ use crate::{
     keys::{CometKey, KeyError, Purpose, Wallet, bech32_address},
     network::Profile,
     plan,
+    template::{self, TEMPLATE},
 };
 use dvb_plugin_sdk::{StagingError, pb, sha256_hex, write_staged};
 use serde_json::{Value, json};
@@ -24,7 +25,6 @@ use std::{
 };
 
 const INIT_JOB: &str = "init";
-const TEMPLATE: &str = "work/template";
 /// Below the shared folder.
 pub const TEMPLATES: &str = "templates";
 const GENESIS: &str = "shared/genesis.json";
@@ -58,12 +58,17 @@ pub enum HomesError {
     Config(#[from] ConfigError),
 }
 
-/// The `init` job as long as it has not run; then everything.
+/// The `init` job as long as its work is not there; then everything.
 pub fn generate(request: &pb::GenerateGenesisRequest, chain: &Chain, profile: Profile) -> Result<pb::GenerateGenesisResponse, HomesError> {
     let devnet = request.devnet.clone().unwrap_or_default();
+    let staging = Path::new(&request.staging_dir);
     match binary::outcome(&request.job_results, INIT_JOB) {
+        None if template::unpack(staging, &devnet.chain_id)? => Generation::new(request, &devnet, chain, profile)?.run(),
         None => Ok(pb::GenerateGenesisResponse { jobs: vec![init_job(&devnet, &request.staging_dir)], ..Default::default() }),
-        Some(result) if result.exit_code == Some(0) => Generation::new(request, &devnet, chain, profile)?.run(),
+        Some(result) if result.exit_code == Some(0) => {
+            template::pack(staging, &devnet.chain_id)?;
+            Generation::new(request, &devnet, chain, profile)?.run()
+        }
         Some(_) => Err(HomesError::Init(binary::describe(&request.job_results, INIT_JOB))),
     }
 }

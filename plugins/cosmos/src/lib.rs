@@ -5,8 +5,8 @@
 //! keys ──► gentx ──► genesis ──► homes ◄── config           launch    argv, changed files
 //! rpc ──► signing ──► status, heights                       classify  why a node ended
 //! network   named profiles of chains                      stream    edits documents of any size
-//! tx        transactions: messages, signatures, sending    gov       proposals, changes of parameters
-//! upgrade   what governance upgrades take, and how a halt shows
+//! template  what `init` made, for later devnets           tx        transactions: messages, signatures, sending
+//! upgrade   what governance upgrades take, how a halt shows gov       proposals, changes of parameters
 //! ```
 //! [`plugin`] joins them. The library exists for the tests; devnetd starts the executable.
 
@@ -27,5 +27,6 @@ pub mod rpc;
 pub mod signing;
 pub mod status;
 pub mod stream;
+mod template;
 pub mod tx;
 pub mod upgrade;

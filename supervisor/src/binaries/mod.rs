@@ -80,6 +80,7 @@ pub struct Binaries(Arc<Inner>);
 struct Inner {
     cache: Cache,
     builds: PathBuf,
+    identities: PathBuf,
     clock: Arc<dyn Clock>,
     /// For build tools.
     env: BTreeMap<String, String>,
@@ -96,7 +97,8 @@ impl Binaries {
     /// As `new`, with the whole environment of build tools given.
     pub fn with_environment(home: &Home, clock: Arc<dyn Clock>, env: BTreeMap<String, String>) -> Self {
         let cache = Cache::new(home.cache().join("binaries"));
-        let inner = Inner { cache, builds: home.cache().join("builds"), clock, env, flights: Flights::default(), swept: Once::new() };
+        let (builds, identities) = (home.cache().join("builds"), home.identities());
+        let inner = Inner { cache, builds, identities, clock, env, flights: Flights::default(), swept: Once::new() };
         Self(Arc::new(inner))
     }
 
@@ -151,7 +153,9 @@ impl Binaries {
             let all = inner.cache.list()?;
             let folders = choose(&all, &which, &in_use, now)?;
             inner.cache.remove(&folders)?;
-            Ok(all.into_iter().filter(|cached| folders.contains(&cached.folder)).map(shown).collect())
+            let gone: Vec<_> = all.into_iter().filter(|cached| folders.contains(&cached.folder)).map(shown).collect();
+            forget_identities(&inner.identities, &gone);
+            Ok(gone)
         })
         .await
     }
@@ -286,6 +290,18 @@ fn remove_folder(path: &Path) {
         && error.kind() != io::ErrorKind::NotFound
     {
         tracing::warn!(path = %path.display(), %error, "cannot remove a build folder");
+    }
+}
+
+/// What plugins said of binaries goes with them; what stays by mistake costs only its place.
+fn forget_identities(identities: &Path, gone: &[CachedBinary]) {
+    let Ok(entries) = fs::read_dir(identities) else { return };
+    let of_gone = |name: &str| gone.iter().any(|binary| name.contains(&format!("-{}.", binary.sha256)));
+    for path in entries.flatten().filter(|entry| of_gone(&entry.file_name().to_string_lossy())).map(|entry| entry.path()) {
+        let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+        if let Err(error) = removed {
+            tracing::warn!(path = %path.display(), %error, "cannot remove what a plugin said of an evicted binary");
+        }
     }
 }
 

@@ -12,6 +12,8 @@ use std::{
 };
 use tempfile::TempDir;
 
+mod web;
+
 /// A home of its own, and a folder for sources.
 struct Bed {
     dir: TempDir,
@@ -177,6 +179,22 @@ async fn eviction_spares_what_is_in_use() {
     let old = Eviction { older_than: Some(Duration::from_secs(3600)), ..Eviction::default() };
     assert!(bed.binaries.evict(&old, &BTreeSet::new()).await.unwrap().is_empty());
     assert_eq!(bed.binaries.list().await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn what_plugins_said_of_a_binary_goes_with_it_and_with_it_alone() {
+    let bed = Bed::new();
+    let gone = bed.path(&bed.program("chaind", "#!/bin/sh\necho 1\n")).await.unwrap();
+    let other = "ab".repeat(32);
+    for sha256 in [&gone.sha256, &other] {
+        bed.file(&format!("home/cache/identities/plugin-{sha256}.json"), b"{}", 0o644);
+        bed.file(&format!("home/cache/identities/plugin-{sha256}.kept/init.json.00"), b"{}", 0o644);
+    }
+    bed.binaries.evict(&Eviction { digests: vec![gone.sha256], older_than: None }, &BTreeSet::new()).await.unwrap();
+    let left = fs::read_dir(bed.at("home/cache/identities")).unwrap();
+    let mut left: Vec<_> = left.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    left.sort();
+    assert_eq!(left, [format!("plugin-{other}.json"), format!("plugin-{other}.kept")]);
 }
 
 #[tokio::test]

@@ -41,6 +41,10 @@ impl Home {
     pub fn cache(&self) -> PathBuf {
         self.0.join("cache")
     }
+    /// What plugins said of binaries: `<plugin digest>-<binary digest>.json`, and files of theirs beside it.
+    pub fn identities(&self) -> PathBuf {
+        self.cache().join("identities")
+    }
     /// Everything of one devnet.
     pub fn devnet(&self, namespace: &str, devnet: &str) -> PathBuf {
         self.0.join("devnets").join(namespace).join(devnet)

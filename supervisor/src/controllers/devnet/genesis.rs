@@ -3,6 +3,8 @@
 use super::super::{Context, ReconcileError};
 use super::{
     files::{FreshDir, put_in_place},
+    identity,
+    keepsakes::Keepsakes,
     provision::{MAX_ROUNDS, run_jobs},
 };
 use crate::{
@@ -34,6 +36,10 @@ pub(super) async fn make(
     let (namespace, name) = (&devnet.metadata.namespace, &devnet.metadata.name);
     let staging = FreshDir::make(cx.home.staging(namespace, name))?;
     let shared = cx.home.shared(namespace, name);
+    let keepsakes = identity::kept_answer(context, devnet, cx).await?.map(|answer| Keepsakes::beside(&answer));
+    if let Some(keepsakes) = &keepsakes {
+        keepsakes.lay_out(&staging.path().join("kept"));
+    }
     let mut request = GenesisRequest {
         devnet: context.clone(),
         nodes,
@@ -58,6 +64,9 @@ pub(super) async fn make(
         .await
         .map_err(|error| ReconcileError::Unfit(format!("checking genesis: {error}")))??;
     failpoint("provision/staged");
+    if let Some(keepsakes) = keepsakes {
+        keepsakes.take(&staging.path().join("keep"));
+    }
     for node in &request.nodes {
         let from = staging.path().join("nodes").join(&node.name);
         if from.exists() {

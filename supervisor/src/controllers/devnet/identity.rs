@@ -85,12 +85,12 @@ pub(super) async fn refuse_other_sdks(
 }
 
 /// Where the answer is kept; none for a script, which may be another program tomorrow under the same bytes.
-async fn kept_answer(context: &DevnetContext, devnet: &Devnet, cx: &Context) -> Result<Option<PathBuf>, ReconcileError> {
+pub(super) async fn kept_answer(context: &DevnetContext, devnet: &Devnet, cx: &Context) -> Result<Option<PathBuf>, ReconcileError> {
     if context.binary_sha256.is_empty() || is_script(Path::new(&context.binary_path)) {
         return Ok(None);
     }
     let plugin = cx.plugins.digest(&devnet.spec.plugin).await?;
-    Ok(Some(cx.home.cache().join("identities").join(format!("{plugin}-{}.json", context.binary_sha256))))
+    Ok(Some(cx.home.identities().join(format!("{plugin}-{}.json", context.binary_sha256))))
 }
 
 /// What cannot be read counts as a script too: its fault shows when it is run.

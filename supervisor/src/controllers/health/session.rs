@@ -16,7 +16,7 @@ use std::{path::PathBuf, pin::pin, sync::Arc, time::Duration};
 use tokio::{net::TcpStream, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-/// There is no event for "a server began to listen": the first probes come fast, later ones once a second.
+/// There is no event for "a server began to listen": the first probes come fast, later ones slower, up to once a second.
 const FIRST_PROBE: Duration = Duration::from_millis(25);
 const SLOWEST_PROBE: Duration = Duration::from_secs(1);
 /// Peers and usage are looked at with a block, at most this often.
@@ -108,7 +108,7 @@ impl Session {
     }
 
     async fn chain(&self, devnet: &DevnetContext) -> Result<(), Stop> {
-        let mut delay = FIRST_PROBE;
+        let mut begun = Instant::now();
         let mut unreachable_since: Option<Instant> = None;
         loop {
             let found = self.probe(devnet).await;
@@ -116,9 +116,9 @@ impl Session {
                 Ok(health) if health.ready => {
                     self.see(&health);
                     unreachable_since = None;
-                    delay = FIRST_PROBE;
                     self.set_ready(true, "Ready", &format!("its RPC answers at height {}", health.height)).await?;
                     self.follow(devnet, health.height).await?;
+                    begun = Instant::now();
                 }
                 Ok(health) => {
                     self.see(&health);
@@ -126,6 +126,9 @@ impl Session {
                         self.set_progressing(false, super::super::node::class_reason(class), &health.message).await?;
                     }
                     self.set_ready(false, "NotReady", &health.message).await?;
+                    // It answers: its next block is a reason to ask again, before the next probe is due.
+                    self.next_block(devnet, pause(begun.elapsed())).await;
+                    continue;
                 }
                 Err(error) => {
                     let since = *unreachable_since.get_or_insert_with(Instant::now);
@@ -134,8 +137,16 @@ impl Session {
                     }
                 }
             }
-            tokio::time::sleep(delay).await;
-            delay = (delay * 2).min(SLOWEST_PROBE);
+            tokio::time::sleep(pause(begun.elapsed())).await;
+        }
+    }
+
+    /// Returns with the node's next block, after `longest` at the latest.
+    async fn next_block(&self, devnet: &DevnetContext, longest: Duration) {
+        let due = Instant::now() + longest;
+        let block = async { self.plugin().await?.heights(devnet, &self.node).await?.next().await.transpose() };
+        if !matches!(tokio::time::timeout_at(due, block).await, Ok(Ok(Some(_)))) {
+            tokio::time::sleep_until(due).await; // it announces no blocks
         }
     }
 
@@ -296,14 +307,18 @@ impl Session {
 
 /// Repeats a probe until it answers, fast at first.
 async fn until<T, F: Future<Output = Option<T>>>(mut probe: impl FnMut() -> F) -> T {
-    let mut delay = FIRST_PROBE;
+    let begun = Instant::now();
     loop {
         if let Some(found) = probe().await {
             return found;
         }
-        tokio::time::sleep(delay).await;
-        delay = (delay * 2).min(SLOWEST_PROBE);
+        tokio::time::sleep(pause(begun.elapsed())).await;
     }
+}
+
+/// Between two probes of a node that was waited for this long: what it needed to listen, it is noticed an eighth later at most.
+fn pause(waited: Duration) -> Duration {
+    (waited / 8).clamp(FIRST_PROBE, SLOWEST_PROBE)
 }
 
 /// GET answers with a status below 400.
@@ -368,6 +383,14 @@ mod tests {
         assert!(answers("HTTP/1.1 302 Found\r\nlocation: /x\r\ncontent-length: 0\r\n\r\n", "/").await.0);
         assert!(!answers("HTTP/1.1 503 Busy\r\ncontent-length: 0\r\n\r\n", "/").await.0);
         assert!(!answers("SSH-2.0-x\r\n", "/").await.0);
+    }
+
+    #[test]
+    fn probes_follow_the_time_that_a_node_takes_and_never_stop_or_crowd() {
+        let check = |waited: u64, want: u64| assert_eq!(pause(Duration::from_millis(waited)), Duration::from_millis(want), "{waited} ms");
+        check(0, 25);
+        check(1_600, 200);
+        check(60_000, 1_000);
     }
 
     #[tokio::test]
