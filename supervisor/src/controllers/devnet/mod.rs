@@ -82,7 +82,10 @@ impl DevnetController {
                 self.retries.forget(key);
                 Ok(Action::AwaitChange)
             }
-            Attempt::Again => Ok(Action::RequeueAfter(self.retries.failed(key, devnet, Instant::now()))),
+            Attempt::Again => {
+                self.retries.failed(key, devnet, Instant::now());
+                Ok(Action::RequeueAfter(Duration::ZERO)) // what runs has its upkeep until the next attempt is due
+            }
         }
     }
 }
