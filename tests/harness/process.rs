@@ -8,9 +8,10 @@ pub fn parent(pid: Pid) -> Option<Pid> {
     stat(pid)?.get(1)?.parse().ok().map(Pid::from_raw)
 }
 
-/// A zombie is not alive.
+/// A zombie is not alive, unless threads of it still end: until then they hold its sockets.
 pub fn is_alive(pid: Pid) -> bool {
-    stat(pid).is_some_and(|fields| fields.first().is_some_and(|state| state != "Z" && state != "X"))
+    let threads = || fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
+    stat(pid).is_some_and(|fields| fields.first().is_some_and(|state| (state != "Z" && state != "X") || threads() > 1))
 }
 
 /// The fields behind the program's name: state, parent ...

@@ -30,7 +30,8 @@ fn a_parameter_is_changed_by_a_vote_of_all_validators_on_each_sdk() {
         home.ctl(&["gov", "show", "net", "1"]).ok().prints("staking.max_validators: 100 → 50").prints("MsgUpdateParams");
         home.ctl(&["gov", "vote", "net", "1", "yes", "--all-validators", "--wait", "--timeout", "60s"]).ok().prints("proposal 1 is passed");
         let proposal = home.json(&["gov", "show", "net", "1"]);
-        assert_eq!(proposal["messages"][0]["params"]["max_validators"], 50, "{proposal}");
+        let messages = proposal["messages"].as_array().expect("a message for each module");
+        assert!(messages.iter().any(|message| message["params"]["max_validators"] == 50), "{proposal}");
         assert_ne!(proposal["tally"]["yes"], "0", "{proposal}");
         // The next draft starts from what is on the chain now.
         home.ctl(&["gov", "propose", "net", "--title", "Again", "--param", "staking.max_validators=50"]).exits(4).says("have these values already");

@@ -38,16 +38,27 @@ pub(crate) fn unpack(staging: &Path, chain_id: &str) -> Result<bool, HomesError>
 /// Leaves what `init` made for the host to keep. What is large or not text is not kept: then the next devnet runs `init` again.
 pub(crate) fn pack(staging: &Path, chain_id: &str) -> Result<(), HomesError> {
     let config = staging.join(TEMPLATE).join("config");
-    let Some(files) = read(&config).map_err(|error| HomesError::Read { path: config.clone(), reason: error.to_string() })? else {
+    let Some(mut files) = read(&config).map_err(|error| HomesError::Read { path: config.clone(), reason: error.to_string() })? else {
         return Ok(());
     };
     let own = || name_for(chain_id);
+    files.entry("genesis.json".into()).and_modify(forget_its_time);
     let name = if mentions(&files, chain_id) { own() } else { name_for_all(chain_id).or_else(own) };
     if let Some(name) = name {
         let json = serde_json::to_vec(&files).expect("text by text is JSON");
         write_staged(staging, &format!("keep/{name}"), &json, 0o644)?;
     }
     Ok(())
+}
+
+/// The time of that `init`; ours is the spec's. So what is kept follows from the binary alone.
+fn forget_its_time(genesis: &mut String) {
+    if let Ok(mut json) = serde_json::from_str::<serde_json::Value>(genesis)
+        && let Some(time) = json.get_mut("genesis_time")
+    {
+        *time = "0001-01-01T00:00:00Z".into();
+        *genesis = json.to_string();
+    }
 }
 
 fn read(config: &Path) -> io::Result<Option<Files>> {

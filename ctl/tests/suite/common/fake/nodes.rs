@@ -90,8 +90,9 @@ impl Fake {
             tokio::time::sleep(Duration::from_millis(20)).await;
             let _ = this.change_node(&name, |node| {
                 let asked = node.spec.clone().unwrap_or_default().restart_request;
+                let generation = node.metadata.clone().unwrap_or_default().generation;
                 let status = node.status.get_or_insert_default();
-                (status.phase, status.observed_restart) = (phase.into(), asked);
+                (status.phase, status.observed_restart, status.observed_generation) = (phase.into(), asked, generation);
             });
         });
         Ok(Response::new(node))
