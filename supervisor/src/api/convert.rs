@@ -1,6 +1,6 @@
 //! Model <-> generated message, through the one JSON shape that both have. No other file knows the messages' fields.
 
-use crate::model::{API_VERSION, Devnet, Event, Fault, FaultCode, Kind, Launch, Node, Transaction, Violation};
+use crate::model::{API_VERSION, Devnet, Event, Export, Fault, FaultCode, Kind, Launch, Node, Transaction, Violation};
 use dvb_proto::devnet::v1;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
@@ -43,6 +43,13 @@ impl Wire for Transaction {
     type Message = v1::Transaction;
     fn expose(json: &mut Map<String, Value>) {
         name_kind(json, Kind::Transaction);
+    }
+}
+
+impl Wire for Export {
+    type Message = v1::Export;
+    fn expose(json: &mut Map<String, Value>) {
+        name_kind(json, Kind::Export);
     }
 }
 
@@ -109,6 +116,18 @@ pub fn transaction_from_message(message: &v1::Transaction) -> Result<Transaction
         return Err(Fault::invalid(vec![Violation::new("spec.payload", format!("is no JSON: {error}"))]));
     }
     from_message(&v1::Transaction { metadata: Some(metadata), spec: Some(spec), status: None, ..message.clone() })
+}
+
+/// An export as a client sends it: metadata and spec.
+pub fn export_from_message(message: &v1::Export) -> Result<Export, Fault> {
+    let mut metadata = message.metadata.clone().unwrap_or_default();
+    for time in [&mut metadata.created_at, &mut metadata.updated_at] {
+        if time.is_empty() {
+            *time = EPOCH.into();
+        }
+    }
+    let spec = Some(message.spec.clone().unwrap_or_default());
+    from_message(&v1::Export { metadata: Some(metadata), spec, status: None, ..message.clone() })
 }
 
 const EPOCH: &str = "1970-01-01T00:00:00Z";

@@ -2,11 +2,11 @@
 
 use super::*;
 use crate::model::{
-    Account, Addresses, BinarySource, BinaryStatus, ByteSize, CargoSource, Condition, ConditionStatus, Conditions, Cpu, Desired, DevnetPhase,
-    DevnetSpec, DevnetStatus, EventId, EventType, ExitClass, GenesisSpec, GitSource, GoModule, HealthCheck, LastExit, LaunchId, LaunchPhase,
-    LaunchRecord, LaunchStatus, Meta, Mode, NodeOverride, NodePhase, NodeSpec, NodeStatus, NpmSource, Operations, ReadinessSpec, Resources,
-    ResourcesSpec, RestartPolicy, RestartRules, RestartSpec, SdkChange, ServiceSpec, SignedAttempt, Span, Timestamp, TransactionPhase,
-    TransactionSpec, TransactionStatus, TxEvent, Uid, Usage,
+    Account, Addresses, BinarySource, BinaryStatus, ByteSize, CargoSource, CloneReport, Condition, ConditionStatus, Conditions, Cpu, Desired,
+    DevnetPhase, DevnetSpec, DevnetStatus, EventId, EventType, ExitClass, ExportPhase, ExportSpec, ExportStatus, GenesisSpec, GitSource, GoModule,
+    HealthCheck, LastExit, LaunchId, LaunchPhase, LaunchRecord, LaunchStatus, Meta, Mode, NodeOverride, NodePhase, NodeSpec, NodeStatus, NpmSource,
+    Operations, ReadinessSpec, Resources, ResourcesSpec, RestartPolicy, RestartRules, RestartSpec, SdkChange, ServiceSpec, SignedAttempt, Span,
+    Timestamp, TransactionPhase, TransactionSpec, TransactionStatus, TxEvent, Uid, Usage,
 };
 use proptest::prelude::*;
 use serde_json::json;
@@ -77,7 +77,14 @@ fn devnet() -> Devnet {
         accounts: Some(10),
         seed: some(),
         binary: Some(binary()),
-        genesis: GenesisSpec { time: Some(time()), patch: Some(json!({"app_state": {"gov": null, "n": [1, null, {"x": null}]}})) },
+        genesis: GenesisSpec {
+            time: Some(time()),
+            patch: Some(json!({"app_state": {"gov": null, "n": [1, null, {"x": null}]}})),
+            from_export: some(),
+            from_file: some(),
+            from_url: some(),
+            sha256: some(),
+        },
         block_time: Some(Span::secs(1)),
         mode: Mode::Docker,
         addresses: Addresses::Ports,
@@ -242,6 +249,23 @@ fn event() -> Event {
     }
 }
 
+fn export() -> Export {
+    let spec = ExportSpec { devnet_ref: text(), height: Some(7), for_zero_height: true, node: some(), memory: Some(ByteSize(1 << 30)) };
+    let status = ExportStatus {
+        phase: ExportPhase::Exporting,
+        path: some(),
+        sha256: some(),
+        bytes: 9,
+        conditions: conditions(),
+        height: Some(7),
+        node: some(),
+        message: some(),
+        cause: Some(EventId(text())),
+        clone: Some(CloneReport { way: text(), bytes: 5, paused_ms: 6 }),
+    };
+    Export { metadata: meta(), spec, status }
+}
+
 fn transaction() -> Transaction {
     let spec = TransactionSpec {
         devnet_ref: text(),
@@ -312,6 +336,7 @@ fn every_field_of_every_object_goes_there_and_back() {
     check(&node());
     check(&launch());
     check(&transaction());
+    check(&export());
     check(&event());
 }
 

@@ -1,13 +1,12 @@
-//! UpgradeService, ExportService: in the API, but their controllers come with a later release. Nothing is faked.
+//! UpgradeService: in the API, but its controller comes with a later release. Nothing is faked.
 
 use super::status;
 use crate::model::{Fault, FaultCode};
-use dvb_proto::devnet::v1::{self, export_service_server::ExportService, upgrade_service_server::UpgradeService};
+use dvb_proto::devnet::v1::{self, upgrade_service_server::UpgradeService};
 use futures::stream::BoxStream;
 use tonic::{Request, Response, Status};
 
 pub(super) struct Upgrades;
-pub(super) struct Exports;
 
 type Reply<T> = Result<Response<T>, Status>;
 type Stream<T> = BoxStream<'static, Result<T, Status>>;
@@ -40,25 +39,5 @@ impl UpgradeService for Upgrades {
     }
     async fn watch(&self, _: Request<v1::WatchRequest>) -> Reply<Self::WatchStream> {
         later("upgrades")
-    }
-}
-
-#[tonic::async_trait]
-impl ExportService for Exports {
-    type WatchStream = Stream<v1::ExportEvent>;
-    async fn create(&self, _: Request<v1::Export>) -> Reply<v1::Export> {
-        later("exports")
-    }
-    async fn get(&self, _: Request<v1::ObjectRef>) -> Reply<v1::Export> {
-        later("exports")
-    }
-    async fn list(&self, _: Request<v1::ListRequest>) -> Reply<v1::ListExportsResponse> {
-        later("exports")
-    }
-    async fn delete(&self, _: Request<v1::DeleteRequest>) -> Reply<v1::Export> {
-        later("exports")
-    }
-    async fn watch(&self, _: Request<v1::WatchRequest>) -> Reply<Self::WatchStream> {
-        later("exports")
     }
 }

@@ -25,6 +25,8 @@ use tokio_util::sync::CancellationToken;
 /// Long steps (building a binary) hold a place, so there are many.
 const MAX_RUNNING: usize = 64;
 const CAPACITY: usize = 16_384;
+/// Kinds whose changes wake controllers.
+const ROUTED: [Kind; 3] = [Kind::Devnet, Kind::Node, Kind::Export];
 
 /// Which controller, for which object.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -39,6 +41,7 @@ pub enum ControllerKind {
     Node,
     Health,
     Transaction,
+    Export,
 }
 
 impl QueueKey for Task {
@@ -145,7 +148,7 @@ impl Loop {
 
     /// Queues everything there is.
     async fn relist(&mut self) -> Result<Revision, StoreError> {
-        let (objects, revision) = self.cx.store.list(&Selector { kinds: vec![Kind::Devnet, Kind::Node], ..Selector::default() }).await?;
+        let (objects, revision) = self.cx.store.list(&Selector { kinds: ROUTED.to_vec(), ..Selector::default() }).await?;
         self.overflowed = false;
         for object in &objects {
             self.route(object);
@@ -154,7 +157,7 @@ impl Loop {
     }
 
     fn feed(&self, from: Revision) -> futures::stream::BoxStream<'static, Result<Change, StoreError>> {
-        self.cx.store.watch(Selector { kinds: vec![Kind::Devnet, Kind::Node], ..Selector::default() }, from)
+        self.cx.store.watch(Selector { kinds: ROUTED.to_vec(), ..Selector::default() }, from)
     }
 
     fn hear(&mut self, change: &Change) {
@@ -186,6 +189,7 @@ impl Loop {
                 self.add(Task { controller: ControllerKind::Health, key: key.clone() });
                 self.add(Task { controller: ControllerKind::Node, key });
             }
+            Object::Export(_) => self.add(Task { controller: ControllerKind::Export, key: object.key() }),
             Object::Launch(_) | Object::Lease(_) | Object::Plan(_) | Object::Transaction(_) => {}
         }
     }

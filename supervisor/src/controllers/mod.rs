@@ -5,6 +5,7 @@
 
 mod context;
 pub mod devnet;
+pub mod export;
 mod fault;
 pub mod health;
 #[cfg(test)]
@@ -25,8 +26,9 @@ pub use manager::{ControllerKind, Manager, Task, Wake};
 
 use crate::{
     binaries::BinaryError,
+    clone::CloneError,
     keylease::KeyError,
-    model::{Key, Violation},
+    model::{Fault, Key, Violation},
     plugin::PluginError,
     ports::PortError,
     runtime::RuntimeError,
@@ -58,6 +60,8 @@ pub enum ReconcileError {
     Binary(#[from] BinaryError),
     #[error(transparent)]
     Key(#[from] KeyError),
+    #[error(transparent)]
+    Clone(#[from] CloneError),
     #[error("{path}: {source}")]
     Io { path: PathBuf, source: std::io::Error },
     #[error("job {name} failed: {reason}")]
@@ -68,6 +72,8 @@ pub enum ReconcileError {
     Digest { file: PathBuf },
     #[error("{0}")]
     Unfit(String),
+    #[error("{}", .0.message)]
+    Fault(Fault),
 }
 
 fn first(violations: &[Violation]) -> String {

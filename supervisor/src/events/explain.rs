@@ -61,6 +61,7 @@ fn cause(object: &Object) -> Option<EventId> {
         Object::Devnet(devnet) => devnet.status.cause.clone(),
         Object::Node(node) => node.status.cause.clone(),
         Object::Transaction(tx) => tx.status.cause.clone(),
+        Object::Export(export) => export.status.cause.clone(),
         Object::Launch(_) | Object::Lease(_) | Object::Plan(_) => None,
     }
 }

@@ -1,6 +1,6 @@
 //! Any object of the store, and its key.
 
-use super::{Devnet, Launch, Lease, Meta, Node, Plan, Revision, Transaction};
+use super::{Devnet, Export, Launch, Lease, Meta, Node, Plan, Revision, Transaction};
 use serde::{Deserialize, Serialize};
 use std::{fmt, sync::Arc};
 
@@ -13,10 +13,11 @@ pub enum Kind {
     Lease,
     Plan,
     Transaction,
+    Export,
 }
 
 impl Kind {
-    pub const ALL: [Self; 6] = [Self::Devnet, Self::Node, Self::Launch, Self::Lease, Self::Plan, Self::Transaction];
+    pub const ALL: [Self; 7] = [Self::Devnet, Self::Node, Self::Launch, Self::Lease, Self::Plan, Self::Transaction, Self::Export];
     pub const fn name(self) -> &'static str {
         match self {
             Self::Devnet => "Devnet",
@@ -25,6 +26,7 @@ impl Kind {
             Self::Lease => "Lease",
             Self::Plan => "Plan",
             Self::Transaction => "Transaction",
+            Self::Export => "Export",
         }
     }
 }
@@ -55,6 +57,9 @@ impl Key {
     pub fn transaction(namespace: &str, name: &str) -> Self {
         Self::new(Kind::Transaction, namespace, name)
     }
+    pub fn export(namespace: &str, name: &str) -> Self {
+        Self::new(Kind::Export, namespace, name)
+    }
 }
 
 impl fmt::Display for Key {
@@ -72,6 +77,7 @@ pub enum Object {
     Lease(Arc<Lease>),
     Plan(Arc<Plan>),
     Transaction(Arc<Transaction>),
+    Export(Arc<Export>),
 }
 
 impl Object {
@@ -83,6 +89,7 @@ impl Object {
             Self::Lease(_) => Kind::Lease,
             Self::Plan(_) => Kind::Plan,
             Self::Transaction(_) => Kind::Transaction,
+            Self::Export(_) => Kind::Export,
         }
     }
     pub fn meta(&self) -> &Meta {
@@ -93,6 +100,7 @@ impl Object {
             Self::Lease(object) => &object.metadata,
             Self::Plan(object) => &object.metadata,
             Self::Transaction(object) => &object.metadata,
+            Self::Export(object) => &object.metadata,
         }
     }
     /// Copies the object when it is shared.
@@ -104,6 +112,7 @@ impl Object {
             Self::Lease(object) => &mut Arc::make_mut(object).metadata,
             Self::Plan(object) => &mut Arc::make_mut(object).metadata,
             Self::Transaction(object) => &mut Arc::make_mut(object).metadata,
+            Self::Export(object) => &mut Arc::make_mut(object).metadata,
         }
     }
     pub fn key(&self) -> Key {
@@ -122,12 +131,13 @@ impl Object {
             Self::Lease(object) => &object.spec.devnet_ref,
             Self::Plan(object) => &object.spec.devnet_ref,
             Self::Transaction(object) => &object.spec.devnet_ref,
+            Self::Export(object) => &object.spec.devnet_ref,
         }
     }
     /// Full name of the node that it belongs to, if any.
     pub fn node(&self) -> Option<&str> {
         match self {
-            Self::Devnet(_) | Self::Plan(_) | Self::Transaction(_) => None,
+            Self::Devnet(_) | Self::Plan(_) | Self::Transaction(_) | Self::Export(_) => None,
             Self::Node(object) => Some(&object.metadata.name),
             Self::Launch(object) => Some(&object.spec.node_ref),
             Self::Lease(object) => object.spec.node_ref.as_deref(),
@@ -153,4 +163,4 @@ macro_rules! from_kind {
         }
     )*};
 }
-from_kind!(Devnet, Node, Launch, Lease, Plan, Transaction);
+from_kind!(Devnet, Node, Launch, Lease, Plan, Transaction, Export);

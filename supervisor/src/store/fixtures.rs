@@ -1,8 +1,8 @@
 //! Objects for tests.
 
 use crate::model::{
-    Devnet, DevnetSpec, DevnetStatus, Event, EventId, Launch, LaunchId, LaunchRecord, LaunchStatus, Lease, LeaseSpec, Meta, Node, NodeSpec,
-    NodeStatus, Plan, PlanBody, Transaction, TransactionSpec, TransactionStatus, Uid,
+    Devnet, DevnetSpec, DevnetStatus, Event, EventId, Export, ExportSpec, ExportStatus, Launch, LaunchId, LaunchRecord, LaunchStatus, Lease,
+    LeaseSpec, Meta, Node, NodeSpec, NodeStatus, Plan, PlanBody, Transaction, TransactionSpec, TransactionStatus, Uid,
 };
 
 pub(crate) fn meta(namespace: &str, name: &str) -> Meta {
@@ -43,6 +43,12 @@ pub(crate) fn transaction(namespace: &str, devnet: &str, id: &str) -> Transactio
     let spec =
         TransactionSpec { devnet_ref: devnet.into(), signer: "account:0".into(), request_id: id.into(), payload, ..TransactionSpec::default() };
     Transaction { metadata: meta(namespace, &format!("{devnet}/tx-{id}")), spec, status: TransactionStatus::default() }
+}
+
+/// `short` is what its name ends with.
+pub(crate) fn export(namespace: &str, devnet: &str, short: &str) -> Export {
+    let spec = ExportSpec { devnet_ref: devnet.into(), ..ExportSpec::default() };
+    Export { metadata: meta(namespace, &format!("{devnet}/{short}")), spec, status: ExportStatus::default() }
 }
 
 pub(crate) fn event(id: &str, kind: &str, namespace: &str, name: &str) -> Event {

@@ -6,6 +6,7 @@ mod apply;
 mod files;
 mod genesis;
 mod identity;
+mod origin;
 mod pace;
 mod plan;
 mod provision;

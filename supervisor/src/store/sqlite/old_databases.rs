@@ -5,8 +5,8 @@
 use super::SqliteStore;
 use crate::{
     model::{
-        Condition, ConditionStatus, Devnet, EventId, ExitClass, Key, Kind, LastExit, Launch, LaunchId, LaunchPhase, Lease, Node, NodePhase, Plan,
-        PlannedNode, PlannedPort, SignedAttempt, Timestamp, Transaction, TransactionPhase,
+        Condition, ConditionStatus, Devnet, EventId, ExitClass, Export, ExportPhase, Key, Kind, LastExit, Launch, LaunchId, LaunchPhase, Lease, Node,
+        NodePhase, Plan, PlannedNode, PlannedPort, SignedAttempt, Timestamp, Transaction, TransactionPhase,
     },
     store::{EventFilter, Limits, Selector, Store, Write, fixtures, migrations::KNOWN},
     sys::ManualClock,
@@ -80,6 +80,14 @@ fn transaction() -> Transaction {
     tx
 }
 
+/// Since schema 3.
+fn export() -> Export {
+    let mut export = fixtures::export("default", "mynet", "before");
+    export.status.phase = ExportPhase::Completed;
+    export.status.bytes = 7;
+    export
+}
+
 async fn build(path: &Path) {
     let folder = tempfile::tempdir().unwrap();
     let draft = folder.path().join("store.db");
@@ -93,6 +101,7 @@ async fn build(path: &Path) {
         Write::create(lease()),
         Write::create(plan()),
         Write::create(transaction()),
+        Write::create(export()),
         Write::Event(Box::new(event)),
     ];
     store.commit(writes).await.unwrap();
@@ -123,6 +132,9 @@ async fn check(store: &SqliteStore, version: i64) {
     let mut expected: Vec<crate::model::Object> = vec![devnet().into(), node().into(), launch().into(), lease().into(), plan().into()];
     if version >= 2 {
         expected.push(transaction().into());
+    }
+    if version >= 3 {
+        expected.push(export().into());
     }
     let count = expected.len();
     assert_eq!(revision, count as u64);

@@ -1,6 +1,6 @@
 //! Objects as rows: the SQL of each kind, and JSON both ways.
 
-use crate::model::{Devnet, Kind, Launch, Lease, Node, Object, Plan, Transaction};
+use crate::model::{Devnet, Export, Kind, Launch, Lease, Node, Object, Plan, Transaction};
 use serde::{Serialize, de::DeserializeOwned};
 use std::sync::LazyLock;
 
@@ -23,7 +23,7 @@ pub(super) struct Sql {
 }
 
 pub(super) fn sql(kind: Kind) -> &'static Sql {
-    static ALL: LazyLock<[Sql; 6]> = LazyLock::new(|| Kind::ALL.map(make));
+    static ALL: LazyLock<[Sql; Kind::ALL.len()]> = LazyLock::new(|| Kind::ALL.map(make));
     &ALL[kind as usize]
 }
 
@@ -46,6 +46,7 @@ impl Body {
             Object::Lease(object) => both(&object.spec, None::<&()>),
             Object::Plan(object) => both(&object.spec, None::<&()>),
             Object::Transaction(object) => both(&object.spec, Some(&object.status)),
+            Object::Export(object) => both(&object.spec, Some(&object.status)),
         }
     }
     /// The object as one JSON text, as the change feed keeps it.
@@ -79,6 +80,7 @@ impl Row {
             Kind::Lease => Lease { metadata, spec: serde_json::from_str(spec)? }.into(),
             Kind::Plan => Plan { metadata, spec: serde_json::from_str(spec)? }.into(),
             Kind::Transaction => Transaction { metadata, spec: serde_json::from_str(spec)?, status: serde_json::from_str(status)? }.into(),
+            Kind::Export => Export { metadata, spec: serde_json::from_str(spec)?, status: serde_json::from_str(status)? }.into(),
         })
     }
 }
@@ -95,6 +97,7 @@ pub(super) fn object_from_whole(kind: Kind, text: &str) -> serde_json::Result<Ob
         Kind::Lease => read::<Lease>(text),
         Kind::Plan => read::<Plan>(text),
         Kind::Transaction => read::<Transaction>(text),
+        Kind::Export => read::<Export>(text),
     }
 }
 
@@ -110,6 +113,7 @@ fn make(kind: Kind) -> Sql {
         Kind::Lease => ("leases", &["devnet", "node"]),
         Kind::Plan => ("plans", &["devnet"]),
         Kind::Transaction => ("transactions", &["status", "devnet"]),
+        Kind::Export => ("exports", &["status", "devnet"]),
     };
     let columns: Vec<&str> = ["namespace", "name", "revision", "metadata", "spec"].iter().chain(extra).copied().collect();
     let places: Vec<String> = (1..=columns.len()).map(|place| format!("?{place}")).collect();
