@@ -51,13 +51,17 @@ async fn find_named(cx: &Context, request: &v1::ListEventsRequest) -> Result<(),
     Ok(())
 }
 
-/// An upgrade has the name of a node: the store tells which it is.
+/// An upgrade, or an export that was given a name, is called as a node is: the store tells which it is.
 async fn kind_there(cx: &Context, namespace: &str, name: &str) -> Result<Kind, Fault> {
-    let upgrade = key_of(Kind::Upgrade, namespace, name);
-    match kind_of(name) {
-        Kind::Node if cx.store.get(&upgrade).await.map_err(|error| error.fault())?.is_some() => Ok(Kind::Upgrade),
-        kind => Ok(kind),
+    let kind = kind_of(name);
+    if kind == Kind::Node {
+        for other in [Kind::Upgrade, Kind::Export] {
+            if cx.store.get(&key_of(other, namespace, name)).await.map_err(|error| error.fault())?.is_some() {
+                return Ok(other);
+            }
+        }
     }
+    Ok(kind)
 }
 
 /// `mynet` is a devnet, `mynet/tx-0123456789abcdef` a transaction, `mynet/export-1` an export, `mynet/validator-0` a node.
@@ -84,7 +88,7 @@ fn filter(request: &v1::ListEventsRequest) -> EventFilter {
     let selector = request.selector.clone().unwrap_or_default();
     let kind = match request.name.as_str() {
         "" => None,
-        name => Some(kind_of(name)).filter(|kind| *kind != Kind::Node).map(|kind| kind.name().to_owned()), // else a node's or an upgrade's
+        name => Some(kind_of(name)).filter(|kind| *kind != Kind::Node).map(|kind| kind.name().to_owned()), // else a node's, an upgrade's or an export's
     };
     EventFilter {
         namespace: (!selector.all_namespaces).then(|| super::admission::namespace_or_default(&selector.namespace).to_owned()),
