@@ -110,6 +110,22 @@ fn an_export_goes_on_after_a_kill_of_the_daemon_and_no_node_notices() {
 }
 
 #[test]
+fn a_frozen_devnet_is_exported_when_it_is_thawed_and_not_let_go_on_before() {
+    let home = TestHome::new();
+    home.up_quickstart("quick", QUICK);
+    home.ctl(&["freeze", "quick"]).ok();
+    let height = home.highest("quick");
+    home.ctl(&["export", "create", "quick"]).ok();
+    home.eventually("it says what it waits for", SOON, |home| {
+        status(home, "quick/export-1")["message"].as_str().is_some_and(|message| message.contains("no node of the devnet is ready"))
+    });
+    assert_eq!(home.highest("quick"), height);
+    home.ctl(&["thaw", "quick"]).ok();
+    home.ctl(&["export", "status", "quick/export-1", "--wait", "--timeout", "30s"]).ok().prints("Completed");
+    home.all_rise("quick", 1);
+}
+
+#[test]
 fn a_file_with_another_sha256_begins_no_chain_and_the_right_one_does() {
     let home = TestHome::new();
     home.up_quickstart("quick", QUICK);

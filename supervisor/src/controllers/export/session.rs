@@ -14,12 +14,13 @@ use super::{
 use crate::{
     clone::{Clone as TreeClone, Cloned, Cost, Keep},
     model::{
-        ByteSize, CloneReport, Devnet, Export, ExportPhase, Fault, FaultCode, Key, Kind, Launch, LaunchPhase, Node, NodeName, NodePhase, Resources,
+        ByteSize, CloneReport, Devnet, Export, ExportPhase, FROZEN, Fault, FaultCode, Key, Kind, Launch, LaunchPhase, Node, NodeName, NodePhase,
+        Resources,
     },
     plugin::{DevnetContext, ExportRequest, Job, JobOutcome},
     runtime::{Handle, JobResult},
     store::Selector,
-    sys::Alarm,
+    sys::{Alarm, failpoint},
 };
 use futures::StreamExt;
 use nix::sys::signal::Signal;
@@ -103,6 +104,7 @@ impl Session {
         // All but the result goes first: this task ends with the commit that says Completed.
         let finish = move || same.finish().and_then(|finished| Ok(same.clear().map(|()| finished)?));
         let finished = tokio::task::spawn_blocking(finish).await.map_err(broken_off)??;
+        failpoint("export/written");
         Ok(apply::complete(&self.key, files, finished, done.height, &self.cx).await?)
     }
 
@@ -140,6 +142,8 @@ impl Session {
             NodePhase::Stopped | NodePhase::Failed if node.status.pid.is_none() && (!node.is_wanted() || node.status.phase == NodePhase::Failed) => {
                 State::Down
             }
+            // The end of a pause would let its processes go on.
+            _ if node.is_to_be_frozen() || node.status.conditions.get(FROZEN).is_some() => State::Unsettled,
             _ if node.status.conditions.is_true("Ready") && node.status.pid.is_some() => State::Ready,
             _ => State::Unsettled,
         };
@@ -178,6 +182,7 @@ impl Session {
             let clone = TreeClone { from: &from, to: &to, keep: Keep::Scratch, skip: &skip };
             let cost = clone.cost()?;
             let pause = handle.map(|handle| Pause::begin(runtime, handle)).transpose()?;
+            failpoint("export/still");
             let done = clone.make(&mut |_| if stop.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) });
             Ok((cost, done?, pause.map_or(Duration::ZERO, |pause| pause.lasted())))
         };
