@@ -1,7 +1,7 @@
 //! The command line: global flags, and one subcommand for each verb.
 
 use crate::commands::{
-    apply, binaries, completion, daemon, delete, describe, env, events, freeze, get, gov, later, logs, orphans, plugins, ports, reset, restart,
+    apply, binaries, completion, daemon, delete, describe, env, events, export, freeze, get, gov, logs, orphans, plugins, ports, reset, restart,
     start, stop, top, tx, up, upgrade, wait, why,
 };
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -81,6 +81,7 @@ pub(crate) enum Verb {
     Env(env::Args),
     Tx(tx::Args),
     Upgrade(upgrade::Args),
+    Export(export::Args),
     Orphans(orphans::Args),
     Gov(gov::Args),
     Ports(ports::Args),
@@ -89,8 +90,6 @@ pub(crate) enum Verb {
     Binaries(binaries::Args),
     Daemon(daemon::Args),
     Completion(completion::Args),
-    #[command(hide = true)]
-    Export(later::Args),
 }
 
 /// `500ms`, `90s`, `5m`, `1h30m`, or a bare 0.

@@ -7,7 +7,7 @@
 
 use crate::{client::Client, error::Error};
 use dvb_proto::devnet::v1::{
-    Devnet, DevnetEvent, Fault, ListRequest, Node, NodeEvent, Transaction, TransactionEvent, Upgrade, UpgradeEvent, WatchRequest,
+    Devnet, DevnetEvent, Export, ExportEvent, Fault, ListRequest, Node, NodeEvent, Transaction, TransactionEvent, Upgrade, UpgradeEvent, WatchRequest,
 };
 use futures::{StreamExt, stream, stream::LocalBoxStream};
 use prost::Message;
@@ -82,6 +82,17 @@ impl Watched for Upgrade {
         Ok(client.upgrades().watch(request).await?.into_inner())
     }
     fn split(event: UpgradeEvent) -> (String, Option<Self>, u64) {
+        (event.r#type, event.object, event.resource_version)
+    }
+}
+
+impl Watched for Export {
+    type Event = ExportEvent;
+    const IN_DEVNET: bool = true;
+    async fn open(client: &Client, request: WatchRequest) -> Result<Streaming<ExportEvent>, Status> {
+        Ok(client.exports().watch(request).await?.into_inner())
+    }
+    fn split(event: ExportEvent) -> (String, Option<Self>, u64) {
         (event.r#type, event.object, event.resource_version)
     }
 }

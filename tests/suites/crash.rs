@@ -67,6 +67,8 @@ enum Deed {
     Recover,
     /// The chain gets another binary.
     Upgrade,
+    /// Its state is written to a file.
+    Export,
     /// It gets one that cannot run.
     UpgradeBack,
 }
@@ -156,6 +158,8 @@ const MATRIX: &[(&str, Deed)] = &[
     ("provision/committed@2", Deed::Upgrade),
     ("upgrade/put-back", Deed::UpgradeBack),
     ("upgrade/switched-back", Deed::UpgradeBack),
+    ("export/still", Deed::Export),
+    ("export/written", Deed::Export),
 ];
 
 #[test]
@@ -194,7 +198,7 @@ fn crash_at(point: &'static str, deed: Deed) {
     let home = TestHome::new();
     fs::create_dir(home.home()).unwrap();
     fs::write(home.home().join("config.toml"), SETTINGS).unwrap();
-    let chain = matches!(deed, Deed::UpChain | Deed::DeleteChain | Deed::Upgrade | Deed::UpgradeBack);
+    let chain = matches!(deed, Deed::UpChain | Deed::DeleteChain | Deed::Export | Deed::Upgrade | Deed::UpgradeBack);
     let file = home.file("devnet.yaml", if chain { CHAIN } else { DEVNET });
     if matches!(deed, Deed::KillAdopted | Deed::StopAdopted) {
         home.ctl(&["up", &file]).ok();
@@ -275,6 +279,7 @@ fn act_again(home: &TestHome, deed: Deed, file: &str) -> Output {
                 if deed == Deed::Upgrade { good } else { home.program("broken", &format!("[ \"$1\" != run ] || exit 2\nexec {good} \"$@\"")) };
             home.ctl(&["upgrade", "create", "net", "--name", "v2", "--binary", &program, "--skip-vote"])
         }
+        Deed::Export => home.ctl(&["export", "create", "net", "kept"]),
         Deed::Shrink => {
             let less: Vec<_> = DEVNET.lines().filter(|line| !line.starts_with(ONE_SERVICE_LESS)).collect();
             home.ctl(&["up", &home.file("less.yaml", &less.join("\n")), "--no-wait"])
@@ -319,6 +324,11 @@ fn assert_brought_to_its_end(home: &TestHome, deed: Deed, file: &str) {
             let saved = home.home().join("devnets/default/net/upgrades/v2");
             home.eventually("the saved homes are gone", SOON, |_| fs::read_dir(&saved).map_or(0, Iterator::count) == 0);
         }
+        Deed::Export => {
+            home.eventually("it is Completed", SOON, |home| home.json(&["get", "export", "net/kept"])["status"]["phase"] == "Completed");
+            let folder = home.home().join("devnets/default/net/exports/kept");
+            assert_eq!(fs::read_dir(folder).unwrap().count(), 1, "nothing but the state is left");
+        }
         Deed::Up | Deed::UpChain | Deed::Restart | Deed::Reset | Deed::Recover => {}
     }
     home.ctl(&["wait", "net", "--for=Running", "--timeout", "40s"]).ok();
@@ -327,7 +337,7 @@ fn assert_brought_to_its_end(home: &TestHome, deed: Deed, file: &str) {
     assert_cgroups(home);
     assert!(!home.home().join("devnets/default/net/staging").exists());
     match deed {
-        Deed::UpChain | Deed::Upgrade | Deed::UpgradeBack => home.all_rise("net", 1),
+        Deed::UpChain | Deed::Export | Deed::Upgrade | Deed::UpgradeBack => home.all_rise("net", 1),
         _ => assert_log_is_whole(home),
     }
 }

@@ -9,6 +9,7 @@ mod crash;
 mod daemon;
 mod devchain;
 mod exec;
+mod export;
 mod freeze;
 mod gov;
 mod idle;

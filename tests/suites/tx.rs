@@ -16,7 +16,7 @@ const SENDERS: u64 = 4;
 const RECEIVER: &str = "account:9";
 
 /// An HTTP exchange with a node; the body of the answer.
-fn http(endpoint: &str, request: &str) -> Value {
+pub(crate) fn http(endpoint: &str, request: &str) -> Value {
     let mut stream = TcpStream::connect(endpoint).expect("the node listens");
     stream.set_read_timeout(Some(Duration::from_secs(10))).expect("a timeout can be set");
     stream.write_all(request.as_bytes()).expect("the request is sent");
@@ -26,12 +26,12 @@ fn http(endpoint: &str, request: &str) -> Value {
     serde_json::from_str(body).unwrap_or_else(|error| panic!("{error}: {answer}"))
 }
 
-fn endpoint(home: &TestHome, node: &str, port: &str) -> String {
+pub(crate) fn endpoint(home: &TestHome, node: &str, port: &str) -> String {
     let node = home.node(node);
     format!("{}:{}", node["spec"]["address"].as_str().unwrap_or_default(), node["spec"]["ports"][port])
 }
 
-fn address(home: &TestHome, devnet: &str, account: &str) -> String {
+pub(crate) fn address(home: &TestHome, devnet: &str, account: &str) -> String {
     let devnet = home.devnet(devnet);
     let accounts = devnet["status"]["accounts"].as_array().cloned().unwrap_or_default();
     let found = accounts.iter().find(|found| found["name"] == account).unwrap_or_else(|| panic!("no {account}"));

@@ -36,6 +36,7 @@ pub(crate) async fn run(ctx: &Context, args: Args) -> Result<(), Error> {
         }
         let text = match kind {
             None | Some(Kind::Transaction) if Kind::of(name) == Kind::Transaction => super::tx::describe(ctx, &client, name).await?,
+            Some(Kind::Export) => super::export::describe(ctx, &client, name).await?,
             Some(Kind::Upgrade) => super::upgrade::describe(ctx, &client, name).await?,
             None | Some(Kind::Devnet | Kind::Node) if name.contains('/') => node(ctx, &client, name).await?,
             None | Some(Kind::Devnet) => devnet(ctx, &client, name).await?,

@@ -10,11 +10,11 @@ use crate::{
     render::{self, Named, Row, Style, print_items, table::Layout},
     watch::{Change, Watched, watch},
 };
-use dvb_proto::devnet::v1::{Devnet, Empty, Launch, ListRequest, Node, PluginRef, Transaction, Upgrade};
+use dvb_proto::devnet::v1::{Devnet, Empty, Export, Launch, ListRequest, Node, PluginRef, Transaction, Upgrade};
 use futures::{StreamExt, stream};
 use std::collections::BTreeMap;
 
-/// List or show objects: devnets, nodes, upgrades, transactions, events, launches, plugins, ports, binaries
+/// List or show objects: devnets, nodes, upgrades, transactions, exports, events, launches, plugins, ports, binaries
 ///
 /// dvbctl get [KIND] [NAME...]: `get nodes` lists all nodes, `get nodes mynet` those of mynet, `get node mynet/validator-0` one.
 #[derive(Debug, clap::Args)]
@@ -41,6 +41,7 @@ pub(crate) async fn run(ctx: &Context, args: Args) -> Result<(), Error> {
         (Kind::Node, true) => follow::<Node>(ctx, &client, names, &selector).await,
         (Kind::Transaction, true) => follow::<Transaction>(ctx, &client, names, &selector).await,
         (Kind::Upgrade, true) => follow::<Upgrade>(ctx, &client, names, &selector).await,
+        (Kind::Export, true) => follow::<Export>(ctx, &client, names, &selector).await,
         (Kind::Event, true) => super::events::print(ctx, &client, names, &selector, true, 0).await,
         (kind, true) => Err(Error::usage(format!("{} cannot be watched", kind.word()))),
         (kind, false) => list(ctx, &client, kind, names, &selector).await,
@@ -126,7 +127,11 @@ pub(super) async fn list(ctx: &Context, client: &Client, kind: Kind, names: &[St
             let named = if names.len() == 1 && names[0].contains('/') { Named::One } else { Named::Many };
             print_items(ctx, &found, named, "transactions")
         }
-        Kind::Export => print_items(ctx, &client.exports().list(selector.clone()).await?.into_inner().items, Named::Many, "exports"),
+        Kind::Export => {
+            let found = super::export::find(ctx, client, names, selector).await?;
+            let named = if names.len() == 1 && names[0].contains('/') { Named::One } else { Named::Many };
+            print_items(ctx, &found, named, "exports")
+        }
     }
 }
 

@@ -8,10 +8,10 @@ pub(crate) mod delete;
 pub(crate) mod describe;
 pub(crate) mod env;
 pub(crate) mod events;
+pub(crate) mod export;
 pub(crate) mod freeze;
 pub(crate) mod get;
 pub(crate) mod gov;
-pub(crate) mod later;
 pub(crate) mod logs;
 pub(crate) mod orphans;
 pub(crate) mod plugins;
@@ -69,7 +69,7 @@ pub(crate) async fn run(ctx: &Context, verb: Verb) -> Result<(), Error> {
         Verb::Tx(args) => tx::run(ctx, args).await,
         Verb::Gov(args) => gov::run(ctx, args).await,
         Verb::Upgrade(args) => upgrade::run(ctx, args).await,
-        Verb::Export(_) => later::run("export"),
+        Verb::Export(args) => export::run(ctx, args).await,
     }
 }
 

@@ -30,8 +30,9 @@ pub(crate) async fn run(ctx: &Context, args: Args) -> Result<(), Error> {
     let target = Target::parse(&ctx.settings.namespace, name);
     let kind = match kind.unwrap_or_else(|| Kind::of(name)) {
         Kind::Upgrade => "Upgrade",
+        Kind::Export => "Export",
         Kind::Transaction => "Transaction",
-        Kind::Node => "", // or an upgrade: the daemon knows
+        Kind::Node => "", // or an upgrade or an export: the daemon knows
         _ => "Devnet",
     };
     let request = ExplainRequest { kind: kind.to_owned(), namespace: target.namespace.clone(), name: name.clone() };

@@ -1,4 +1,4 @@
-//! `~`, `${VAR}` and relative paths: only in path, cwd, env and a command's program, before the tree becomes a message.
+//! `~`, `${VAR}` and relative paths: only in path, fromFile, cwd, env and a command's program, before the tree becomes a message.
 
 use super::{
     report::{DocumentError, Source},
@@ -23,6 +23,9 @@ pub(super) fn expand(source: &Source, tree: &mut Tree, env: &Environment, base: 
     let job = Job { source, env, base };
     if let Some(binary) = spec.get_mut("binary") {
         job.field(binary, "path", Kind::Path)?;
+    }
+    if let Some(genesis) = spec.get_mut("genesis") {
+        job.field(genesis, "fromFile", Kind::Path)?;
     }
     for node in items(spec, "nodes") {
         if let Some(binary) = node.get_mut("binary") {

@@ -8,7 +8,7 @@ use super::{
     to_value, yaml,
 };
 use crate::error::Error;
-use dvb_proto::devnet::v1::{Condition, Devnet, Event, LastExit, Launch, Metadata, Node, Transaction, Upgrade, Usage};
+use dvb_proto::devnet::v1::{Condition, Devnet, Event, Export, LastExit, Launch, Metadata, Node, Transaction, Upgrade, Usage};
 use std::{collections::BTreeMap, fmt::Write as _};
 
 pub(crate) fn devnet(devnet: &Devnet, nodes: &[Node], events: &[Event], style: &Style) -> Result<String, Error> {
@@ -189,6 +189,26 @@ pub(crate) fn upgrade(upgrade: &Upgrade, events: &[Event], style: &Style) -> Res
         text.line("Verified", &format!("block {}, state {} on {} nodes", block.height, block.app_hash, block.nodes));
     }
     text.block("Halts", status.halts.iter().map(|halt| format!("{}  {}", halt.node, halt.evidence)));
+    text.conditions(&status.conditions, style);
+    text.events(events, style);
+    Ok(text.0)
+}
+
+pub(crate) fn export(export: &Export, events: &[Event], style: &Style) -> Result<String, Error> {
+    let (spec, status) = (export.spec.clone().unwrap_or_default(), export.status.clone().unwrap_or_default());
+    let mut text = Text::default();
+    text.metadata(&export.metadata, style);
+    text.line("Devnet", &spec.devnet_ref);
+    text.state("Phase", &status.phase, style);
+    text.line("Message", status.message.as_deref().unwrap_or_default());
+    text.line("Node", status.node.as_deref().unwrap_or_default());
+    text.line("Height", &status.height.map(|height| height.to_string()).unwrap_or_default());
+    text.line("File", status.path.as_deref().unwrap_or_default());
+    text.line("Size", &bytes(status.bytes));
+    text.line("SHA-256", status.sha256.as_deref().unwrap_or_default());
+    if let Some(clone) = &status.clone {
+        text.line("Clone", &format!("{} by {}; the node stood still for {} ms", bytes(clone.bytes), clone.way, clone.paused_ms));
+    }
     text.conditions(&status.conditions, style);
     text.events(events, style);
     Ok(text.0)

@@ -159,15 +159,6 @@ fn plain_commands_have_no_word_of_a_chain() {
 }
 
 #[test]
-fn kinds_whose_controllers_come_later_answer_plainly() {
-    let daemon = Daemon::start(two_devnets());
-    let answer = daemon.run(&["export", "create", "net"]);
-    assert_eq!(answer.code, 1);
-    assert!(answer.err.contains("not built yet"), "{}", answer.err);
-    assert!(!daemon.run(&["--help"]).out.contains("\n  export "));
-}
-
-#[test]
 fn events_launches_ports_and_plugins_are_listed() {
     let daemon = Daemon::start(two_devnets());
     insta::assert_snapshot!(without_ages(&daemon.run(&["events"]).out), @r"

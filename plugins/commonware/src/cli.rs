@@ -7,7 +7,7 @@ use crate::chain::client::{Client, ClientError, Heights};
 use crate::chain::config::Home;
 use crate::chain::tx::{Address, Transfer, namespace};
 use crate::chain::upgrade::Abilities;
-use crate::chain::{Hash, node, rpc};
+use crate::chain::{Hash, node, rpc, state};
 use crate::keys;
 use anyhow::{Context as _, bail};
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
@@ -32,6 +32,8 @@ enum Command {
         #[arg(long, value_name = "HEIGHT")]
         skip_upgrade: Vec<u64>,
     },
+    /// Write the accounts of a stopped node's home as JSON: what another chain can begin with.
+    Export(ExportArgs),
     /// Print the names of the upgrades that this binary has a handler for.
     Handlers,
     /// Print the addresses that a mnemonic's accounts have.
@@ -45,6 +47,21 @@ enum Command {
     /// Send transactions.
     #[command(subcommand)]
     Tx(Tx),
+}
+
+#[derive(Args)]
+struct ExportArgs {
+    #[arg(long)]
+    home: PathBuf,
+    /// File to write.
+    #[arg(long)]
+    output: PathBuf,
+    /// A check only: of other heights than the newest there is no state.
+    #[arg(long)]
+    height: Option<u64>,
+    /// As for `run`.
+    #[arg(long, value_name = "HEIGHT")]
+    skip_upgrade: Vec<u64>,
 }
 
 #[derive(Subcommand)]
@@ -102,6 +119,7 @@ pub fn main(release: &'static Release) -> ExitCode {
     };
     let result = match command {
         Command::Run { home, skip_upgrade } => return run(&home, release, skip_upgrade),
+        Command::Export(args) => export(args, release),
         Command::Handlers => print_handlers(release),
         Command::Keys { mnemonic, count } => print_keys(&mnemonic, count),
         Command::Tx(Tx::Transfer(args)) => transfer(&args),
@@ -149,6 +167,14 @@ fn start_logging(filter: &str) {
     let quiet = "commonware_actor=warn,commonware_broadcast=warn,commonware_consensus=warn,commonware_p2p=warn,commonware_resolver=warn,commonware_runtime=warn,commonware_storage=warn";
     let filter = tracing_subscriber::EnvFilter::new(format!("{quiet},{filter}"));
     tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(std::io::stderr).init();
+}
+
+fn export(args: ExportArgs, release: &Release) -> anyhow::Result<()> {
+    let abilities = Abilities { handlers: release.handlers, skipped: args.skip_upgrade.into_iter().collect() };
+    let state = state::read(&args.home, args.height, abilities)?;
+    let mut bytes = serde_json::to_vec_pretty(&state)?;
+    bytes.push(b'\n');
+    std::fs::write(&args.output, bytes).with_context(|| format!("write {}", args.output.display()))
 }
 
 #[expect(clippy::print_stdout, reason = "this is the command's result")]

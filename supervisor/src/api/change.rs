@@ -95,6 +95,7 @@ fn set_cause(object: &mut Object, id: EventId) {
         Object::Node(node) => Arc::make_mut(node).status.cause = Some(id),
         Object::Transaction(tx) => Arc::make_mut(tx).status.cause = Some(id),
         Object::Upgrade(upgrade) => Arc::make_mut(upgrade).status.cause = Some(id),
+        Object::Export(export) => Arc::make_mut(export).status.cause = Some(id),
         Object::Launch(_) | Object::Lease(_) | Object::Plan(_) => {}
     }
 }

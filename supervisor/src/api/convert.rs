@@ -1,6 +1,6 @@
 //! Model <-> generated message, through the one JSON shape that both have. No other file knows the messages' fields.
 
-use crate::model::{API_VERSION, Devnet, Event, Fault, FaultCode, Kind, Launch, Node, Transaction, Upgrade, Violation};
+use crate::model::{API_VERSION, Devnet, Event, Export, Fault, FaultCode, Kind, Launch, Node, Transaction, Upgrade, Violation};
 use dvb_proto::devnet::v1;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
@@ -54,6 +54,13 @@ impl Wire for Upgrade {
     }
 }
 
+impl Wire for Export {
+    type Message = v1::Export;
+    fn expose(json: &mut Map<String, Value>) {
+        name_kind(json, Kind::Export);
+    }
+}
+
 impl Wire for Event {
     type Message = v1::Event;
 }
@@ -103,12 +110,7 @@ pub fn devnet_from_message(message: &v1::Devnet) -> Result<Devnet, Fault> {
 
 /// A transaction as a client sends it: metadata and spec. An empty payload is an empty object.
 pub fn transaction_from_message(message: &v1::Transaction) -> Result<Transaction, Fault> {
-    let mut metadata = message.metadata.clone().unwrap_or_default();
-    for time in [&mut metadata.created_at, &mut metadata.updated_at] {
-        if time.is_empty() {
-            *time = EPOCH.into();
-        }
-    }
+    let metadata = dated(message.metadata.as_ref());
     let mut spec = message.spec.clone().unwrap_or_default();
     if spec.payload.is_empty() {
         spec.payload = "{}".into();
@@ -121,14 +123,24 @@ pub fn transaction_from_message(message: &v1::Transaction) -> Result<Transaction
 
 /// An upgrade as a client sends it: metadata and spec.
 pub fn upgrade_from_message(message: &v1::Upgrade) -> Result<Upgrade, Fault> {
-    let mut metadata = message.metadata.clone().unwrap_or_default();
+    let (metadata, spec) = (Some(dated(message.metadata.as_ref())), Some(message.spec.clone().unwrap_or_default()));
+    from_message(&v1::Upgrade { metadata, spec, status: None, ..message.clone() })
+}
+
+/// An export as a client sends it: metadata and spec.
+pub fn export_from_message(message: &v1::Export) -> Result<Export, Fault> {
+    let (metadata, spec) = (Some(dated(message.metadata.as_ref())), Some(message.spec.clone().unwrap_or_default()));
+    from_message(&v1::Export { metadata, spec, status: None, ..message.clone() })
+}
+
+fn dated(metadata: Option<&v1::Metadata>) -> v1::Metadata {
+    let mut metadata = metadata.cloned().unwrap_or_default();
     for time in [&mut metadata.created_at, &mut metadata.updated_at] {
         if time.is_empty() {
             *time = EPOCH.into();
         }
     }
-    let spec = Some(message.spec.clone().unwrap_or_default());
-    from_message(&v1::Upgrade { metadata: Some(metadata), spec, status: None, ..message.clone() })
+    metadata
 }
 
 const EPOCH: &str = "1970-01-01T00:00:00Z";

@@ -2,12 +2,12 @@
 
 use super::*;
 use crate::model::{
-    Account, Addresses, BinarySource, BinaryStatus, ByteSize, CargoSource, Condition, ConditionStatus, Conditions, CoreDump, Cpu, Desired,
-    DevnetPhase, DevnetSpec, DevnetStatus, EventId, EventType, ExitClass, GenesisSpec, GitSource, GoModule, HaltProof, HealthCheck, LastExit,
-    LaunchId, LaunchPhase, LaunchRecord, LaunchStatus, LimitOf, MemoryPressure, Meta, Mode, NodeOverride, NodePhase, NodeSpec, NodeStatus, NpmSource,
-    OomKill, Operations, ReadinessSpec, Resources, ResourcesSpec, RestartPolicy, RestartRules, RestartSpec, SavedState, SdkChange, ServiceSpec,
-    SignedAttempt, Span, Timestamp, TransactionPhase, TransactionSpec, TransactionStatus, TxEvent, Uid, UpgradeNotes, UpgradePhase, UpgradeSpec,
-    UpgradeStatus, Usage, VerifiedBlock,
+    Account, Addresses, BinarySource, BinaryStatus, ByteSize, CargoSource, CloneReport, Condition, ConditionStatus, Conditions, CoreDump, Cpu,
+    Desired, DevnetPhase, DevnetSpec, DevnetStatus, EventId, EventType, ExitClass, ExportPhase, ExportSpec, ExportStatus, GenesisSpec, GitSource,
+    GoModule, HaltProof, HealthCheck, LastExit, LaunchId, LaunchPhase, LaunchRecord, LaunchStatus, LimitOf, MemoryPressure, Meta, Mode, NodeOverride,
+    NodePhase, NodeSpec, NodeStatus, NpmSource, OomKill, Operations, ReadinessSpec, Resources, ResourcesSpec, RestartPolicy, RestartRules,
+    RestartSpec, SavedState, SdkChange, ServiceSpec, SignedAttempt, Span, Timestamp, TransactionPhase, TransactionSpec, TransactionStatus, TxEvent,
+    Uid, UpgradeNotes, UpgradePhase, UpgradeSpec, UpgradeStatus, Usage, VerifiedBlock,
 };
 use proptest::prelude::*;
 use serde_json::json;
@@ -78,7 +78,14 @@ fn devnet() -> Devnet {
         accounts: Some(10),
         seed: some(),
         binary: Some(binary()),
-        genesis: GenesisSpec { time: Some(time()), patch: Some(json!({"app_state": {"gov": null, "n": [1, null, {"x": null}]}})) },
+        genesis: GenesisSpec {
+            time: Some(time()),
+            patch: Some(json!({"app_state": {"gov": null, "n": [1, null, {"x": null}]}})),
+            from_export: some(),
+            from_file: some(),
+            from_url: some(),
+            sha256: some(),
+        },
         block_time: Some(Span::secs(1)),
         mode: Mode::Docker,
         addresses: Addresses::Ports,
@@ -256,6 +263,23 @@ fn event() -> Event {
     }
 }
 
+fn export() -> Export {
+    let spec = ExportSpec { devnet_ref: text(), height: Some(7), for_zero_height: true, node: some(), memory: Some(ByteSize(1 << 30)) };
+    let status = ExportStatus {
+        phase: ExportPhase::Exporting,
+        path: some(),
+        sha256: some(),
+        bytes: 9,
+        conditions: conditions(),
+        height: Some(7),
+        node: some(),
+        message: some(),
+        cause: Some(EventId(text())),
+        clone: Some(CloneReport { way: text(), bytes: 5, paused_ms: 6 }),
+    };
+    Export { metadata: meta(), spec, status }
+}
+
 fn transaction() -> Transaction {
     let spec = TransactionSpec {
         devnet_ref: text(),
@@ -370,6 +394,7 @@ fn every_field_of_every_object_goes_there_and_back() {
     check(&node());
     check(&launch());
     check(&transaction());
+    check(&export());
     check(&event());
 }
 

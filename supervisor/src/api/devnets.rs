@@ -5,7 +5,7 @@ use super::{
     admission::{self, Action, Admitted, Fresh, KEEP_DATA, Verb},
     auth::Caller,
     change::{Decision, Draft, key_of},
-    convert, explain, foresight, freeze, logs, merge, status,
+    convert, explain, foresight, freeze, logs, merge, origin, status,
     watch::{self, Item},
 };
 use crate::{
@@ -146,7 +146,8 @@ impl Devnets {
                 Some(Object::Devnet(devnet)) => Some(devnet),
                 _ => None,
             };
-            let admitted = admission::admit(verb, present.as_deref(), wanted.clone(), &fresh)?;
+            let wanted = origin::resolve(&self.0, wanted.clone(), present.as_deref()).await?;
+            let admitted = admission::admit(verb, present.as_deref(), wanted, &fresh)?;
             if present.as_ref().is_none_or(|present| present.spec.plugin != admitted.devnet.spec.plugin) {
                 self.check_plugin(&admitted.devnet.spec.plugin).await?;
             }

@@ -51,20 +51,25 @@ async fn find_named(cx: &Context, request: &v1::ListEventsRequest) -> Result<(),
     Ok(())
 }
 
-/// An upgrade has the name of a node: the store tells which it is.
+/// An upgrade, or an export that was given a name, is called as a node is: the store tells which it is.
 async fn kind_there(cx: &Context, namespace: &str, name: &str) -> Result<Kind, Fault> {
-    let upgrade = key_of(Kind::Upgrade, namespace, name);
-    match kind_of(name) {
-        Kind::Node if cx.store.get(&upgrade).await.map_err(|error| error.fault())?.is_some() => Ok(Kind::Upgrade),
-        kind => Ok(kind),
+    let kind = kind_of(name);
+    if kind == Kind::Node {
+        for other in [Kind::Upgrade, Kind::Export] {
+            if cx.store.get(&key_of(other, namespace, name)).await.map_err(|error| error.fault())?.is_some() {
+                return Ok(other);
+            }
+        }
     }
+    Ok(kind)
 }
 
-/// `mynet` is a devnet, `mynet/tx-0123456789abcdef` a transaction, `mynet/validator-0` a node.
+/// `mynet` is a devnet, `mynet/tx-0123456789abcdef` a transaction, `mynet/export-1` an export, `mynet/validator-0` a node.
 fn kind_of(name: &str) -> Kind {
     match name.split_once('/') {
         None => Kind::Devnet,
         Some((_, short)) if is_transaction(short) => Kind::Transaction,
+        Some((_, short)) if is_export(short) => Kind::Export,
         Some(_) => Kind::Node,
     }
 }
@@ -73,12 +78,17 @@ fn is_transaction(short: &str) -> bool {
     short.strip_prefix("tx-").is_some_and(|digest| digest.len() == 16 && digest.bytes().all(|byte| byte.is_ascii_hexdigit()))
 }
 
+/// Those that were named by us; of others the kind must be said.
+fn is_export(short: &str) -> bool {
+    short.strip_prefix("export-").is_some_and(|number| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
 fn filter(request: &v1::ListEventsRequest) -> EventFilter {
     let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
     let selector = request.selector.clone().unwrap_or_default();
     let kind = match request.name.as_str() {
         "" => None,
-        name => Some(kind_of(name)).filter(|kind| *kind != Kind::Node).map(|kind| kind.name().to_owned()), // else a node's or an upgrade's
+        name => Some(kind_of(name)).filter(|kind| *kind != Kind::Node).map(|kind| kind.name().to_owned()), // else a node's, an upgrade's or an export's
     };
     EventFilter {
         namespace: (!selector.all_namespaces).then(|| super::admission::namespace_or_default(&selector.namespace).to_owned()),

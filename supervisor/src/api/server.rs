@@ -1,8 +1,8 @@
 //! The gRPC server on its unix socket: bind it, serve all services on it, end in order.
 
 use super::{
-    Context, auth, daemon::Daemon, devnets::Devnets, gov::Governance, nodes::Nodes, operations, plugins::PluginList, transactions::Transactions,
-    upgrades::Upgrades,
+    Context, auth, daemon::Daemon, devnets::Devnets, exports::Exports, gov::Governance, nodes::Nodes, plugins::PluginList,
+    transactions::Transactions, upgrades::Upgrades,
 };
 use dvb_proto::devnet::v1::{
     daemon_service_server::DaemonServiceServer, devnet_service_server::DevnetServiceServer, export_service_server::ExportServiceServer,
@@ -106,7 +106,7 @@ pub async fn serve(cx: Context, listener: UnixListener) -> Result<(), ServerErro
         .add_service(UpgradeServiceServer::new(Upgrades(cx.clone())))
         .add_service(TransactionServiceServer::new(Transactions(cx.clone())))
         .add_service(GovServiceServer::new(Governance(cx.clone())))
-        .add_service(ExportServiceServer::new(operations::Exports))
+        .add_service(ExportServiceServer::new(Exports(cx.clone())))
         .add_service(PluginServiceServer::new(PluginList(cx.clone())))
         .add_service(DaemonServiceServer::new(Daemon(cx)))
         .serve_with_incoming_shutdown(UnixListenerStream::new(listener), shutdown.clone().cancelled_owned());

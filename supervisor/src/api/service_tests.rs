@@ -349,15 +349,6 @@ async fn binaries_and_plugins_are_passed_on() {
 }
 
 #[tokio::test]
-async fn services_that_are_not_built_say_so() {
-    let served = serve().await;
-    let mut exports = v1::export_service_client::ExportServiceClient::new(served.channel.clone());
-    let status = exports.list(v1::ListRequest::default()).await.unwrap_err();
-    assert_eq!((status.code(), fault(&status).code), (tonic::Code::Unimplemented, FaultCode::Unimplemented));
-    assert!(status.message().contains("later release"));
-}
-
-#[tokio::test]
 async fn shutdown_tells_its_steps_ends_streams_and_the_server() {
     let mut served = serve().await;
     let mut watch = served.devnets().watch(v1::WatchRequest::default()).await.unwrap().into_inner();

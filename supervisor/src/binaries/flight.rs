@@ -27,6 +27,10 @@ struct Flight<T: Clone> {
 pub(super) struct Lines(broadcast::Sender<String>);
 
 impl Lines {
+    /// For work that nobody follows.
+    pub(super) fn unheard() -> Self {
+        Self(broadcast::channel(1).0)
+    }
     pub(super) fn say(&self, line: impl Into<String>) {
         // Nobody listening is no fault.
         let _ = self.0.send(line.into());

@@ -123,6 +123,15 @@ impl Binaries {
         Ok(resolved)
     }
 
+    /// Gets any file by its URL, whole and of this digest, to the path `to`.
+    pub async fn fetch_file(&self, url: &str, sha256: &str, to: &Path) -> Result<(), BinaryError> {
+        let sha256 = fetch::check_digest(sha256)?;
+        let key = source_key(&(url, &sha256))?;
+        let (bench, _scratch) = self.0.bench(&key, &format!("url {url}"), Lines::unheard()).await?;
+        let file = fetch::fetch(&bench, url, &sha256).await?;
+        fs::rename(&file, to).map_err(BinaryError::io("move into place", to))
+    }
+
     /// A path that `resolve` returned once: verified again. An altered or vanished file is an error, never used.
     pub async fn reopen(&self, path: &Path) -> Result<ResolvedBinary, BinaryError> {
         let (inner, path) = (self.0.clone(), path.to_owned());

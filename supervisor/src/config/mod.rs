@@ -53,6 +53,14 @@ impl Home {
     pub fn shared(&self, namespace: &str, devnet: &str) -> PathBuf {
         self.devnet(namespace, devnet).join("shared")
     }
+    /// The state that a devnet began with, where it is a fork.
+    pub fn origin(&self, namespace: &str, devnet: &str) -> PathBuf {
+        self.devnet(namespace, devnet).join("origin")
+    }
+    /// Everything of one export.
+    pub fn export(&self, namespace: &str, devnet: &str, short: &str) -> PathBuf {
+        self.devnet(namespace, devnet).join("exports").join(short)
+    }
     /// Where a plugin writes before the result is renamed into place.
     pub fn staging(&self, namespace: &str, devnet: &str) -> PathBuf {
         self.devnet(namespace, devnet).join("staging")

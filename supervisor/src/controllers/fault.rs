@@ -15,6 +15,7 @@ impl ReconcileError {
             Self::Binary(error) => error.fault(),
             Self::Key(error) => error.fault(),
             Self::Clone(error) => error.fault(),
+            Self::Fault(fault) => fault.clone(),
             Self::Io { source, .. } => disk(self.to_string(), source),
             Self::Job { name, .. } => Fault::new(FaultCode::JobFailed, self.to_string())
                 .remedy(format!("read the output of job {name}, mend the spec, then apply it again")),

@@ -28,6 +28,8 @@ const MAX_RUNNING: usize = 64;
 const CAPACITY: usize = 16_384;
 /// A start of many nodes, or a death with its restart, changes a devnet's nodes several times: it is summed up once for all of them.
 const GATHER: Duration = Duration::from_millis(5);
+/// Kinds whose changes wake controllers.
+const ROUTED: [Kind; 3] = [Kind::Devnet, Kind::Node, Kind::Export];
 
 /// Which controller, for which object.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -43,6 +45,7 @@ pub enum ControllerKind {
     Health,
     Transaction,
     Upgrade,
+    Export,
 }
 
 impl QueueKey for Task {
@@ -149,7 +152,7 @@ impl Loop {
 
     /// Queues everything there is.
     async fn relist(&mut self) -> Result<Revision, StoreError> {
-        let (objects, revision) = self.cx.store.list(&Selector { kinds: vec![Kind::Devnet, Kind::Node], ..Selector::default() }).await?;
+        let (objects, revision) = self.cx.store.list(&Selector { kinds: ROUTED.to_vec(), ..Selector::default() }).await?;
         self.overflowed = false;
         for object in &objects {
             self.route(object);
@@ -158,7 +161,7 @@ impl Loop {
     }
 
     fn feed(&self, from: Revision) -> futures::stream::BoxStream<'static, Result<Change, StoreError>> {
-        self.cx.store.watch(Selector { kinds: vec![Kind::Devnet, Kind::Node], ..Selector::default() }, from)
+        self.cx.store.watch(Selector { kinds: ROUTED.to_vec(), ..Selector::default() }, from)
     }
 
     fn hear(&mut self, change: &Change) {
@@ -191,6 +194,7 @@ impl Loop {
                 self.add(Task { controller: ControllerKind::Health, key: key.clone() });
                 self.add(Task { controller: ControllerKind::Node, key });
             }
+            Object::Export(_) => self.add(Task { controller: ControllerKind::Export, key: object.key() }),
             Object::Launch(_) | Object::Lease(_) | Object::Plan(_) | Object::Transaction(_) | Object::Upgrade(_) => {}
         }
     }

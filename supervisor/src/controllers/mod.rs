@@ -5,6 +5,7 @@
 
 mod context;
 pub mod devnet;
+pub mod export;
 mod fault;
 pub mod health;
 #[cfg(test)]
@@ -29,7 +30,7 @@ use crate::{
     binaries::BinaryError,
     clone::CloneError,
     keylease::KeyError,
-    model::{Key, Violation},
+    model::{Fault, Key, Violation},
     plugin::PluginError,
     ports::PortError,
     runtime::RuntimeError,
@@ -73,6 +74,8 @@ pub enum ReconcileError {
     Digest { file: PathBuf },
     #[error("{0}")]
     Unfit(String),
+    #[error("{}", .0.message)]
+    Fault(Fault),
 }
 
 fn first(violations: &[Violation]) -> String {

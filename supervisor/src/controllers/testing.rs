@@ -1,8 +1,8 @@
 //! The controllers on fakes: the real manager over a memory store, with a runtime and a plugin that a test steers.
 
 use super::{
-    Context, ControllerKind, Manager, devnet::DevnetController, health::HealthController, node::NodeController, transaction::TransactionController,
-    upgrade::UpgradeController,
+    Context, ControllerKind, Manager, devnet::DevnetController, export::ExportController, health::HealthController, node::NodeController,
+    transaction::TransactionController, upgrade::UpgradeController,
 };
 use crate::{
     binaries::Binaries,
@@ -88,6 +88,7 @@ impl Rig {
         manager.register(ControllerKind::Health, Arc::new(HealthController::default()));
         manager.register(ControllerKind::Transaction, Arc::new(TransactionController::new(self.keep)));
         manager.register(ControllerKind::Upgrade, Arc::new(UpgradeController::default()));
+        manager.register(ControllerKind::Export, Arc::new(ExportController::default()));
         let cx = Context {
             store: self.store.clone(),
             runtime: Arc::new(self.runtime.clone()),

@@ -5,8 +5,8 @@ use crate::{
     api::daemon::HomeBinaries,
     binaries::Binaries,
     controllers::{
-        self, ControllerKind, Manager, devnet::DevnetController, health::HealthController, node::NodeController, transaction::TransactionController,
-        upgrade::UpgradeController,
+        self, ControllerKind, Manager, devnet::DevnetController, export::ExportController, health::HealthController, node::NodeController,
+        transaction::TransactionController, upgrade::UpgradeController,
     },
     keeper::Keeper,
     model::{Fault, FaultCode, Kind, Launch, LaunchPhase},
@@ -101,6 +101,7 @@ fn run_controllers(
     manager.register(ControllerKind::Health, Arc::new(HealthController::default()));
     manager.register(ControllerKind::Transaction, Arc::new(TransactionController::new(keep)));
     manager.register(ControllerKind::Upgrade, Arc::new(UpgradeController::default()));
+    manager.register(ControllerKind::Export, Arc::new(ExportController::default()));
     Box::pin(async move {
         let logs = tokio::spawn(logs);
         if let Err(error) = manager.run(context, stop).await {

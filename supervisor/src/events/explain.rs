@@ -62,6 +62,7 @@ fn cause(object: &Object) -> Option<EventId> {
         Object::Node(node) => node.status.cause.clone(),
         Object::Transaction(tx) => tx.status.cause.clone(),
         Object::Upgrade(upgrade) => upgrade.status.cause.clone(),
+        Object::Export(export) => export.status.cause.clone(),
         Object::Launch(_) | Object::Lease(_) | Object::Plan(_) => None,
     }
 }

@@ -1,8 +1,8 @@
 //! One sentence about the state of an object, and why it is so.
 
 use crate::model::{
-    Condition, ConditionStatus, Conditions, Devnet, ExitClass, LastExit, Launch, LaunchPhase, Node, NodePhase, Object, Transaction, TransactionPhase,
-    Upgrade,
+    Condition, ConditionStatus, Conditions, Devnet, ExitClass, Export, LastExit, Launch, LaunchPhase, Node, NodePhase, Object, Transaction,
+    TransactionPhase, Upgrade,
 };
 use std::fmt::Write as _;
 
@@ -18,6 +18,7 @@ pub fn headline(object: &Object) -> String {
         }
         Object::Transaction(tx) => of_transaction(tx),
         Object::Upgrade(upgrade) => of_upgrade(upgrade),
+        Object::Export(export) => of_export(export),
         Object::Plan(plan) => {
             let nodes = plan.spec.nodes.len();
             format!("Plan {} has {nodes} nodes, made for generation {} of its devnet", plan.metadata.name, plan.spec.generation)
@@ -40,6 +41,15 @@ fn of_devnet(devnet: &Devnet) -> String {
         }
     }
     add_false(&mut text, &status.conditions);
+    text
+}
+
+fn of_export(export: &Export) -> String {
+    let status = &export.status;
+    let mut text = format!("Export {} is {:?}", export.metadata.name, status.phase);
+    if let Some(message) = &status.message {
+        add(&mut text, message);
+    }
     text
 }
 

@@ -5,6 +5,7 @@
 mod condition;
 mod devnet;
 mod event;
+mod export;
 mod fault;
 mod hex;
 mod ids;
@@ -24,6 +25,7 @@ mod validate;
 pub use condition::{Condition, ConditionStatus, Conditions};
 pub use devnet::{Account, BinaryStatus, Devnet, DevnetPhase, DevnetStatus, SdkChange};
 pub use event::{Event, EventType};
+pub use export::{CloneReport, Export, ExportPhase, ExportSpec, ExportStatus};
 pub use fault::{Fault, FaultCode, Violation};
 pub use hex::{hex, unhex};
 pub use ids::{EventId, LaunchId, NodeName, Uid};
@@ -44,7 +46,7 @@ pub use spec::{
 pub use time::Timestamp;
 pub use transaction::{GAS_FACTOR, SignedAttempt, Transaction, TransactionPhase, TransactionSpec, TransactionStatus, TxEvent};
 pub use upgrade::{Before, HaltProof, SavedState, Upgrade, UpgradeNotes, UpgradePhase, UpgradeSpec, UpgradeStatus, VERIFY_BLOCKS, VerifiedBlock};
-pub use validate::{MAX_NODES, validate_devnet};
+pub use validate::{MAX_NODES, check_name, validate_devnet};
 
 /// The API version that every object carries.
 pub const API_VERSION: &str = "devnet.builder/v1";

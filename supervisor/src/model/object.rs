@@ -1,6 +1,6 @@
 //! Any object of the store, and its key.
 
-use super::{Devnet, Launch, Lease, Meta, Node, Plan, Revision, Transaction, Upgrade};
+use super::{Devnet, Export, Launch, Lease, Meta, Node, Plan, Revision, Transaction, Upgrade};
 use serde::{Deserialize, Serialize};
 use std::{fmt, sync::Arc};
 
@@ -14,10 +14,11 @@ pub enum Kind {
     Plan,
     Transaction,
     Upgrade,
+    Export,
 }
 
 impl Kind {
-    pub const ALL: [Self; 7] = [Self::Devnet, Self::Node, Self::Launch, Self::Lease, Self::Plan, Self::Transaction, Self::Upgrade];
+    pub const ALL: [Self; 8] = [Self::Devnet, Self::Node, Self::Launch, Self::Lease, Self::Plan, Self::Transaction, Self::Upgrade, Self::Export];
     pub const fn name(self) -> &'static str {
         match self {
             Self::Devnet => "Devnet",
@@ -27,6 +28,7 @@ impl Kind {
             Self::Plan => "Plan",
             Self::Transaction => "Transaction",
             Self::Upgrade => "Upgrade",
+            Self::Export => "Export",
         }
     }
 }
@@ -60,6 +62,9 @@ impl Key {
     pub fn upgrade(namespace: &str, name: &str) -> Self {
         Self::new(Kind::Upgrade, namespace, name)
     }
+    pub fn export(namespace: &str, name: &str) -> Self {
+        Self::new(Kind::Export, namespace, name)
+    }
 }
 
 impl fmt::Display for Key {
@@ -78,6 +83,7 @@ pub enum Object {
     Plan(Arc<Plan>),
     Transaction(Arc<Transaction>),
     Upgrade(Arc<Upgrade>),
+    Export(Arc<Export>),
 }
 
 impl Object {
@@ -90,6 +96,7 @@ impl Object {
             Self::Plan(_) => Kind::Plan,
             Self::Transaction(_) => Kind::Transaction,
             Self::Upgrade(_) => Kind::Upgrade,
+            Self::Export(_) => Kind::Export,
         }
     }
     pub fn meta(&self) -> &Meta {
@@ -101,6 +108,7 @@ impl Object {
             Self::Plan(object) => &object.metadata,
             Self::Transaction(object) => &object.metadata,
             Self::Upgrade(object) => &object.metadata,
+            Self::Export(object) => &object.metadata,
         }
     }
     /// Copies the object when it is shared.
@@ -113,6 +121,7 @@ impl Object {
             Self::Plan(object) => &mut Arc::make_mut(object).metadata,
             Self::Transaction(object) => &mut Arc::make_mut(object).metadata,
             Self::Upgrade(object) => &mut Arc::make_mut(object).metadata,
+            Self::Export(object) => &mut Arc::make_mut(object).metadata,
         }
     }
     pub fn key(&self) -> Key {
@@ -132,12 +141,13 @@ impl Object {
             Self::Plan(object) => &object.spec.devnet_ref,
             Self::Transaction(object) => &object.spec.devnet_ref,
             Self::Upgrade(object) => &object.spec.devnet_ref,
+            Self::Export(object) => &object.spec.devnet_ref,
         }
     }
     /// Full name of the node that it belongs to, if any.
     pub fn node(&self) -> Option<&str> {
         match self {
-            Self::Devnet(_) | Self::Plan(_) | Self::Transaction(_) | Self::Upgrade(_) => None,
+            Self::Devnet(_) | Self::Plan(_) | Self::Transaction(_) | Self::Upgrade(_) | Self::Export(_) => None,
             Self::Node(object) => Some(&object.metadata.name),
             Self::Launch(object) => Some(&object.spec.node_ref),
             Self::Lease(object) => object.spec.node_ref.as_deref(),
@@ -163,4 +173,4 @@ macro_rules! from_kind {
         }
     )*};
 }
-from_kind!(Devnet, Node, Launch, Lease, Plan, Transaction, Upgrade);
+from_kind!(Devnet, Node, Launch, Lease, Plan, Transaction, Upgrade, Export);

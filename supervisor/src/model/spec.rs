@@ -185,6 +185,23 @@ pub struct GenesisSpec {
     /// JSON merge patch over the chain's genesis.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub patch: Option<serde_json::Value>,
+    /// `DEVNET/EXPORT` of the same namespace: the state to begin with. At most one of the three sources.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub from_export: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub from_file: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub from_url: Option<String>,
+    /// Of that state's file. Filled in at admission for an export.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<String>,
+}
+
+impl GenesisSpec {
+    /// Whether the chain begins with a state that another one left.
+    pub fn is_fork(&self) -> bool {
+        self.from_export.is_some() || self.from_file.is_some() || self.from_url.is_some()
+    }
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

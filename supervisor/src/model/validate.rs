@@ -1,6 +1,6 @@
 //! What can be said of a spec without a plugin, a file or a machine: names, counts, contradictions.
 
-use super::{BinarySource, Devnet, Mode, ReadinessSpec, ServiceSpec, Span, Violation};
+use super::{BinarySource, Devnet, GenesisSpec, Mode, ReadinessSpec, ServiceSpec, Span, Violation};
 use std::collections::BTreeSet;
 
 /// Nodes of one devnet, services included: what one loopback /24 can address.
@@ -23,6 +23,7 @@ pub fn validate_devnet(devnet: &Devnet) -> Vec<Violation> {
         faults.push(Violation::new("spec.chainId", "must have 1 to 50 letters, digits, `-`, `_` or `.`"));
     }
     check_counts(devnet, &mut faults);
+    check_genesis(&spec.genesis, &mut faults);
     if spec.mode == Mode::Docker {
         faults.push(Violation::new("spec.mode", "docker is not built yet; leave it out to run natively"));
     }
@@ -93,6 +94,32 @@ fn check_service(at: &str, service: &ServiceSpec, faults: &mut Vec<Violation>) {
     }
 }
 
+fn check_genesis(genesis: &GenesisSpec, faults: &mut Vec<Violation>) {
+    let sources = [&genesis.from_export, &genesis.from_file, &genesis.from_url];
+    let mut fault = |field: &str, message: &str| faults.push(Violation::new(field, message));
+    if sources.into_iter().flatten().count() > 1 {
+        return fault("spec.genesis", "takes only one of fromExport, fromFile and fromUrl");
+    }
+    if genesis.from_export.as_ref().is_some_and(|name| !name.contains('/')) {
+        fault("spec.genesis.fromExport", "is DEVNET/EXPORT, as `dvbctl get exports` prints it");
+    }
+    if genesis.from_file.as_ref().is_some_and(|path| !path.starts_with('/')) {
+        fault("spec.genesis.fromFile", "must be an absolute path");
+    }
+    if genesis.from_url.as_ref().is_some_and(|url| !["https://", "http://", "file://"].iter().any(|scheme| url.starts_with(scheme))) {
+        fault("spec.genesis.fromUrl", "must begin with https://, http:// or file://");
+    }
+    let is_digest = |text: &String| text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    match &genesis.sha256 {
+        Some(_) if !genesis.is_fork() => fault("spec.genesis.sha256", "goes with fromExport, fromFile or fromUrl"),
+        Some(digest) if !is_digest(digest) => fault("spec.genesis.sha256", "must be 64 hex digits, as sha256sum prints them"),
+        None if genesis.from_file.is_some() || genesis.from_url.is_some() => {
+            fault("spec.genesis.sha256", "is required with fromFile and fromUrl, as sha256sum prints it");
+        }
+        _ => {}
+    }
+}
+
 fn check_binary(at: &str, binary: &BinarySource, faults: &mut Vec<Violation>) {
     let named =
         [binary.path.is_some(), binary.go_module.is_some(), binary.url.is_some(), binary.cargo.is_some(), binary.npm.is_some(), binary.git.is_some()];
@@ -114,7 +141,7 @@ fn check_binary(at: &str, binary: &BinarySource, faults: &mut Vec<Violation>) {
 }
 
 /// `[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?`
-fn check_name(field: &str, name: &str, faults: &mut Vec<Violation>) {
+pub fn check_name(field: &str, name: &str, faults: &mut Vec<Violation>) {
     let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
     let good = (1..=40).contains(&name.len()) && name.chars().all(inner) && !name.starts_with('-') && !name.ends_with('-');
     if !good {

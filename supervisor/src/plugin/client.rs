@@ -7,8 +7,8 @@ mod tx;
 mod upgrade;
 
 use super::{
-    BlockHeight, ChainPlugin, Classified, DevnetContext, Genesis, GenesisRequest, Health, Initialized, JobOutcome, LaunchPlan, NodeRequest,
-    PluginError, PluginInfo, Reply,
+    BlockHeight, ChainPlugin, Classified, DevnetContext, ExportPlan, ExportRequest, Genesis, GenesisRequest, Health, Initialized, JobOutcome,
+    LaunchPlan, NodeRequest, PluginError, PluginInfo, Reply,
     process::Process,
     slot::{Lease, Slot},
 };
@@ -161,6 +161,13 @@ impl ChainPlugin for Client {
         let message = requests::launch(request);
         let reply = self.call("StartNode", |mut client| async move { client.start_node(message).await }).await?;
         replies::launch(reply, request).map_err(|reason| self.bad("StartNode", reason))
+    }
+
+    async fn export(&self, request: &ExportRequest) -> Result<ExportPlan, PluginError> {
+        let message = requests::export(request);
+        let limit = self.slot.shared.settings.genesis_limit; // it may read a large file to its end
+        let (reply, _) = self.call_within("Export", limit, |mut client| async move { client.export(message).await }).await?;
+        replies::export(reply).map_err(|reason| self.bad("Export", reason))
     }
 
     async fn probe(&self, devnet: &DevnetContext, node: &PlacedNode) -> Result<Health, PluginError> {

@@ -1,8 +1,8 @@
 //! Plugins without processes, for tests of what uses them: scripted failures, health by hand, heights by channel.
 
 use super::{
-    BlockHeight, ChainPlugin, Classified, DevnetContext, Genesis, GenesisRequest, Health, Initialized, Job, JobOutcome, LaunchPlan, NodeRequest,
-    PluginError, PluginInfo, PluginState, Plugins, Readiness, Reply,
+    BlockHeight, ChainPlugin, Classified, DevnetContext, ExportPlan, ExportRequest, Genesis, GenesisRequest, Health, Initialized, Job, JobOutcome,
+    LaunchPlan, NodeRequest, PluginError, PluginInfo, PluginState, Plugins, Readiness, Reply,
 };
 use crate::model::{Account, Exit, PlacedNode, PlannedNode, PlannedPort, Violation};
 use async_trait::async_trait;
@@ -150,7 +150,7 @@ impl ChainPlugin for FakePlugin {
             name: self.name.clone(),
             version: "0".into(),
             api_version: 1,
-            capabilities: vec!["tx".into(), "gov".into()],
+            capabilities: vec!["tx".into(), "gov".into(), "export".into(), "fork".into()],
             ..PluginInfo::default()
         })
     }
@@ -198,6 +198,15 @@ impl ChainPlugin for FakePlugin {
             secrets: self.state().secrets.clone(),
             ..LaunchPlan::default()
         })
+    }
+
+    /// Its job is what a test answers for; the state is at the wanted height, or at 1.
+    async fn export(&self, request: &ExportRequest) -> Result<ExportPlan, PluginError> {
+        self.begin("export", &request.node.name).await?;
+        let argv = vec!["/bin/export".into(), request.output.display().to_string()];
+        let jobs =
+            if request.outcomes.is_empty() { vec![Job { name: "export".into(), argv, ok_codes: vec![0, 1], ..Job::default() }] } else { vec![] };
+        Ok(ExportPlan { jobs, skip: vec!["data/blocks".into()], height: request.height.unwrap_or(1) })
     }
 
     async fn probe(&self, _devnet: &DevnetContext, node: &PlacedNode) -> Result<Health, PluginError> {

@@ -161,6 +161,34 @@ pub struct GenesisRequest {
     pub shared_dir: PathBuf,
     pub job_outcomes: Vec<JobOutcome>,
     pub round: u32,
+    /// An exported state to begin with.
+    pub base: Option<PathBuf>,
+}
+
+/// A plugin says with this capability that it exports state.
+pub const EXPORT_CAPABILITY: &str = "export";
+/// And with this one, that it makes a genesis from such a state.
+pub const FORK_CAPABILITY: &str = "fork";
+
+#[derive(Clone, Debug, Default)]
+pub struct ExportRequest {
+    pub devnet: DevnetContext,
+    pub node: PlacedNode,
+    /// The clone of its home; not there yet when there are no outcomes.
+    pub home_dir: PathBuf,
+    pub height: Option<u64>,
+    pub for_zero_height: bool,
+    pub output: PathBuf,
+    pub outcomes: Vec<JobOutcome>,
+}
+
+/// Jobs to run on the clone, or, when there are none, what came of them.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ExportPlan {
+    pub jobs: Vec<Job>,
+    /// Below the home: what the jobs do not need.
+    pub skip: Vec<PathBuf>,
+    pub height: u64,
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -239,6 +267,7 @@ pub trait ChainPlugin: tx::TxPlugin + gov::GovPlugin + upgrade::UpgradePlugin + 
     async fn plan_nodes(&self, devnet: &DevnetContext) -> Result<Vec<PlannedNode>, PluginError>;
     async fn genesis(&self, request: &GenesisRequest) -> Result<Reply<Genesis>, PluginError>;
     async fn launch(&self, request: &NodeRequest) -> Result<LaunchPlan, PluginError>;
+    async fn export(&self, request: &ExportRequest) -> Result<ExportPlan, PluginError>;
     async fn probe(&self, devnet: &DevnetContext, node: &PlacedNode) -> Result<Health, PluginError>;
     /// Heights as the node announces them; the stream ends when the node or the plugin goes away.
     async fn heights(&self, devnet: &DevnetContext, node: &PlacedNode) -> Result<BoxStream<'static, Result<BlockHeight, PluginError>>, PluginError>;

@@ -120,6 +120,7 @@ pub struct JobSpec {
     /// Its output goes to `<out_dir>/<name>.out` and `.err`.
     pub out_dir: PathBuf,
     pub timeout: Duration,
+    pub limits: Resources,
 }
 
 #[derive(Clone, Debug, Default)]

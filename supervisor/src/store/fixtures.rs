@@ -1,8 +1,9 @@
 //! Objects for tests.
 
 use crate::model::{
-    Devnet, DevnetSpec, DevnetStatus, Event, EventId, Launch, LaunchId, LaunchRecord, LaunchStatus, Lease, LeaseSpec, Meta, Node, NodeSpec,
-    NodeStatus, Plan, PlanBody, Transaction, TransactionSpec, TransactionStatus, Uid, Upgrade, UpgradeSpec, UpgradeStatus,
+    Devnet, DevnetSpec, DevnetStatus, Event, EventId, Export, ExportSpec, ExportStatus, Launch, LaunchId, LaunchRecord, LaunchStatus, Lease,
+    LeaseSpec, Meta, Node, NodeSpec, NodeStatus, Plan, PlanBody, Transaction, TransactionSpec, TransactionStatus, Uid, Upgrade, UpgradeSpec,
+    UpgradeStatus,
 };
 
 pub(crate) fn meta(namespace: &str, name: &str) -> Meta {
@@ -48,6 +49,12 @@ pub(crate) fn transaction(namespace: &str, devnet: &str, id: &str) -> Transactio
 pub(crate) fn upgrade(namespace: &str, devnet: &str, name: &str) -> Upgrade {
     let spec = UpgradeSpec { devnet_ref: devnet.into(), upgrade_name: name.into(), height: 30, ..UpgradeSpec::default() };
     Upgrade { metadata: meta(namespace, &format!("{devnet}/{name}")), spec, status: UpgradeStatus::default() }
+}
+
+/// `short` is what its name ends with.
+pub(crate) fn export(namespace: &str, devnet: &str, short: &str) -> Export {
+    let spec = ExportSpec { devnet_ref: devnet.into(), ..ExportSpec::default() };
+    Export { metadata: meta(namespace, &format!("{devnet}/{short}")), spec, status: ExportStatus::default() }
 }
 
 pub(crate) fn event(id: &str, kind: &str, namespace: &str, name: &str) -> Event {

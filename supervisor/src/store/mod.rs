@@ -2,7 +2,7 @@
 //!
 //! Guarantees: a commit is atomic and durable when it returns (launches, the status of nodes and events survive a SIGKILL but not
 //! for sure a power cut, which ends their processes anyway); every write takes the next revision and appears in the change feed in
-//! the same transaction; deleting a devnet deletes its nodes, launches, leases, plan, transactions and upgrades, and deleting a node its launches (each
+//! the same transaction; deleting a devnet deletes its nodes, launches, leases, plan, transactions, upgrades and exports, and deleting a node its launches (each
 //! shows in the feed, children first). Events and empty commits take no revision.
 
 #[cfg(test)]

@@ -19,7 +19,7 @@ pub(super) fn parent(object: &Object) -> Option<Key> {
     match object {
         Object::Devnet(_) => None,
         Object::Launch(launch) => Some(Key::node(namespace, &launch.spec.node_ref)),
-        Object::Node(_) | Object::Lease(_) | Object::Plan(_) | Object::Transaction(_) | Object::Upgrade(_) => {
+        Object::Node(_) | Object::Lease(_) | Object::Plan(_) | Object::Transaction(_) | Object::Upgrade(_) | Object::Export(_) => {
             Some(Key::devnet(namespace, object.devnet()))
         }
     }
@@ -28,9 +28,9 @@ pub(super) fn parent(object: &Object) -> Option<Key> {
 /// What needs an object of `kind` directly, in the order in which it is deleted with it.
 pub(super) fn children(kind: Kind) -> &'static [Kind] {
     match kind {
-        Kind::Devnet => &[Kind::Node, Kind::Lease, Kind::Plan, Kind::Transaction, Kind::Upgrade],
+        Kind::Devnet => &[Kind::Node, Kind::Lease, Kind::Plan, Kind::Transaction, Kind::Upgrade, Kind::Export],
         Kind::Node => &[Kind::Launch],
-        Kind::Launch | Kind::Lease | Kind::Plan | Kind::Transaction | Kind::Upgrade => &[],
+        Kind::Launch | Kind::Lease | Kind::Plan | Kind::Transaction | Kind::Upgrade | Kind::Export => &[],
     }
 }
 

@@ -43,6 +43,9 @@ pub struct Funded {
     pub name: String,
     pub address: Address,
     pub balance: u64,
+    /// Of the next transfer; other than 0 where the account comes from another chain.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub nonce: u64,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -106,8 +109,12 @@ impl Genesis {
         if self.accounts.iter().try_fold(0u64, |sum, account| sum.checked_add(account.balance)).is_none() {
             return Err(GenesisError::Content("the balances of all accounts together exceed 64 bits".into()));
         }
-        Ok(Ledger::new(self.accounts.iter().map(|funded| (funded.address, Account { balance: funded.balance, nonce: 0 }))))
+        Ok(Ledger::new(self.accounts.iter().map(|funded| (funded.address, Account { balance: funded.balance, nonce: funded.nonce }))))
     }
+}
+
+fn is_zero(nonce: &u64) -> bool {
+    *nonce == 0
 }
 
 #[cfg(test)]
@@ -120,7 +127,7 @@ mod tests {
             chain_id: "net-1".into(),
             genesis_time: "2026-01-01T00:00:00Z".parse().unwrap(),
             validators: vec![Validator { name: "validator-0".into(), public_key: address(1) }],
-            accounts: vec![Funded { name: "account:0".into(), address: address(9), balance: 5 }],
+            accounts: vec![Funded { name: "account:0".into(), address: address(9), balance: 5, nonce: 0 }],
         }
     }
 
@@ -148,7 +155,7 @@ mod tests {
         check(|genesis| genesis.validators.clear(), "want 1 to 100, found 0");
         check(|genesis| genesis.validators.push(genesis.validators[0].clone()), "same publicKey");
         check(|genesis| genesis.accounts.push(genesis.accounts[0].clone()), "same address");
-        check(|genesis| genesis.accounts.push(Funded { name: String::new(), address: address(3), balance: u64::MAX }), "exceed 64 bits");
+        check(|genesis| genesis.accounts.push(Funded { name: String::new(), address: address(3), balance: u64::MAX, nonce: 0 }), "exceed 64 bits");
         check(|genesis| genesis.chain_id.clear(), "chainId is empty");
         assert!(Genesis::parse(b"{\"chainId\": 7}").is_err());
         assert!(Genesis::parse(b"{\"chainIdd\": \"x\"}").unwrap_err().to_string().contains("chainIdd"));

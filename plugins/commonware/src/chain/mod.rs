@@ -13,6 +13,7 @@
 //! | `tx block ledger mempool genesis config` | pure: values in, values out |
 //! | `shared` | what the running parts share, under one lock: ledger, speculation, mempool, progress |
 //! | `app applier gossip rpc store` | the edges: consensus, finalized blocks, peers, users, disk |
+//! | `state` | the accounts of a home that stands still, for another chain to begin with |
 //! | `upgrade` | which rules hold from which height on |
 //! | `node` | wires them to Commonware's runtime; `client` talks to a node |
 //! | `fault` | why a node ends, and with which exit code |
@@ -34,6 +35,7 @@ pub mod mempool;
 pub mod node;
 pub mod rpc;
 pub mod shared;
+pub mod state;
 pub mod store;
 pub mod tx;
 pub mod upgrade;

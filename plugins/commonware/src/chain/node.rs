@@ -59,6 +59,8 @@ use super::upgrade::{Abilities, UPGRADES_FILE, Upgrades};
 use super::{gossip, rpc};
 
 /// Consensus starts when so many validators are connected, or after this long: a proposal that nobody hears costs a timeout.
+/// The accounts, below the home.
+pub(super) const LEDGER: &str = "data/ledger.sqlite";
 const QUORUM_WAIT: Duration = Duration::from_secs(3);
 /// How long the parts may take to stop.
 const STOP_GRACE: Duration = Duration::from_millis(350);
@@ -105,7 +107,7 @@ async fn node(context: Context, home: Home, abilities: Abilities, rpc_listener: 
 /// Starts all parts and waits for the first that ends.
 async fn start(context: Context, home: Home, abilities: Abilities, rpc_listener: TcpListener) -> Result<(), NodeFault> {
     let Home { path, config, spec, key } = home;
-    let ledger_path = path.join("data/ledger.sqlite");
+    let ledger_path = path.join(LEDGER);
     let upgrades = Upgrades::load(&path.join("data").join(UPGRADES_FILE), abilities)?;
     let (store, head, ledger) = Store::open(&ledger_path, &spec, &upgrades)?;
     let role = if spec.validators.position(&key.public_key()).is_some() { "validator" } else { "fullnode" };
@@ -409,7 +411,7 @@ fn bind(what: &'static str, address: SocketAddr) -> Result<TcpListener, NodeFaul
 }
 
 /// One process per home: two would sign with one key.
-fn lock(home: &Path) -> Result<std::fs::File, NodeFault> {
+pub(super) fn lock(home: &Path) -> Result<std::fs::File, NodeFault> {
     let path = home.join("lock");
     let io = |source| NodeFault::Io { what: format!("open {}", path.display()), source };
     let file = std::fs::File::options().create(true).truncate(false).write(true).open(&path).map_err(io)?;

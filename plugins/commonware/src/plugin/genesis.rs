@@ -1,10 +1,11 @@
 //! Writes genesis, keys and homes into the staging folder.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use dvb_plugin_sdk::{PluginFault, Result, merge, pb, sha256_hex, write_staged};
 
-use super::{launch, nodes};
+use super::{export, launch, nodes};
 use crate::chain::config::{CONFIG_FILE, GENESIS_FILE, KEY_FILE, render_key};
 use crate::chain::genesis::{Funded, Genesis, Validator};
 use crate::chain::tx::Address;
@@ -20,6 +21,7 @@ pub(super) fn generate(request: &pb::GenerateGenesisRequest) -> Result<pb::Gener
     let staging = Path::new(&request.staging_dir);
     let mnemonic = keys::mnemonic(&devnet.seed, &devnet.chain_id);
     let accounts = accounts(&devnet, &mnemonic)?;
+    let accounts = if request.base_genesis.is_empty() { accounts } else { onto(&request.base_genesis, accounts)? };
     let genesis = render(&devnet, &accounts)?;
 
     let mut files =
@@ -38,7 +40,7 @@ pub(super) fn generate(request: &pb::GenerateGenesisRequest) -> Result<pb::Gener
         genesis_path: SHARED_GENESIS.into(),
         genesis_sha256: sha256_hex(&genesis),
         files,
-        accounts: accounts.into_iter().map(funded).collect(),
+        accounts: accounts.into_iter().filter(|account| !account.name.is_empty()).map(funded).collect(),
         mnemonic_path: MNEMONIC.into(),
         ..pb::GenerateGenesisResponse::default()
     })
@@ -47,9 +49,22 @@ pub(super) fn generate(request: &pb::GenerateGenesisRequest) -> Result<pb::Gener
 fn accounts(devnet: &pb::DevnetContext, mnemonic: &str) -> Result<Vec<Funded>> {
     let account = |index| {
         let key = keys::account_key(mnemonic, index).map_err(|error| PluginFault::Internal(error.to_string()))?;
-        Ok(Funded { name: format!("account:{index}"), address: Address::of(&key), balance: BALANCE })
+        Ok(Funded { name: format!("account:{index}"), address: Address::of(&key), balance: BALANCE, nonce: 0 })
     };
     (0..devnet.accounts).map(account).collect()
+}
+
+/// The accounts of an exported state as they were, after those of this devnet. One that is both is the exported one, with its name here.
+fn onto(base: &str, accounts: Vec<Funded>) -> Result<Vec<Funded>> {
+    let state = export::read(Path::new(base)).map_err(|message| PluginFault::InvalidArgument(format!("spec.genesis: {message}")))?;
+    let mut old: BTreeMap<Address, Funded> = state.accounts.into_iter().map(|account| (account.address, account)).collect();
+    let named = |account: Funded| match old.remove(&account.address) {
+        Some(kept) => Funded { name: account.name, ..kept },
+        None => account,
+    };
+    let mut accounts: Vec<Funded> = accounts.into_iter().map(named).collect();
+    accounts.extend(old.into_values());
+    Ok(accounts)
 }
 
 /// The genesis file with the user's patch in it, checked as a node would.
@@ -98,6 +113,28 @@ mod tests {
     #[test]
     fn the_same_context_gives_the_same_bytes() {
         assert_eq!(genesis("").unwrap(), genesis("").unwrap());
+    }
+
+    #[test]
+    fn an_exported_state_keeps_its_accounts_beside_those_of_the_new_devnet() {
+        let devnet = devnet("");
+        let own = accounts(&devnet, &keys::mnemonic("s", "net-1")).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let base = dir.path().join("state.json");
+        let stranger = "07".repeat(32);
+        let state = serde_json::json!({
+            "chainId": "old", "genesisHash": "aa", "height": 9, "blockHash": "bb", "stateRoot": "cc",
+            "accounts": [{"address": own[1].address, "balance": 5, "nonce": 3}, {"address": stranger, "balance": 7}],
+        });
+        std::fs::write(&base, state.to_string()).unwrap();
+        let merged = onto(&base.to_string_lossy(), own).unwrap();
+        let seen: Vec<_> = merged.iter().map(|account| (account.name.as_str(), account.balance, account.nonce)).collect();
+        assert_eq!(seen, [("account:0", BALANCE, 0), ("account:1", 5, 3), ("", 7, 0)]);
+        let spec = Genesis::parse(&render(&devnet, &merged).unwrap()).unwrap();
+        assert_eq!(spec.validators.len(), 2);
+        assert_eq!(spec.ledger.account(&merged[1].address).nonce, 3);
+        std::fs::write(&base, r#"{"app_state": {}}"#).unwrap();
+        assert!(onto(&base.to_string_lossy(), Vec::new()).unwrap_err().to_string().contains("is no state of a devchain"));
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! beside it, made anew for each start: `launch`. Health and heights come over the node's own JSON-RPC: `health`.
 
 mod exits;
+mod export;
 mod genesis;
 mod health;
 mod launch;
@@ -55,7 +56,7 @@ impl Plugin for Commonware {
             default_binary: self.devchain.as_ref().map(|path| path.to_string_lossy().into_owned()),
             default_validators: Some(4),
             needs_binary: self.devchain.is_none(),
-            capabilities: vec!["tx".into(), "upgrade".into()],
+            capabilities: vec!["tx".into(), "upgrade".into(), "export".into(), "fork".into()],
             ..pb::PluginInfo::default()
         })
     }
@@ -134,6 +135,12 @@ impl Plugin for Commonware {
 
     async fn get_block(&self, request: pb::GetBlockRequest) -> Result<pb::BlockHeight> {
         upgrade::block(&request).await
+    }
+
+    async fn export(&self, request: pb::ExportRequest) -> Result<pb::ExportPlan> {
+        let node = request.node.as_ref().map_or("", |node| node.name.as_str());
+        let binary = self.binary(&request.devnet.clone().unwrap_or_default(), node)?;
+        export::plan(&request, &binary)
     }
 
     async fn classify_exit(&self, request: pb::ClassifyExitRequest) -> Result<pb::ExitClass> {

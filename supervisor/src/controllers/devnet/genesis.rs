@@ -16,7 +16,7 @@ use sha2::{Digest, Sha256};
 use std::{
     fs::File,
     io,
-    path::{Component, Path},
+    path::{Component, Path, PathBuf},
 };
 
 /// What the devnet's status tells of its genesis.
@@ -29,7 +29,7 @@ pub(super) struct Made {
 pub(super) async fn make(
     plugin: &dyn ChainPlugin,
     context: &DevnetContext,
-    nodes: Vec<PlacedNode>,
+    (nodes, base): (Vec<PlacedNode>, Option<PathBuf>),
     devnet: &Devnet,
     cx: &Context,
 ) -> Result<Made, ReconcileError> {
@@ -43,6 +43,7 @@ pub(super) async fn make(
     let mut request = GenesisRequest {
         devnet: context.clone(),
         nodes,
+        base,
         staging_dir: staging.path().to_path_buf(),
         shared_dir: shared.clone(),
         ..GenesisRequest::default()

@@ -7,6 +7,7 @@ mod files;
 mod genesis;
 mod identity;
 mod keepsakes;
+mod origin;
 mod pace;
 mod plan;
 mod provision;

@@ -13,7 +13,7 @@ use super::super::{
         planned_service,
     },
 };
-use super::{genesis, identity};
+use super::{genesis, identity, origin};
 use crate::{
     binaries::ResolvedBinary,
     model::{
@@ -78,9 +78,10 @@ pub(super) async fn provision(devnet: &Devnet, nodes: &[Arc<Node>], refresh_bina
     failpoint("provision/placed");
     let mut made = None;
     if devnet.status.genesis_hash.is_none() && !chain.is_empty() {
+        let base = origin::bring(devnet, &info, cx).await?;
         say(devnet, "making keys, genesis and configuration", cx).await?;
         let placed = placement.nodes.iter().filter(|placed| placed.role != SERVICE).cloned().collect();
-        made = Some(genesis::make(plugin.as_ref(), &context, placed, devnet, cx).await?);
+        made = Some(genesis::make(plugin.as_ref(), &context, (placed, base), devnet, cx).await?);
     }
     let node_binaries = node_binaries(devnet, &planned, &binary, own_binaries);
 

@@ -151,20 +151,7 @@ async fn prepare(plan: &LaunchPlan, node: &Node, cx: &Context) -> Result<(), Rec
 /// Runs one job; an exit code that is not in its list is an error with the last line that it printed.
 pub(in super::super) async fn run_job(job: &Job, path: &[&str], out_dir: &Path, cx: &Context) -> Result<crate::runtime::JobResult, ReconcileError> {
     make_dir(out_dir)?;
-    let mut env = job.env.clone();
-    if let Some(program) = job.argv.first() {
-        env.extend(Binaries::environment(Path::new(program)));
-    }
-    let spec = JobSpec {
-        name: job.name.clone(),
-        path: path.iter().map(|part| (*part).to_owned()).collect(),
-        argv: job.argv.clone(),
-        env,
-        cwd: if job.cwd.as_os_str().is_empty() { out_dir.to_path_buf() } else { job.cwd.clone() },
-        out_dir: out_dir.to_path_buf(),
-        timeout: if job.timeout.is_zero() { JOB_TIMEOUT } else { job.timeout },
-    };
-    let result = cx.runtime.run(&spec).await?;
+    let result = cx.runtime.run(&job_spec(job, path, out_dir)).await?;
     let good = if job.ok_codes.is_empty() { result.exit.code == Some(0) } else { result.exit.code.is_some_and(|code| job.ok_codes.contains(&code)) };
     if good {
         return Ok(result);
@@ -172,6 +159,24 @@ pub(in super::super) async fn run_job(job: &Job, path: &[&str], out_dir: &Path, 
     let last = crate::logs::tail(&result.stderr, 1).ok().and_then(|lines| lines.into_iter().next_back()).unwrap_or_default();
     let how = result.exit.code.map_or_else(|| "was killed".into(), |code| format!("exit code {code}"));
     Err(ReconcileError::Job { name: job.name.clone(), reason: format!("{how}: {}", String::from_utf8_lossy(&last)) })
+}
+
+/// A plugin's job as the runtime takes it; it has the memory of the machine.
+pub(in super::super) fn job_spec(job: &Job, path: &[&str], out_dir: &Path) -> JobSpec {
+    let mut env = job.env.clone();
+    if let Some(program) = job.argv.first() {
+        env.extend(Binaries::environment(Path::new(program)));
+    }
+    JobSpec {
+        name: job.name.clone(),
+        path: path.iter().map(|part| (*part).to_owned()).collect(),
+        argv: job.argv.clone(),
+        env,
+        cwd: if job.cwd.as_os_str().is_empty() { out_dir.to_path_buf() } else { job.cwd.clone() },
+        out_dir: out_dir.to_path_buf(),
+        timeout: if job.timeout.is_zero() { JOB_TIMEOUT } else { job.timeout },
+        limits: Resources::default(),
+    }
 }
 
 /// The runtime's launch and the descriptors that go with it.

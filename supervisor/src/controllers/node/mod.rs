@@ -16,7 +16,7 @@ mod recovery;
 mod sign_watch;
 mod signing;
 
-pub(super) use launch::{program, run_job};
+pub(super) use launch::{job_spec, program, run_job};
 pub(super) use plan::class_reason;
 
 use super::{Action, Context, ReconcileError, Reconciler};

@@ -2,7 +2,9 @@
 
 use crate::{
     model::{Account, ExitClass, PlannedNode, PlannedPort, Violation},
-    plugin::{BlockHeight, Classified, Genesis, Health, Initialized, Job, LaunchPlan, NodeRequest, PlannedFile, PluginInfo, Readiness, Reply},
+    plugin::{
+        BlockHeight, Classified, ExportPlan, Genesis, Health, Initialized, Job, LaunchPlan, NodeRequest, PlannedFile, PluginInfo, Readiness, Reply,
+    },
     sys::signal_from_name,
 };
 use dvb_proto::plugin::v1::{self as pb, readiness::Kind};
@@ -82,6 +84,11 @@ pub(super) fn initialized(reply: pb::InitializeResponse) -> Checked<Reply<Initia
         return jobs(reply.jobs).map(Reply::Jobs);
     }
     Ok(Reply::Done(Initialized { sdk_version: reply.sdk_version, binary_version: reply.binary_version, state: reply.state }))
+}
+
+pub(super) fn export(reply: pb::ExportPlan) -> Checked<ExportPlan> {
+    let skip = reply.skip.iter().map(|path| below(path, "a path to skip")).collect::<Checked<_>>()?;
+    Ok(ExportPlan { jobs: jobs(reply.jobs)?, skip, height: reply.height })
 }
 
 pub(super) fn violations(reply: pb::ValidateSpecResponse) -> Checked<Vec<Violation>> {

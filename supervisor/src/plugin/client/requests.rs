@@ -2,7 +2,7 @@
 
 use crate::{
     model::{Exit, NodeOverride, PlacedNode},
-    plugin::{DevnetContext, GenesisRequest, JobOutcome, NodeRequest},
+    plugin::{DevnetContext, ExportRequest, GenesisRequest, JobOutcome, NodeRequest},
 };
 use dvb_proto::plugin::v1 as pb;
 use std::path::Path;
@@ -79,6 +79,19 @@ pub(super) fn genesis(request: &GenesisRequest) -> pb::GenerateGenesisRequest {
         shared_dir: path(&request.shared_dir),
         job_results: request.job_outcomes.iter().map(outcome).collect(),
         round: request.round,
+        base_genesis: request.base.as_deref().map(path).unwrap_or_default(),
+    }
+}
+
+pub(super) fn export(request: &ExportRequest) -> pb::ExportRequest {
+    pb::ExportRequest {
+        devnet: Some(devnet(&request.devnet)),
+        node: Some(placed(&request.node)),
+        home_dir: path(&request.home_dir),
+        height: request.height,
+        for_zero_height: request.for_zero_height,
+        output_path: path(&request.output),
+        job_results: request.outcomes.iter().map(outcome).collect(),
     }
 }
 

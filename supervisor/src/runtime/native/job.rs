@@ -6,7 +6,7 @@ use super::{
     spawn::{Order, Output, open_output},
 };
 use crate::{
-    model::{LaunchId, Resources},
+    model::LaunchId,
     runtime::{Grants, Handle, JobResult, JobSpec, RuntimeError},
 };
 use nix::sys::signal::Signal;
@@ -48,7 +48,7 @@ impl Inner {
                 cwd: &same.cwd,
                 stdout: open_output(&out, Output::Replace)?,
                 stderr: open_output(&err, Output::Replace)?,
-                limits: Resources::default(),
+                limits: same.limits,
                 group_limits: Default::default(),
             };
             inner.jobs().insert(id.clone());

@@ -3,8 +3,12 @@
 
 use rusqlite_migration::{M, Migrations};
 
-const STEPS: &[M<'static>] =
-    &[M::up(include_str!("0001_begin.sql")), M::up(include_str!("0002_transactions.sql")), M::up(include_str!("0003_upgrades.sql"))];
+const STEPS: &[M<'static>] = &[
+    M::up(include_str!("0001_begin.sql")),
+    M::up(include_str!("0002_transactions.sql")),
+    M::up(include_str!("0003_upgrades.sql")),
+    M::up(include_str!("0004_exports.sql")),
+];
 
 pub(super) const MIGRATIONS: Migrations<'static> = Migrations::from_slice(STEPS);
 

@@ -5,8 +5,8 @@
 use super::SqliteStore;
 use crate::{
     model::{
-        Condition, ConditionStatus, Devnet, EventId, ExitClass, Key, Kind, LastExit, Launch, LaunchId, LaunchPhase, Lease, Node, NodePhase, Plan,
-        PlannedNode, PlannedPort, SignedAttempt, Timestamp, Transaction, TransactionPhase, Upgrade, UpgradePhase,
+        Condition, ConditionStatus, Devnet, EventId, ExitClass, Export, ExportPhase, Key, Kind, LastExit, Launch, LaunchId, LaunchPhase, Lease, Node,
+        NodePhase, Plan, PlannedNode, PlannedPort, SignedAttempt, Timestamp, Transaction, TransactionPhase, Upgrade, UpgradePhase,
     },
     store::{EventFilter, Limits, Selector, Store, Write, fixtures, migrations::KNOWN},
     sys::ManualClock,
@@ -89,6 +89,14 @@ fn upgrade() -> Upgrade {
     upgrade
 }
 
+/// Since schema 4.
+fn export() -> Export {
+    let mut export = fixtures::export("default", "mynet", "before");
+    export.status.phase = ExportPhase::Completed;
+    export.status.bytes = 7;
+    export
+}
+
 async fn build(path: &Path) {
     let folder = tempfile::tempdir().unwrap();
     let draft = folder.path().join("store.db");
@@ -103,6 +111,7 @@ async fn build(path: &Path) {
         Write::create(plan()),
         Write::create(transaction()),
         Write::create(upgrade()),
+        Write::create(export()),
         Write::Event(Box::new(event)),
     ];
     store.commit(writes).await.unwrap();
@@ -136,6 +145,9 @@ async fn check(store: &SqliteStore, version: i64) {
     }
     if version >= 3 {
         expected.push(upgrade().into());
+    }
+    if version >= 4 {
+        expected.push(export().into());
     }
     let count = expected.len();
     assert_eq!(revision, count as u64);

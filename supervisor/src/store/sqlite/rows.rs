@@ -1,6 +1,6 @@
 //! Objects as rows: the SQL of each kind, and JSON both ways.
 
-use crate::model::{Devnet, Kind, Launch, Lease, Node, Object, Plan, Transaction, Upgrade};
+use crate::model::{Devnet, Export, Kind, Launch, Lease, Node, Object, Plan, Transaction, Upgrade};
 use serde::{Serialize, de::DeserializeOwned};
 use std::sync::LazyLock;
 
@@ -23,7 +23,7 @@ pub(super) struct Sql {
 }
 
 pub(super) fn sql(kind: Kind) -> &'static Sql {
-    static ALL: LazyLock<[Sql; 7]> = LazyLock::new(|| Kind::ALL.map(make));
+    static ALL: LazyLock<[Sql; Kind::ALL.len()]> = LazyLock::new(|| Kind::ALL.map(make));
     &ALL[kind as usize]
 }
 
@@ -47,6 +47,7 @@ impl Body {
             Object::Plan(object) => both(&object.spec, None::<&()>),
             Object::Transaction(object) => both(&object.spec, Some(&object.status)),
             Object::Upgrade(object) => both(&object.spec, Some(&object.status)),
+            Object::Export(object) => both(&object.spec, Some(&object.status)),
         }
     }
     /// The object as one JSON text, as the change feed keeps it.
@@ -81,6 +82,7 @@ impl Row {
             Kind::Plan => Plan { metadata, spec: serde_json::from_str(spec)? }.into(),
             Kind::Transaction => Transaction { metadata, spec: serde_json::from_str(spec)?, status: serde_json::from_str(status)? }.into(),
             Kind::Upgrade => Upgrade { metadata, spec: serde_json::from_str(spec)?, status: serde_json::from_str(status)? }.into(),
+            Kind::Export => Export { metadata, spec: serde_json::from_str(spec)?, status: serde_json::from_str(status)? }.into(),
         })
     }
 }
@@ -98,6 +100,7 @@ pub(super) fn object_from_whole(kind: Kind, text: &str) -> serde_json::Result<Ob
         Kind::Plan => read::<Plan>(text),
         Kind::Transaction => read::<Transaction>(text),
         Kind::Upgrade => read::<Upgrade>(text),
+        Kind::Export => read::<Export>(text),
     }
 }
 
@@ -114,6 +117,7 @@ fn make(kind: Kind) -> Sql {
         Kind::Plan => ("plans", &["devnet"]),
         Kind::Transaction => ("transactions", &["status", "devnet"]),
         Kind::Upgrade => ("upgrades", &["status", "devnet"]),
+        Kind::Export => ("exports", &["status", "devnet"]),
     };
     let columns: Vec<&str> = ["namespace", "name", "revision", "metadata", "spec"].iter().chain(extra).copied().collect();
     let places: Vec<String> = (1..=columns.len()).map(|place| format!("?{place}")).collect();

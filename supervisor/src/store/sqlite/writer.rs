@@ -326,7 +326,7 @@ impl Writer {
         let mut values: Vec<&dyn ToSql> = vec![&key.namespace, &key.name, &revision, &metadata, &body.spec];
         match key.kind {
             Kind::Devnet => values.push(&body.status),
-            Kind::Node | Kind::Transaction | Kind::Upgrade => values.extend([&body.status as &dyn ToSql, &devnet]),
+            Kind::Node | Kind::Transaction | Kind::Upgrade | Kind::Export => values.extend([&body.status as &dyn ToSql, &devnet]),
             Kind::Launch => values.extend([&body.status as &dyn ToSql, &devnet, &node]),
             Kind::Lease => values.extend([&devnet as &dyn ToSql, &node]),
             Kind::Plan => values.push(&devnet),

@@ -102,9 +102,10 @@ impl Fake {
 /// At once, with its condition.
 fn set_frozen(node: &mut v1::Node, on: bool) {
     node.spec.get_or_insert_default().frozen = on;
-    let conditions = &mut node.status.get_or_insert_default().conditions;
-    conditions.retain(|condition| condition.r#type != "Frozen");
-    conditions.extend(on.then(|| v1::Condition { r#type: "Frozen".into(), status: "True".into(), ..v1::Condition::default() }));
+    let status = node.status.get_or_insert_default();
+    status.observed_generation = node.metadata.as_ref().map_or(0, |metadata| metadata.generation);
+    status.conditions.retain(|condition| condition.r#type != "Frozen");
+    status.conditions.extend(on.then(|| v1::Condition { r#type: "Frozen".into(), status: "True".into(), ..v1::Condition::default() }));
 }
 
 /// As it is logged.

@@ -1,0 +1,56 @@
+//! `export create`: asks for one, and may wait for its file.
+
+use super::{settle, succeeded, tell};
+use crate::{context::Context, document::absolute, error::Error, render::objects::name};
+use dvb_proto::devnet::v1::{Export, ExportSpec, Metadata};
+
+/// Write a running devnet's state to a file
+///
+/// A node stands still for moments while its data is cloned; the chain's program reads the clone.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    devnet: String,
+    /// Name of the export [default: export-1 and so on]
+    name: Option<String>,
+    /// Whose state [default: the newest]
+    #[arg(long)]
+    height: Option<u64>,
+    /// Whose data is read, as in validator-1 [default: the node that is missed least]
+    #[arg(long)]
+    node: Option<String>,
+    /// What the chain's program may take, as in 8Gi [default: 4Gi]
+    #[arg(long)]
+    memory: Option<String>,
+    /// Copy the state there when it is whole; waits for that
+    #[arg(long, value_name = "FILE")]
+    to: Option<String>,
+    /// Wait until it has ended; anything but Completed is exit 1
+    #[arg(long)]
+    wait: bool,
+}
+
+pub(super) async fn run(ctx: &Context, args: Args) -> Result<(), Error> {
+    let metadata = Metadata { namespace: ctx.settings.namespace.clone(), name: args.name.unwrap_or_default(), ..Metadata::default() };
+    let spec = ExportSpec { devnet_ref: args.devnet, height: args.height, node: args.node, memory: args.memory, ..ExportSpec::default() };
+    let wanted = Export { metadata: Some(metadata), spec: Some(spec), ..Export::default() };
+    let client = ctx.client().await?;
+    let export = client.exports().create(wanted).await?.into_inner();
+    if !args.wait && args.to.is_none() {
+        return tell(ctx, &export, "requested");
+    }
+    let export = settle::ended(ctx, &client, name(&export.metadata)).await?;
+    if let Some(file) = &args.to {
+        succeeded(&export)?;
+        copy(ctx, &export, file)?;
+    }
+    settle::report(ctx, &export)
+}
+
+/// The daemon runs on this machine, so its file is here.
+fn copy(ctx: &Context, export: &Export, file: &str) -> Result<(), Error> {
+    let from = export.status.as_ref().and_then(|status| status.path.clone()).unwrap_or_default();
+    let to = absolute(&ctx.settings.cwd, file);
+    std::fs::copy(&from, &to)
+        .map(drop)
+        .map_err(|error| Error::failed("Io", format!("cannot copy {from} to {to}: {error}")).with_remedy(format!("cp {from} FILE")))
+}
