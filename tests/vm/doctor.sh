@@ -32,13 +32,13 @@ systemctl daemon-reload; systemctl restart user@1001.service
 is "doctor on delegation" "$(verdict delegation)" warn
 as guest bash -c '. /shared/lib.sh
 dvbctl up "$HOME/box.yaml" || die up
-dvbctl wait box --for=condition=LimitsEnforced=False --timeout 20s || die "a limit that nobody enforces is not told"' || exit 1
+dvbctl wait box/idle --for=condition=LimitsEnforced=False --timeout 20s || die "a limit that nobody enforces is not told"' || exit 1
 say "a limit that cannot be enforced is a condition"
 mend=$(remedy delegation)
 eval "$mend" >/dev/null || die "the command fails: $mend"
 is "after its command, delegation" "$(verdict delegation)" ok
 as guest bash -c '. /shared/lib.sh
-dvbctl wait box --for=condition=LimitsEnforced --timeout 60s || die "the limit is not enforced: $(dvbctl describe box)"
+dvbctl wait box/idle --for=condition=LimitsEnforced --timeout 60s || die "the limit is not enforced: $(dvbctl describe box/idle)"
 dvbctl wait box --for=Running --timeout 30s || die "box is not back"
 is "the limit" "$(cat "$(leaf box/idle)/cpu.max")" "50000 100000"
 dvbctl delete box --yes && dvbctl daemon stop' || exit 1
