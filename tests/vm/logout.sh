@@ -33,3 +33,4 @@ dvbctl delete box --yes; dvbctl daemon uninstall' || exit 1
 [ "$(cat /home/guest/after)" != "$before" ] || { echo "FAIL  the old pid is still reported" >&2; exit 1; }
 [ "$(grep -c serving "$log")" -gt "$starts" ] || exit 1
 say "at the next login the devnet is back"
+covers logout

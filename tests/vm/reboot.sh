@@ -33,3 +33,4 @@ done
 say "after a reboot the devnet is back, in order"
 dvbctl delete box --yes || die "delete"
 dvbctl daemon uninstall || die "uninstall"
+covers reboot

@@ -10,6 +10,7 @@
 #   VM_MEM=2048  VM_SMP=2  VM_TIMEOUT=600        MiB, processors, seconds
 #   VM_LOG       host folder for console.log and journal.txt
 #   VM_CACHE     images and snapshots of booted guests [~/.cache/run-in-vm]
+#   Seconds that a command writes to /ctl/sleep the guest stands still, its clocks leaping; then the file is empty again.
 #   A command that exits with 194 is run again after the guest has booted anew: same disk, another boot id.
 #   exit 124: VM_TIMEOUT reached;  125: the VM or its build failed
 #
@@ -229,7 +230,7 @@ build
 T0=$(now); RUN=$(mktemp -d "${TMPDIR:-/tmp}/run-in-vm.XXXXXX"); mkdir "$RUN/ctl"
 VMPID= TAILS=()
 finish() {
-  [ -z "$VMPID" ] || { kill "$VMPID" 2>/dev/null; wait "$VMPID" 2>/dev/null; }
+  [ -z "$VMPID" ] || { kill "$VMPID" 2>/dev/null; kill -CONT "$VMPID" 2>/dev/null; wait "$VMPID" 2>/dev/null; }
   [ ${#TAILS[@]} = 0 ] || kill "${TAILS[@]}" 2>/dev/null
   if [ -n "${VM_LOG:-}" ]; then mkdir -p "$VM_LOG"; cp "$RUN/console.log" "$RUN"/ctl/* "$VM_LOG/" 2>/dev/null; fi
   rm -rf "$RUN"
@@ -237,7 +238,7 @@ finish() {
 trap finish EXIT; trap 'exit 130' INT TERM HUP
 if [ $# = 1 ]; then printf '%s\n' "$1"; else printf '%q ' "$@"; echo; fi >"$RUN/ctl/cmd"
 printf 'U=%q\nWANT_JOURNAL=%q\n' "$VM_USER" "${VM_LOG:+1}" >"$RUN/ctl/env"
-: >"$RUN/ctl/stdout"; : >"$RUN/ctl/stderr"; : >"$RUN/console.log"
+: >"$RUN/ctl/stdout"; : >"$RUN/ctl/stderr"; : >"$RUN/console.log"; : >"$RUN/ctl/sleep"; chmod 666 "$RUN/ctl/sleep"
 
 mkfifo "$RUN/s1.in" "$RUN/s1.out"
 qemu_args "$S/disk.img" snapshot=on "$RUN"
@@ -257,6 +258,7 @@ tail -q -n +1 -s 0.1 --pid=$VMPID -f "$RUN/ctl/stderr" >&2 & TAILS+=($!)
 end=$(( $(date +%s) + VM_TIMEOUT ))
 while kill -0 $VMPID 2>/dev/null && [ ! -s "$RUN/ctl/rc" ]; do
   [ "$(date +%s)" -lt $end ] || { say "timeout after $VM_TIMEOUT s"; exit 124; }
+  if read -r nap <"$RUN/ctl/sleep"; then kill -STOP $VMPID; sleep "$nap"; kill -CONT $VMPID; : >"$RUN/ctl/sleep"; fi
   # After a reboot the agent asks again. Within three seconds of an answer it is the old question.
   if read -r -t 0.1 line <&8 && [ $((SECONDS - told)) -gt 3 ]; then go; fi
 done

@@ -48,8 +48,10 @@ is "status tells that it does not run" $rc 5
 is "and does not start it" "$(unit devnetd.service)" inactive
 dvbctl get devnets >/dev/null || die "get"
 is "a client that connects starts it" "$(unit devnetd.service)" active
+covers socket
 dvbctl daemon doctor || die "doctor"
-dvbctl daemon status | grep 'cgroups: *systemd' || die "the driver is $(dvbctl daemon status | grep cgroups)"
+dvbctl daemon status | grep "cgroups: *systemd: .*, systemd $(systemctl --version | sed -n '1s/^systemd \([0-9]*\).*/\1/p')" ||
+  die "the driver is $(dvbctl daemon status | grep cgroups)"
 
 # Limits
 dvbctl up "$HOME/box.yaml" || die "up"
@@ -63,11 +65,18 @@ is pids.max "$(cat "$idle/pids.max")" 16
 forker=$(leaf box/forker)
 within 20 grep -q 'max [1-9]' "$forker/pids.events" || die "the kernel refused no fork: $(cat "$forker/pids.events")"
 is "a fork beyond the limit fails" "$(wc -l <"$forker/cgroup.procs")" 3
+covers limits
+tree=$(systemd-cgls --no-pager -l --user-unit devnet.slice)
+for leaf in holder box 'idle@' 'forker@'; do grep -q -- "$leaf" <<<"$tree" || die "systemd-cgls shows no $leaf: $tree"; done
+say "systemd-cgls shows who belongs to what"
+
+# Lack of memory
 dvbctl apply -f "$HOME/hog.yaml" || die "apply"
 within 30 dvbctl get node hog/eater || die "apply makes no node"
 dvbctl wait hog/eater --for=Failed --timeout 60s || die "the hog lives"
 is "an OOM kill is named" "$(field hog/eater class)" oom
 dvbctl describe hog/eater | grep 'lack of memory: it reached its limit of 32 MiB' || die "the certificate does not name the limit: $(dvbctl describe hog/eater)"
+dvbctl describe hog/eater | grep -E 'Limit reached: .* of 32(.0)?Mi, peak [1-9]' || die "no limit and peak in the certificate: $(dvbctl describe hog/eater)"
 dvbctl delete hog --yes || die "delete hog"
 is "an OOM kill hurts nobody else" "$(cat "$idle/cgroup.procs")" "$(pid box/idle)"
 
@@ -90,6 +99,7 @@ dvbctl apply -f "$HOME/house.yaml" || die "apply"
 within 20 grep -qx max "$house/memory.max" || die "the limit is not lifted: $(cat "$house/memory.max")"
 is "limits of a devnet change under its nodes" "$(cat "$bystander/cgroup.procs")" "$(pid house/bystander)"
 dvbctl delete house --yes || die "delete house"
+covers devnet-limits OOM
 
 # Freeze
 dvbctl freeze box/idle || die "freeze"
@@ -98,6 +108,7 @@ systemctl --user kill -s KILL devnetd.service; within 30 eval '[ "$(unit devnetd
 is "over a crash of devnetd" "$(grep -c 'frozen 1' "$idle/cgroup.events")" 1
 dvbctl thaw box/idle || die "thaw"
 is "and goes on" "$(grep -c 'frozen 0' "$idle/cgroup.events")" 1
+covers freeze
 
 # Nodes do not blink
 before=$(pid box/idle)
@@ -107,7 +118,12 @@ still() {
   is "$1: same limit" "$(cat "$idle/memory.max")" 67108864
 }
 systemctl --user restart devnetd.service; still restart
+systemctl --user stop devnetd.service
+is "its unit is stopped, the node is not" "$(cat "$idle/cgroup.procs")" "$before"
+still stop
+covers restart
 systemctl --user kill -s KILL devnetd.service; within 30 eval '[ "$(unit devnetd.service)" = active ]' || die "not restarted"; still "kill -9"
+covers crash
 systemctl --user daemon-reload; still daemon-reload
 systemctl --user daemon-reexec; still daemon-reexec
 is "the scope still stands" "$(systemctl --user list-units --no-legend 'devnet-*.scope' | wc -l)" 1
@@ -122,6 +138,7 @@ within 8 eval '[ "$(main)" != "$hung" ]' && die "the watchdog fired although it 
 systemctl --user kill -s STOP devnetd.service
 within 30 eval '[ "$(main)" != "$hung" ] && [ "$(unit devnetd.service)" = active ]' || die "a hanging devnetd was not replaced"
 still "watchdog"
+covers watchdog
 rm -r "$drop"; systemctl --user daemon-reload
 
 # Without the service, from a login session
@@ -138,3 +155,4 @@ dvbctl daemon stop || die "stop"
 gone() { [ -z "$(systemctl --user list-units --no-legend 'devnet-*.scope')" ]; }
 within 20 gone || die "the scope stays: $(systemctl --user status 'devnet-*.scope')"
 say "without devnets nothing is left of the scope"
+covers uninstall

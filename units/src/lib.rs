@@ -34,6 +34,21 @@ pub fn daemon_scope(home_hash: &str) -> String {
     format!("devnetd-{home_hash}.scope")
 }
 
+/// Has the system manager delegate the controllers that limits need to a user's manager. `set-property` cannot: it takes neither a
+/// template nor `Delegate`. The restart ends whatever the user runs; a reboot does as well.
+pub fn delegation_remedy(uid: u32) -> String {
+    let folder = "/etc/systemd/system/user@.service.d";
+    format!(
+        "sudo mkdir -p {folder} && printf '[Service]\\nDelegate=cpu memory pids\\n' | sudo tee {folder}/delegate.conf && \
+         sudo systemctl daemon-reload && sudo systemctl restart user@{uid}.service"
+    )
+}
+
+/// Has a user's manager outlive the user's sessions. Only with polkit may users ask for that themselves.
+pub fn linger_remedy(user: &str) -> String {
+    format!("loginctl enable-linger || sudo loginctl enable-linger {user}")
+}
+
 /// A path in a command line of a unit: specifiers, variables, quotes and white space are meant literally.
 fn escape(path: &str) -> String {
     let mut escaped = String::new();

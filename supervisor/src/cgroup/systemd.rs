@@ -145,7 +145,7 @@ fn support(manager: &Path, scope: &str, version: &str) -> Support {
     };
     if !missing.is_empty() {
         support.message.push_str(&format!(", which has not got the controllers {}: limits are not enforced", missing.join(", ")));
-        support.remedy = Some("as root: systemctl set-property user@.service Delegate=yes, then log in anew".into());
+        support.remedy = Some(dvb_units::delegation_remedy(nix::unistd::getuid().as_raw()));
     }
     support
 }

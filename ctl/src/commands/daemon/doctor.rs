@@ -47,6 +47,8 @@ struct Facts {
     /// Version and controllers, or why there is no user manager.
     manager: Option<Result<Manager, String>>,
     lingers: bool,
+    user: String,
+    uid: u32,
     installed: bool,
     /// Driver and message of the daemon, when one runs.
     daemon: Option<(String, String)>,
@@ -100,6 +102,8 @@ async fn look(ctx: &Context) -> Facts {
     Facts {
         manager: look_at_manager(settings.runtime_dir.as_deref()).await,
         lingers: install::lingers(ctx),
+        user: install::user(ctx),
+        uid: nix::unistd::getuid().as_raw(),
         installed: install::folder(ctx).is_ok_and(|folder| folder.join(SERVICE).exists()),
         daemon: look_at_daemon(ctx).await,
         open_files: resource::getrlimit(resource::Resource::RLIMIT_NOFILE).ok(),
@@ -192,15 +196,15 @@ fn controllers(facts: &Facts) -> Finding {
     if missing.is_empty() {
         return ok(CHECK, format!("controllers {}", CONTROLLERS.join(", ")));
     }
-    let remedy = "sudo systemctl set-property user@.service Delegate=yes, then log in anew";
-    warn(CHECK, format!("the user manager has not got {}: limits are not enforced", missing.join(", ")), remedy)
+    let message = format!("the user manager has not got {}: limits are not enforced; the mend ends all that you run", missing.join(", "));
+    warn(CHECK, message, dvb_units::delegation_remedy(facts.uid))
 }
 
 fn linger(facts: &Facts) -> Finding {
     const CHECK: &str = "linger";
     match (&facts.manager, facts.lingers) {
         (_, true) => ok(CHECK, "nodes run on when you log out"),
-        (Some(Ok(_)), false) => warn(CHECK, "systemd ends all nodes when you log out", "loginctl enable-linger"),
+        (Some(Ok(_)), false) => warn(CHECK, "systemd ends all nodes when you log out", dvb_units::linger_remedy(&facts.user)),
         (_, false) => ok(CHECK, "not needed without a user manager"),
     }
 }
@@ -280,6 +284,8 @@ mod tests {
         Facts {
             manager: Some(Ok(Manager { version: "257.9-1".into(), controllers: "cpu memory pids\n".into() })),
             lingers: true,
+            user: "me".into(),
+            uid: 1000,
             installed: true,
             daemon: Some(("systemd".into(), "devnet.slice".into())),
             open_files: Some((65_536, 65_536)),
@@ -329,6 +335,14 @@ mod tests {
         check(|facts| facts.free_bytes = Some(1), &[("disk", Fail)]);
         check(|facts| facts.ephemeral = Some((10_000, 65_000)), &[("ports", Warn)]);
         check(|facts| facts.plugins.clear(), &[("plugins", Fail)]);
+    }
+
+    #[test]
+    fn the_mends_of_a_user_manager_name_whom_root_helps() {
+        let manager = Some(Ok(Manager { version: "257".into(), controllers: "memory pids".into() }));
+        let remedies: Vec<String> = judge(&Facts { manager, lingers: false, ..fit() }).into_iter().filter_map(|finding| finding.remedy).collect();
+        assert!(remedies[0].ends_with("sudo systemctl restart user@1000.service"), "{remedies:?}");
+        assert_eq!(remedies[1], "loginctl enable-linger || sudo loginctl enable-linger me");
     }
 
     #[test]

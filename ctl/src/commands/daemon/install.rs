@@ -32,7 +32,8 @@ pub(super) async fn install(ctx: &Context, now: bool) -> Result<(), Error> {
         if now { " and started" } else { "; they start at the next login, or by the next dvbctl" }
     ))?;
     if !lingers(ctx) {
-        ctx.note("note: you do not linger, so systemd ends devnetd and all nodes when you log out\n  try: loginctl enable-linger");
+        let remedy = dvb_units::linger_remedy(&user(ctx));
+        ctx.note(format!("note: you do not linger, so systemd ends devnetd and all nodes when you log out\n  try: {remedy}"));
     }
     Ok(())
 }
@@ -59,9 +60,14 @@ pub(super) async fn uninstall(ctx: &Context) -> Result<(), Error> {
 
 /// Whether the user manager stays when the user logs out.
 pub(super) fn lingers(ctx: &Context) -> bool {
-    let var = |name: &str| ctx.settings.env.vars.get(name).filter(|value| !value.is_empty());
-    let name = nix::unistd::User::from_uid(nix::unistd::getuid()).ok().flatten().map(|user| user.name);
-    name.or_else(|| var("USER").cloned()).is_some_and(|name| Path::new("/var/lib/systemd/linger").join(name).exists())
+    let user = user(ctx);
+    !user.is_empty() && Path::new("/var/lib/systemd/linger").join(user).exists()
+}
+
+/// Who asks; empty when nothing tells.
+pub(super) fn user(ctx: &Context) -> String {
+    let known = nix::unistd::User::from_uid(nix::unistd::getuid()).ok().flatten().map(|user| user.name);
+    known.or_else(|| ctx.settings.env.vars.get("USER").cloned()).unwrap_or_default()
 }
 
 /// Where the user manager looks for units of the user's own.
