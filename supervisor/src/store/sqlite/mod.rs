@@ -1,6 +1,7 @@
 //! The store on SQLite: WAL, one writer thread; what is live is read from memory, what is past on connections of its own.
 
 mod error;
+mod light;
 mod mirror;
 #[cfg(test)]
 mod old_databases;

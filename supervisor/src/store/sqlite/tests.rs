@@ -5,7 +5,7 @@ use super::{
     writer::{Durability, Writer},
 };
 use crate::{
-    model::{Key, Kind, LaunchPhase, LaunchStatus, Timestamp},
+    model::{Devnet, DevnetPhase, Key, Kind, LaunchPhase, LaunchStatus, Timestamp},
     store::{
         EventFilter, Expect, Limits, Selector, Store, StoreError, Write,
         fixtures::{devnet, event, launch, lease, plan, validator},
@@ -296,10 +296,17 @@ async fn the_database_itself_keeps_children_with_their_parents() {
 #[tokio::test]
 async fn only_groups_about_processes_alone_go_without_an_fsync() {
     let (_folder, path) = place();
-    open(&path).unwrap().commit(household()).await.unwrap();
+    let mut sum = devnet("default", "net");
+    sum.status.phase = DevnetPhase::Running;
+    let mut begun = household();
+    begun[0] = Write::create(sum);
+    open(&path).unwrap().commit(begun).await.unwrap();
     let blame = Blame::new(&path);
     let connection = file::writer(&path, &blame).unwrap();
     let mirror = Arc::new(Mirror::load(&connection).ok().unwrap());
+    let stored: Arc<Devnet> = mirror.get(&Key::devnet("default", "net")).unwrap().try_into().unwrap();
+    let mut sum = Devnet::clone(&stored);
+    sum.status.phase = DevnetPhase::Degraded;
     let writer = Writer::new(connection, blame, Arc::new(ManualClock::default()), Limits::default(), mirror).unwrap();
     let job = |writes: Vec<Write>| Job::Commit {
         writes: writes.into_iter().map(|write| prepare(write).unwrap()).collect(),
@@ -317,7 +324,7 @@ async fn only_groups_about_processes_alone_go_without_an_fsync() {
     node.metadata.deleted_at = Some(Timestamp::from_millis(1));
     let doomed = Write::update(node);
 
-    assert_eq!(needed(vec![vec![told(), run(), seen.clone()], vec![run()]]), Durability::Kill);
+    assert_eq!(needed(vec![vec![told(), run(), seen.clone()], vec![run(), Write::update(sum)]]), Durability::Kill);
     for heavy in
         [asked, doomed, Write::create(validator("default", "net", 1)), Write::create(devnet("default", "net")), Write::create(lease("", "", ""))]
     {

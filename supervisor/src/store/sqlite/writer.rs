@@ -5,11 +5,12 @@
 //!                                              └ refused: rolled back alone
 //! ```
 //! Guarantees: a commit survives SIGKILL when it is answered, and a power cut too unless the whole group is about processes only
-//! (launches, the status of nodes, events): a new boot voids those anyway, so they are not worth an fsync. The feed has a change before its answer is out, and has changes in the order of
+//! (launches, the status of nodes, what a devnet sums up of it, events): a new boot voids those anyway, so they are not worth an fsync. The feed has a change before its answer is out, and has changes in the order of
 //! their revisions; when the group cannot be committed, every commit of it fails and none of it is seen.
 
 use super::{
     error::Blame,
+    light,
     mirror::Mirror,
     reader::{self, Log},
     rows::{self, Body, Row},
@@ -248,6 +249,10 @@ impl Writer {
                         let mut same = self.connection.prepare_cached("SELECT 1 FROM nodes WHERE namespace = ?1 AND name = ?2 AND spec = ?3")?;
                         same.exists(params![node.metadata.namespace, node.metadata.name, body.spec])?
                     }
+                    Prepared::Put { object: Object::Devnet(after), .. } => self
+                        .mirror
+                        .get(&Key::devnet(&after.metadata.namespace, &after.metadata.name))
+                        .is_some_and(|before| matches!(before, Object::Devnet(before) if light::only_sums_up(&before, after))),
                     Prepared::Put { .. } => false,
                     Prepared::Delete { key, .. } => key.kind == Kind::Launch,
                 };
