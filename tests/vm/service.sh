@@ -57,6 +57,7 @@ dvbctl daemon status | grep "cgroups: *systemd: .*, systemd $(systemctl --versio
 dvbctl up "$HOME/box.yaml" || die "up"
 idle=$(leaf box/idle)
 case $idle in */devnet.slice/devnet-*.scope/nodes/default/box/idle@*) say "nodes live in the scope of the home" ;; *) die "idle is in $idle" ;; esac
+is "nodes that start side by side all get their limits at once" "$(field box/idle restartCount)$(field box/forker restartCount)" 00
 is memory.max "$(cat "$idle/memory.max")" 67108864
 is memory.high "$(cat "$idle/memory.high")" 50331648
 is memory.oom.group "$(cat "$idle/memory.oom.group")" 1

@@ -119,7 +119,7 @@ impl Cgroups {
         let mut made = self.create_all(&folders);
         for _ in 0..8 {
             match &made {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => made = self.create_all(&folders),
+                Err(error) if is_gone(error) => made = self.create_all(&folders),
                 _ => break,
             }
         }
@@ -153,9 +153,12 @@ impl Cgroups {
     fn create_all(&self, folders: &[PathBuf]) -> io::Result<()> {
         for (index, folder) in folders.iter().enumerate() {
             match fs::create_dir(folder) {
-                Ok(()) if self.support.limits && index + 1 < folders.len() => pass_controllers_on(folder)?,
                 Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
                 _ => {}
+            }
+            // Also of a folder that was there: the launch that made it may not have come to this yet.
+            if self.support.limits && index + 1 < folders.len() {
+                pass_controllers_on(folder)?;
             }
         }
         Ok(())
@@ -171,8 +174,17 @@ impl Cgroups {
     }
 }
 
+/// Also of a cgroup that was removed between the opening of its file and the use of it.
+fn is_gone(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(nix::libc::ENODEV)
+}
+
 /// Lets the children of `folder` have the controllers that it has.
 fn pass_controllers_on(folder: &Path) -> io::Result<()> {
+    let passed = fs::read_to_string(folder.join("cgroup.subtree_control")).unwrap_or_default();
+    if CONTROLLERS.iter().all(|name| passed.split_whitespace().any(|word| word == *name)) {
+        return Ok(());
+    }
     let have = fs::read_to_string(folder.join("cgroup.controllers"))?;
     let wanted: Vec<String> =
         CONTROLLERS.iter().filter(|name| have.split_whitespace().any(|word| word == **name)).map(|name| format!("+{name}")).collect();
@@ -194,6 +206,19 @@ mod tests {
         assert_eq!(safe_name("validator-0"), "validator-0");
         assert_eq!(safe_name("../cgroup.procs@x"), "___cgroup_procs_x");
         assert_eq!(safe_name(""), "_");
+    }
+
+    #[test]
+    fn a_folder_that_another_launch_has_just_made_passes_its_controllers_on_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("nodes");
+        fs::create_dir(&root).unwrap();
+        fs::write(root.join("cgroup.controllers"), "cpu memory pids\n").unwrap();
+        fs::write(root.join("cgroup.subtree_control"), "").unwrap();
+        let support = Support { limits: true, ..Support::default() };
+        let cgroups = Cgroups { root: Some(root.clone()), support, scope: None };
+        cgroups.create(&["node-0".to_owned()], "abc").unwrap();
+        assert_eq!(fs::read_to_string(root.join("cgroup.subtree_control")).unwrap(), "+memory +cpu +pids");
     }
 
     #[test]
