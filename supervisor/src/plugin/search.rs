@@ -1,12 +1,10 @@
 //! Finding plugin executables, and knowing their digests without reading them twice.
 
 use super::PluginError;
-use sha2::{Digest, Sha256};
+use crate::sys::sha256_file;
 use std::{
     collections::BTreeMap,
-    fmt::Write as _,
-    fs::{self, File},
-    io::{self, Read},
+    fs, io,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
@@ -100,23 +98,6 @@ fn executable(path: &Path, by_name: bool) -> Option<Executable> {
 fn nearest<'a>(name: &str, among: impl Iterator<Item = &'a str>) -> Option<String> {
     let scored = among.map(|other| (strsim::jaro_winkler(name, other), other)).filter(|(score, _)| *score >= ALIKE);
     scored.max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, other)| other.to_owned())
-}
-
-fn sha256_file(path: &Path) -> io::Result<String> {
-    let mut file = File::open(path)?;
-    let mut hasher = Sha256::new();
-    let mut piece = vec![0; 256 << 10];
-    loop {
-        match file.read(&mut piece)? {
-            0 => break,
-            n => hasher.update(&piece[..n]),
-        }
-    }
-    let mut text = String::with_capacity(64);
-    for byte in hasher.finalize() {
-        let _ = write!(text, "{byte:02x}");
-    }
-    Ok(text)
 }
 
 #[cfg(test)]

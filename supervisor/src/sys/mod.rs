@@ -1,5 +1,5 @@
 //! The machine, where the rest of the daemon may not touch it itself: clock and fresh ids, commands, processes, signal names, boot id,
-//! inotify alarms, failpoints, what the kernel may be asked, the sockets that a service manager passes.
+//! digests of files, inotify alarms, failpoints, what the kernel may be asked, the sockets that a service manager passes.
 
 mod activation;
 mod alarm;
@@ -7,6 +7,7 @@ mod background;
 mod clock;
 mod clone;
 mod command;
+mod digest;
 mod failpoint;
 mod kernel;
 mod process;
@@ -18,6 +19,7 @@ pub use alarm::Alarm;
 pub use background::yield_to_all_others;
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use command::{boot_id, command, die_with_us, own_program};
+pub use digest::sha256_file;
 pub use failpoint::failpoint;
 pub use kernel::Kernel;
 pub use process::{Pidfd, ProcessStat, age, all_pids, executable, has_environment, process_env, process_name, process_stat, process_words};

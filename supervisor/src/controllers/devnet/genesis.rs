@@ -10,14 +10,9 @@ use super::{
 use crate::{
     model::{Account, Devnet, PlacedNode},
     plugin::{ChainPlugin, DevnetContext, Genesis, GenesisRequest, Reply},
-    sys::failpoint,
+    sys::{failpoint, sha256_file},
 };
-use sha2::{Digest, Sha256};
-use std::{
-    fs::File,
-    io,
-    path::{Component, Path, PathBuf},
-};
+use std::path::{Component, Path, PathBuf};
 
 /// What the devnet's status tells of its genesis.
 pub(super) struct Made {
@@ -98,25 +93,6 @@ fn verify(staging: &Path, genesis: &Genesis) -> Result<(), ReconcileError> {
         }
     }
     Ok(())
-}
-
-/// Streams: a genesis may be larger than memory.
-fn sha256_file(path: &Path) -> io::Result<String> {
-    let mut hasher = Sha256::new();
-    io::copy(&mut File::open(path)?, &mut HashWriter(&mut hasher))?;
-    Ok(super::super::placing::hex(&hasher.finalize()))
-}
-
-struct HashWriter<'a>(&'a mut Sha256);
-
-impl io::Write for HashWriter<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.update(bytes);
-        Ok(bytes.len())
-    }
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
 }
 
 #[cfg(test)]

@@ -4,11 +4,11 @@ use super::super::{Context, ReconcileError};
 use crate::{
     model::{Devnet, Export, Fault, FaultCode, Key},
     plugin::{FORK_CAPABILITY, PluginInfo},
+    sys::sha256_file,
 };
-use sha2::{Digest, Sha256};
 use std::{
     fs::{self, File},
-    io::{self, Read},
+    io,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -62,10 +62,11 @@ async fn copy(from: &Path, to: &Path) -> Result<(), ReconcileError> {
     let (from, to) = (from.to_owned(), to.to_owned());
     blocking(move || {
         let _ = fs::remove_file(&to); // of a try that was cut off
-        fs::copy(&from, &to).map(drop).map_err(|source| match source.kind() {
+        File::open(&from).map_err(|source| match source.kind() {
             io::ErrorKind::NotFound => ReconcileError::Unfit(format!("{}, which spec.genesis names, does not exist", from.display())),
-            _ => ReconcileError::Io { path: from, source },
-        })
+            _ => ReconcileError::Io { path: from.clone(), source },
+        })?;
+        fs::copy(&from, &to).map(drop).map_err(|source| ReconcileError::Io { path: to, source }) // a full disk is ours, not theirs
     })
     .await
 }
@@ -90,14 +91,7 @@ fn is(path: &Path, expected: &str) -> Result<bool, ReconcileError> {
 }
 
 fn sha256(path: &Path) -> Result<String, ReconcileError> {
-    let failed = |source| ReconcileError::Io { path: path.to_owned(), source };
-    let (mut file, mut hasher, mut piece) = (File::open(path).map_err(failed)?, Sha256::new(), vec![0; 256 << 10]);
-    loop {
-        match file.read(&mut piece).map_err(failed)? {
-            0 => return Ok(super::super::placing::hex(&hasher.finalize())),
-            read => hasher.update(&piece[..read]),
-        }
-    }
+    sha256_file(path).map_err(|source| ReconcileError::Io { path: path.to_owned(), source })
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, ReconcileError> + Send + 'static) -> Result<T, ReconcileError> {

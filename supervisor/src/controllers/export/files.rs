@@ -5,11 +5,10 @@ use crate::{
     clone::{self, CloneError},
     config::Home,
     model::Export,
+    sys::sha256_file,
 };
-use sha2::{Digest, Sha256};
 use std::{
     fs::{self, File},
-    io::{self, Read},
     path::{Path, PathBuf},
 };
 
@@ -61,22 +60,12 @@ impl Files {
             move |source| ReconcileError::Io { path, source }
         };
         let file = File::open(&partial).map_err(failed(&partial))?;
-        let digest = sha256(&file).map_err(failed(&partial))?;
+        let digest = sha256_file(&partial).map_err(failed(&partial))?;
         file.sync_all().map_err(failed(&partial))?;
         let bytes = file.metadata().map_err(failed(&partial))?.len();
         fs::rename(&partial, &state).map_err(failed(&state))?;
         File::open(&self.root).and_then(|folder| folder.sync_all()).map_err(failed(&self.root))?;
         Ok((bytes, digest))
-    }
-}
-
-fn sha256(mut file: &File) -> io::Result<String> {
-    let (mut hasher, mut piece) = (Sha256::new(), vec![0; 256 << 10]);
-    loop {
-        match file.read(&mut piece)? {
-            0 => return Ok(super::super::placing::hex(&hasher.finalize())),
-            read => hasher.update(&piece[..read]),
-        }
     }
 }
 
