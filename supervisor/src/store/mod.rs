@@ -1,9 +1,9 @@
 //! The store: objects, events and the change feed, behind one trait with two implementations that pass one contract suite.
 //!
-//! Guarantees: a commit is atomic and durable when it returns (launches, the status of nodes and events survive a SIGKILL but not
-//! for sure a power cut, which ends their processes anyway); every write takes the next revision and appears in the change feed in
-//! the same transaction; deleting a devnet deletes its nodes, launches, leases, plan, transactions, upgrades and exports, and deleting a node its launches (each
-//! shows in the feed, children first). Events and empty commits take no revision.
+//! Guarantees: a commit is atomic and durable when it returns (launches, the status of nodes, what a devnet sums up of it, and events
+//! survive a SIGKILL but not for sure a power cut, which ends their processes anyway); every write takes the next revision and appears
+//! in the change feed in the same transaction; deleting a devnet deletes its nodes, launches, leases, plan, transactions, upgrades and
+//! exports, and deleting a node its launches (each shows in the feed, children first). Events and empty commits take no revision.
 
 #[cfg(test)]
 mod contract;
@@ -59,7 +59,8 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { changes: 10_000, events: 20_000 }
+        // A change holds its whole object, about 2 kB, and serves only watchers that come back; an event has 500 bytes, and serves `why`.
+        Self { changes: 2_000, events: 20_000 }
     }
 }
 

@@ -5,8 +5,8 @@
 //!                                              └ refused: rolled back alone
 //! ```
 //! Guarantees: a commit survives SIGKILL when it is answered, and a power cut too unless the whole group is about processes only
-//! (launches, the status of nodes, what a devnet sums up of it, events): a new boot voids those anyway, so they are not worth an fsync. The feed has a change before its answer is out, and has changes in the order of
-//! their revisions; when the group cannot be committed, every commit of it fails and none of it is seen.
+//! (launches, the status of nodes, what a devnet sums up of it, events): a new boot voids those anyway, so they are not worth an fsync.
+//! The feed has a change before its answer is out, and has changes in the order of their revisions; when the group cannot be committed, every commit of it fails and none of it is seen.
 
 use super::{
     error::Blame,
