@@ -51,7 +51,7 @@ async fn find_named(cx: &Context, request: &v1::ListEventsRequest) -> Result<(),
     Ok(())
 }
 
-/// An upgrade, or an export that was given a name, is called as a node is: the store tells which it is.
+/// Upgrades and exports are called as nodes are: the store tells which it is.
 async fn kind_there(cx: &Context, namespace: &str, name: &str) -> Result<Kind, Fault> {
     let kind = kind_of(name);
     if kind == Kind::Node {
@@ -64,23 +64,17 @@ async fn kind_there(cx: &Context, namespace: &str, name: &str) -> Result<Kind, F
     Ok(kind)
 }
 
-/// `mynet` is a devnet, `mynet/tx-0123456789abcdef` a transaction, `mynet/export-1` an export, `mynet/validator-0` a node.
+/// `mynet` is a devnet, `mynet/tx-0123456789abcdef` a transaction, `mynet/validator-0` a node.
 fn kind_of(name: &str) -> Kind {
     match name.split_once('/') {
         None => Kind::Devnet,
         Some((_, short)) if is_transaction(short) => Kind::Transaction,
-        Some((_, short)) if is_export(short) => Kind::Export,
         Some(_) => Kind::Node,
     }
 }
 
 fn is_transaction(short: &str) -> bool {
     short.strip_prefix("tx-").is_some_and(|digest| digest.len() == 16 && digest.bytes().all(|byte| byte.is_ascii_hexdigit()))
-}
-
-/// Those that were named by us; of others the kind must be said.
-fn is_export(short: &str) -> bool {
-    short.strip_prefix("export-").is_some_and(|number| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
 fn filter(request: &v1::ListEventsRequest) -> EventFilter {

@@ -2,7 +2,7 @@
 
 use super::super::testing::{Served, fault, object_ref, serve, wanted};
 use crate::{
-    model::{Export, ExportPhase, FaultCode, Key, Object},
+    model::{Export, ExportPhase, FaultCode, Key, Node, Object},
     store::Write,
 };
 use dvb_proto::devnet::v1::{self, export_service_client::ExportServiceClient};
@@ -101,4 +101,22 @@ async fn a_state_from_elsewhere_needs_its_digest_and_only_one_source_is_taken() 
         let refused = served.apply(fork(genesis.clone())).await.unwrap_err();
         assert_eq!((refused.code, refused.violations[0].field.as_str()), (FaultCode::InvalidSpec, field), "{genesis:?}");
     }
+}
+
+#[tokio::test]
+async fn a_node_may_be_called_as_an_export_is() {
+    let served = served().await;
+    served.add_nodes("mynet", 1).await;
+    let Some(Object::Node(node)) = served.cx.store.get(&Key::node("default", "mynet/validator-0")).await.unwrap() else { panic!("it was added") };
+    let mut service = Node::clone(&node);
+    service.metadata.name = "mynet/export-7".into();
+    service.metadata.resource_version = 0;
+    served.cx.store.commit(vec![Write::create(service)]).await.unwrap();
+    let headline = async |name: &str| {
+        let request = v1::ExplainRequest { name: name.into(), ..v1::ExplainRequest::default() };
+        served.devnets().explain(request).await.unwrap().into_inner().headline
+    };
+    assert!(headline("mynet/export-7").await.starts_with("Node "));
+    client(&served).create(export("", None)).await.unwrap();
+    assert!(headline("mynet/export-1").await.starts_with("Export "));
 }

@@ -9,7 +9,7 @@ pub(super) async fn resolve(cx: &Context, mut wanted: Devnet, present: Option<&D
     let Some(name) = genesis.from_export.clone().filter(|name| name.contains('/')) else { return Ok(wanted) };
     let kept = present.map(|present| &present.spec.genesis).filter(|kept| kept.from_export == genesis.from_export);
     if let Some(digest) = kept.and_then(|kept| kept.sha256.clone())
-        && genesis.sha256.as_ref().is_none_or(|wanted| *wanted == digest)
+        && genesis.sha256.as_ref().is_none_or(|wanted| wanted.eq_ignore_ascii_case(&digest))
     {
         wanted.spec.genesis.sha256 = Some(digest);
         return Ok(wanted);
