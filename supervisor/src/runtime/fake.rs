@@ -254,6 +254,9 @@ impl Runtime for FakeRuntime {
 
     async fn signal(&self, handle: &Handle, signal: Signal) -> Result<(), RuntimeError> {
         self.state().signals.push((handle.id.clone(), signal));
+        if signal == Signal::SIGCONT {
+            self.set_frozen(&handle.id, false); // as where no freezer is
+        }
         Ok(())
     }
 

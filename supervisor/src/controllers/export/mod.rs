@@ -15,27 +15,17 @@ mod session;
 #[cfg(test)]
 mod tests;
 
-use super::{Action, Context, ReconcileError, Reconciler};
-use crate::model::{Export, Key, Uid};
+use super::{Action, Context, ReconcileError, Reconciler, sessions::Sessions};
+use crate::model::{Export, Key};
 use async_trait::async_trait;
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
-use tokio_util::sync::{CancellationToken, DropGuard};
+use std::sync::Arc;
 
-/// Sessions by export; dropping an entry ends its task.
 #[derive(Default)]
 pub struct ExportController {
-    sessions: Mutex<HashMap<Key, (Uid, DropGuard)>>,
+    /// By export.
+    sessions: Sessions,
     /// One node at a time stands still: two exports of one node must not let it go on under each other.
     still: Arc<tokio::sync::Mutex<()>>,
-}
-
-impl ExportController {
-    fn sessions(&self) -> MutexGuard<'_, HashMap<Key, (Uid, DropGuard)>> {
-        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 #[async_trait]
@@ -43,22 +33,14 @@ impl Reconciler for ExportController {
     async fn reconcile(&self, key: &Key, cx: &Context) -> Result<Action, ReconcileError> {
         let export = cx.store.get(key).await?.and_then(|object| Arc::<Export>::try_from(object).ok());
         match export {
-            None => drop(self.sessions().remove(key)),
+            None => self.sessions.end(key),
             Some(export) if export.metadata.deleted_at.is_some() => {
-                drop(self.sessions().remove(key));
+                self.sessions.end(key);
                 let _last = self.still.lock().await; // nobody clones into what is removed now
                 apply::remove(&export, cx).await?;
             }
-            Some(export) if export.status.phase.is_final() => drop(self.sessions().remove(key)),
-            Some(export) => {
-                let mut sessions = self.sessions();
-                if sessions.get(key).is_none_or(|(uid, _)| *uid != export.metadata.uid) {
-                    let cancel = CancellationToken::new();
-                    sessions.insert(key.clone(), (export.metadata.uid.clone(), cancel.clone().drop_guard()));
-                    let session = session::Session { key: key.clone(), cx: cx.clone(), still: self.still.clone() };
-                    tokio::spawn(async move { cancel.run_until_cancelled(session.run()).await });
-                }
-            }
+            Some(export) if export.status.phase.is_final() => self.sessions.end(key),
+            Some(export) => self.sessions.keep(key, &export.metadata.uid, || session::run(key.clone(), cx.clone(), self.still.clone())),
         }
         Ok(Action::AwaitChange)
     }

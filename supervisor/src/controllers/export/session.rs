@@ -4,6 +4,7 @@ use super::super::{
     Context, Edit, ReconcileError, Story,
     node::{handle_of, job_spec, launch_name},
     placing::{SERVICE, placed, stored_context},
+    sessions::{in_a_row, pause},
 };
 use super::{
     apply,
@@ -19,7 +20,7 @@ use crate::{
     },
     plugin::{DevnetContext, ExportRequest, Job, JobOutcome},
     runtime::{Handle, JobResult},
-    store::Selector,
+    store::{Selector, StoreError},
     sys::{Alarm, failpoint},
 };
 use futures::StreamExt;
@@ -31,7 +32,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// What the chain's program may take when the export does not say: a small state needs a tenth of it.
@@ -41,26 +42,37 @@ const LONGEST: Duration = Duration::from_secs(2 * 3600);
 /// Between two words of progress.
 const PACE: Duration = Duration::from_millis(500);
 
-pub(super) struct Session {
-    pub(super) key: Key,
-    pub(super) cx: Context,
-    pub(super) still: Arc<tokio::sync::Mutex<()>>,
+/// Until the export has ended or its devnet goes; again when the store could not be read or written.
+pub(super) async fn run(key: Key, cx: Context, still: Arc<tokio::sync::Mutex<()>>) {
+    let session = Session { key, cx, still };
+    let mut failures = 0;
+    loop {
+        let begun = Instant::now();
+        let written = tokio::select! {
+            written = session.bring_to_its_end() => written,
+            () = session.devnet_goes() => return,
+        };
+        let Err(error) = written else { return };
+        tracing::warn!(key = %session.key, %error, "an export begins anew");
+        failures = in_a_row(failures, begun.elapsed());
+        tokio::time::sleep(pause(failures)).await;
+        failures += 1;
+    }
+}
+
+struct Session {
+    key: Key,
+    cx: Context,
+    still: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Session {
-    pub(super) async fn run(self) {
-        let (key, cx) = (&self.key, &self.cx);
-        let result = tokio::select! {
-            result = self.export() => result,
-            () = self.devnet_goes() => return,
-        };
-        let written = match result {
+    /// What else fails than the store is what becomes of the export.
+    async fn bring_to_its_end(&self) -> Result<(), StoreError> {
+        match self.export().await {
             Ok(()) => Ok(()),
             Err(ReconcileError::Store(error)) => Err(error),
-            Err(error) => apply::fail(key, &error.fault(), cx).await,
-        };
-        if let Err(error) = written {
-            tracing::warn!(%key, %error, "an export cannot go on; the next daemon begins it anew");
+            Err(error) => apply::fail(&self.key, &error.fault(), &self.cx).await,
         }
     }
 
@@ -174,7 +186,7 @@ impl Session {
             Edit::Tell(Story::new("export", "Cloning", format!("{short} {what}")).action("clone"))
         })
         .await?;
-        let given_up = GiveUp::default();
+        let (given_up, paused) = (GiveUp::default(), handle.clone());
         let (stop, runtime) = (given_up.0.clone(), self.cx.runtime.clone());
         let (from, to) = (PathBuf::from(&node.spec.home_dir), files.clone_dir());
         let work = move || -> Result<(Cost, Cloned, Duration), ReconcileError> {
@@ -186,8 +198,12 @@ impl Session {
             let done = clone.make(&mut |_| if stop.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) });
             Ok((cost, done?, pause.map_or(Duration::ZERO, |pause| pause.lasted())))
         };
-        let (cost, cloned, paused) = tokio::task::spawn_blocking(work).await.map_err(broken_off)??;
-        let paused_ms = u64::try_from(paused.as_millis()).unwrap_or(u64::MAX);
+        let done = tokio::task::spawn_blocking(work).await.map_err(broken_off)?;
+        if let Some(handle) = paused {
+            self.keep_frozen(node, &handle).await?;
+        }
+        let (cost, cloned, lasted) = done?;
+        let paused_ms = u64::try_from(lasted.as_millis()).unwrap_or(u64::MAX);
         tracing::info!(key = %self.key, node = %short, way = %cost.way, bytes = cloned.bytes, paused_ms, "cloned a node's data for an export");
         let report = CloneReport { way: cost.way.to_string(), bytes: cloned.bytes, paused_ms };
         Ok(apply::edit(&self.key, &self.cx, |export| {
@@ -195,6 +211,15 @@ impl Session {
             Edit::Quiet
         })
         .await?)
+    }
+
+    /// A freeze that was asked for while the node stood still: without a freezer it is by SIGSTOP too, and our SIGCONT has undone it.
+    async fn keep_frozen(&self, node: &Node, handle: &Handle) -> Result<(), ReconcileError> {
+        let key = Key::node(&node.metadata.namespace, &node.metadata.name);
+        if self.cx.node(&key).await?.is_some_and(|node| node.is_to_be_frozen()) {
+            self.cx.runtime.freeze(handle).await?;
+        }
+        Ok(())
     }
 
     /// The node's process; none when it has just ended.
@@ -237,7 +262,8 @@ impl Session {
         let last = crate::logs::tail(&result.stderr, 40).unwrap_or_default();
         let last: Vec<String> = last.iter().map(|line| String::from_utf8_lossy(line).into_owned()).collect();
         if result.exit.oom_killed {
-            return fault(FaultCode::JobFailed, format!("the chain's program needed more memory than {memory}"), format!("{again} --memory 16Gi"));
+            let message = format!("the chain's program needed more memory than {memory}");
+            return fault(FaultCode::JobFailed, message, format!("{again} --memory {}", ByteSize(memory.0.saturating_mul(2))));
         }
         if result.exit.code != Some(0) && last.iter().any(|line| line.to_lowercase().contains("no space left on device")) {
             let message = format!("the disk of {} is full", files.root.display());
@@ -290,10 +316,10 @@ impl Session {
     }
 }
 
-/// Lets a node go on that a daemon before us may have held still. Harmless when nobody did.
+/// Lets a node go on that a daemon before us may have held still. Harmless when nobody did. The thaw of a frozen one does it as well.
 pub(super) async fn go_on(namespace: &str, devnet: &str, short: &str, cx: &Context) -> Result<(), ReconcileError> {
     let key = Key::node(namespace, &NodeName::new(devnet, short).to_string());
-    let Some(node) = cx.node(&key).await? else { return Ok(()) };
+    let Some(node) = cx.node(&key).await?.filter(|node| !node.is_to_be_frozen()) else { return Ok(()) };
     if let Some(handle) = running(&node, cx).await? {
         cx.runtime.signal(&handle, Signal::SIGCONT).await?;
     }

@@ -2,12 +2,20 @@
 
 use super::super::testing::{NET, NS, Rig, node_key};
 use crate::{
-    model::{DevnetPhase, Exit, Export, ExportPhase, Key, NodePhase, Timestamp},
-    runtime::{JobResult, JobSpec, RuntimeError},
-    store::{Write, fixtures},
+    model::{DevnetPhase, Event, EventId, Exit, Export, ExportPhase, Key, NodePhase, Object, Revision, Timestamp},
+    runtime::{JobResult, JobSpec, Runtime, RuntimeError},
+    store::{Change, EventFilter, Selector, Store, StoreError, Write, fixtures},
 };
+use async_trait::async_trait;
+use futures::stream::BoxStream;
 use nix::sys::signal::Signal;
-use std::{fs, sync::Arc};
+use std::{
+    fs,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+};
 
 fn key() -> Key {
     Key::export(NS, &format!("{NET}/before"))
@@ -89,6 +97,40 @@ async fn a_daemon_that_died_while_a_node_stood_still_is_made_up_for() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_freeze_is_not_undone_by_an_export_that_had_its_node_already() {
+    let rig = rig().await;
+    rig.runtime.answer_jobs(export_state);
+    rig.plugin.hold("export");
+    request(&rig, |export| export.spec.node = Some("validator-1".into())).await;
+    rig.plugin.until_called("export validator-1").await;
+    rig.change_node("validator-1", |node| node.spec.frozen = true).await;
+    rig.node_until("validator-1", "is frozen", |node| node.is_frozen()).await;
+    rig.plugin.release("export");
+    assert_eq!(ended(&rig).await.status.phase, ExportPhase::Completed);
+    let launch = rig.node("validator-1").await.unwrap().status.launch_id.clone().unwrap();
+    assert_eq!(rig.runtime.signals(), [(launch.clone(), Signal::SIGSTOP), (launch.clone(), Signal::SIGCONT)]);
+    assert!(rig.runtime.is_frozen(&rig.runtime.handle(&launch).unwrap()).await.unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_next_daemon_lets_no_frozen_node_go_on() {
+    let mut rig = rig().await;
+    rig.runtime.answer_jobs(export_state);
+    rig.change_node("validator-0", |node| node.spec.frozen = true).await;
+    rig.node_until("validator-0", "is frozen", |node| node.is_frozen()).await;
+    rig.stop_daemon().await;
+    request(&rig, |export| {
+        export.status.phase = ExportPhase::Cloning;
+        export.status.node = Some("validator-0".into());
+    })
+    .await;
+    rig.start_daemon();
+    assert_eq!(ended(&rig).await.status.node.as_deref(), Some("validator-1"));
+    let frozen = rig.node("validator-0").await.unwrap().status.launch_id.clone().unwrap();
+    assert!(rig.runtime.signals().iter().all(|(launch, _)| *launch != frozen), "{:?}", rig.runtime.signals());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn each_failure_says_what_it_was_and_leaves_the_devnet_alone() {
     let full = |job: &JobSpec| Ok(result(job, Exit { code: Some(1), ..Exit::default() }, "write: no space left on device\n"));
     let memory = |job: &JobSpec| Ok(result(job, Exit { signal: Some(9), oom_killed: true, ..Exit::default() }, ""));
@@ -155,4 +197,61 @@ async fn a_deleted_export_and_one_of_a_deleted_devnet_leave_no_file() {
     rig.gone(&Key::devnet(NS, NET)).await;
     rig.assert_nothing_left().await;
     assert!(rig.store.get(&node_key("validator-0")).await.unwrap().is_none());
+}
+
+/// A store whose disk has no room for the next changes of an export.
+struct FullDisk {
+    store: Arc<dyn Store>,
+    refusals: AtomicU32,
+}
+
+#[async_trait]
+impl Store for FullDisk {
+    async fn get(&self, key: &Key) -> Result<Option<Object>, StoreError> {
+        self.store.get(key).await
+    }
+    async fn list(&self, selector: &Selector) -> Result<(Vec<Object>, Revision), StoreError> {
+        self.store.list(selector).await
+    }
+    async fn commit(&self, writes: Vec<Write>) -> Result<Revision, StoreError> {
+        let changes_an_export =
+            writes.iter().any(|write| matches!(write, Write::Put { object: Object::Export(export), .. } if export.metadata.resource_version > 0));
+        let take_one = |left: u32| left.checked_sub(1);
+        if changes_an_export && self.refusals.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take_one).is_ok() {
+            return Err(StoreError::DiskFull { path: "/full".into() });
+        }
+        self.store.commit(writes).await
+    }
+    fn watch(&self, selector: Selector, from: Revision) -> BoxStream<'static, Result<Change, StoreError>> {
+        self.store.watch(selector, from)
+    }
+    async fn event(&self, id: &EventId) -> Result<Option<Event>, StoreError> {
+        self.store.event(id).await
+    }
+    async fn events(&self, filter: &EventFilter) -> Result<Vec<Event>, StoreError> {
+        self.store.events(filter).await
+    }
+    fn watch_events(&self, filter: EventFilter) -> BoxStream<'static, Result<Event, StoreError>> {
+        self.store.watch_events(filter)
+    }
+    async fn compact(&self) -> Result<(), StoreError> {
+        self.store.compact().await
+    }
+    async fn meta_value(&self, name: &str) -> Result<Option<String>, StoreError> {
+        self.store.meta_value(name).await
+    }
+    async fn set_meta_value(&self, name: &str, value: &str) -> Result<(), StoreError> {
+        self.store.set_meta_value(name, value).await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_export_goes_on_when_the_store_can_be_written_again() {
+    let mut rig = rig().await;
+    rig.runtime.answer_jobs(export_state);
+    rig.stop_daemon().await;
+    rig.store = Arc::new(FullDisk { store: rig.store.clone(), refusals: AtomicU32::new(2) });
+    rig.start_daemon();
+    request(&rig, |_| {}).await;
+    assert_eq!(ended(&rig).await.status.phase, ExportPhase::Completed);
 }
