@@ -58,9 +58,9 @@ use super::store::{Store, TxIndex};
 use super::upgrade::{Abilities, UPGRADES_FILE, Upgrades};
 use super::{gossip, rpc};
 
-/// Consensus starts when so many validators are connected, or after this long: a proposal that nobody hears costs a timeout.
 /// The accounts, below the home.
 pub(super) const LEDGER: &str = "data/ledger.sqlite";
+/// Consensus starts when so many validators are connected, or after this long: a proposal that nobody hears costs a timeout.
 const QUORUM_WAIT: Duration = Duration::from_secs(3);
 /// How long the parts may take to stop.
 const STOP_GRACE: Duration = Duration::from_millis(350);
