@@ -10,6 +10,7 @@ mod daemon;
 mod devchain;
 mod exec;
 mod export;
+mod fire;
 mod freeze;
 mod gov;
 mod idle;

@@ -14,7 +14,7 @@ use std::{
 };
 
 /// A devnet of `program` in a file of `home`; `more` are further lines of its spec.
-fn devnet(home: &TestHome, name: &str, program: &Path, more: &[&str]) -> String {
+pub(crate) fn devnet(home: &TestHome, name: &str, program: &Path, more: &[&str]) -> String {
     let mut text = format!(
         "apiVersion: devnet.builder/v1\nkind: Devnet\nmetadata: {{name: {name}}}\nspec:\n  plugin: cosmos\n  binary: {{path: {}}}\n  validators: 4\n  \
          fullNodes: 1\n  blockTime: 500ms\n",
