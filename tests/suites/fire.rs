@@ -38,6 +38,7 @@ fn transfers_under_fire(wasmd: &Binary, count: usize) -> String {
     let file = devnet(&home, DEVNET, &wasmd.path, &["localhost: false", "restart: {backoff: 300ms}"]);
     let text = fs::read_to_string(&file).unwrap().replace("500ms", "300ms").replace("fullNodes: 1", "fullNodes: 0");
     home.ctl(&["up", &home.file("fire.yaml", &text), "--timeout", "90s"]).ok();
+    home.until_first_block(DEVNET);
     let ledger: &dyn Ledger = &Wasmd { node: "validator-1" };
     let before = standing(&home, DEVNET, ledger);
     let (lines, total) = transfers(&home, count as u64, "bank/send", "stake");
@@ -69,11 +70,12 @@ fn transfers_under_fire(wasmd: &Binary, count: usize) -> String {
     let (grown, peak) = (store_size(&home).saturating_sub(stored), peak.max(peak_memory(home.daemon_pid().expect("the daemon runs"))));
     format!(
         "wasmd {} (SDK {}), {count} transfers of 4 signers, daemon killed twice, a validator once: {took:.1?}, {:.0} confirmed a second; \
-         {} blocks; the store grew by {} KiB; daemon's peak {} MiB; `tx list` {listing:.2?}",
+         {} blocks, {} times too early in one; the store grew by {} KiB; daemon's peak {} MiB; `tx list` {listing:.2?}",
         wasmd.version,
         wasmd.sdk,
         count as f64 / took.as_secs_f64(),
         chain.height - chain.from,
+        chain.early,
         grown / 1024,
         peak / 1024,
     )
@@ -124,13 +126,15 @@ struct Chain {
     rpc: String,
     from: u64,
     height: u64,
+    /// What took effect.
     bytes: Vec<String>,
-    failed: Vec<Value>,
+    /// A proposer that lacks what came before puts in what the chain then finds too early. It changes nothing, and may come again.
+    early: usize,
 }
 
 impl Chain {
     fn new(rpc: String) -> Self {
-        let mut chain = Self { rpc, from: 0, height: 0, bytes: Vec::new(), failed: Vec::new() };
+        let mut chain = Self { rpc, from: 0, height: 0, bytes: Vec::new(), early: 0 };
         chain.from = chain.latest();
         chain.height = chain.from;
         chain
@@ -147,16 +151,20 @@ impl Chain {
         for height in self.height + 1..=self.latest() {
             let block = self.rpc(&format!("block?height={height}"));
             let txs = block["result"]["block"]["data"]["txs"].as_array().cloned().unwrap_or_default();
-            self.bytes.extend(txs.iter().filter_map(|tx| tx.as_str().map(str::to_owned)));
-            // The results of a block are there a moment after it: the last one is left for later.
             let results = self.rpc(&format!("block_results?height={height}"))["result"]["txs_results"].as_array().cloned().unwrap_or_default();
             assert_eq!(results.len(), txs.len(), "height {height}");
-            self.failed.extend(results.into_iter().filter(|result| result["code"] != 0));
+            for (tx, result) in txs.iter().zip(&results) {
+                match (result["code"].as_u64(), result["codespace"].as_str()) {
+                    (Some(0), _) => self.bytes.push(tx.as_str().unwrap_or_default().to_owned()),
+                    (Some(32), Some("sdk")) => self.early += 1,
+                    _ => panic!("refused in block {height}: {result}"),
+                }
+            }
             self.height = height;
         }
     }
 
-    /// The height whose results are surely there.
+    /// The height whose results are surely there: the application has committed it.
     fn latest(&self) -> u64 {
         let status = self.rpc("abci_info");
         status["result"]["response"]["last_block_height"].as_str().and_then(|height| height.parse().ok()).unwrap_or(0)
@@ -168,8 +176,7 @@ impl Chain {
 
     #[track_caller]
     fn assert_each_once(&self, count: usize) {
-        assert_eq!(self.failed, Vec::<Value>::new(), "in a block, and refused there");
         assert_eq!(self.bytes.iter().collect::<BTreeSet<_>>().len(), count, "different transactions");
-        assert_eq!(self.bytes.len(), count, "in blocks");
+        assert_eq!(self.bytes.len(), count, "that took effect");
     }
 }

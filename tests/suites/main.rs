@@ -20,6 +20,8 @@ mod orphans;
 mod plugins;
 mod refused;
 mod scarce;
+mod stock;
+mod topology;
 mod tx;
 mod upgrade;
 mod wasmd;

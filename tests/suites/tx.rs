@@ -43,7 +43,7 @@ pub(crate) trait Ledger {
     fn account(&self, home: &TestHome, devnet: &str, name: &str) -> (u64, u64);
 }
 
-struct Devchain;
+pub(crate) struct Devchain;
 pub(crate) struct Wasmd {
     /// Whom to ask.
     pub(crate) node: &'static str,
@@ -234,6 +234,7 @@ fn up_wasmd(home: &TestHome, program: &Path) {
         program.display()
     );
     home.ctl(&["up", &home.file("wasm.yaml", &text), "--timeout", "90s"]).ok();
+    home.until_first_block("wasm");
 }
 
 /// Returns what was measured.
