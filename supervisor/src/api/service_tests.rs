@@ -104,7 +104,7 @@ async fn a_dry_run_tells_that_a_full_node_comes_too_late_for_a_family_that_takes
     served.edit_devnet("mynet", |devnet| devnet.status.genesis_hash = Some("aa".into())).await;
     let refused = served.dry_run(with(1)).await.unwrap_err();
     assert_eq!(refused.code, FaultCode::InvalidSpec);
-    assert!(refused.message.starts_with("fullnode-0 cannot join: plugin cosmos adds no node"), "{}", refused.message);
+    assert!(refused.message.starts_with("fullnode-0 cannot join: plugin fake adds no node"), "{}", refused.message);
     served.dry_run(with(0)).await.unwrap();
 }
 
