@@ -39,12 +39,16 @@ pub(crate) fn address(home: &TestHome, devnet: &str, account: &str) -> String {
 }
 
 /// Balance and sequence of an account by what is in blocks.
-trait Ledger {
+pub(crate) trait Ledger {
     fn account(&self, home: &TestHome, devnet: &str, name: &str) -> (u64, u64);
 }
 
-struct Devchain;
-struct Wasmd;
+pub(crate) struct Devchain;
+pub(crate) struct Wasmd {
+    /// Whom to ask.
+    pub(crate) node: &'static str,
+}
+const WASMD: Wasmd = Wasmd { node: "validator-0" };
 
 impl Ledger for Devchain {
     fn account(&self, home: &TestHome, devnet: &str, name: &str) -> (u64, u64) {
@@ -59,8 +63,9 @@ impl Ledger for Devchain {
 impl Ledger for Wasmd {
     #[expect(clippy::disallowed_methods, reason = "tests drive programs; the ban is about the supervisor's children")]
     fn account(&self, home: &TestHome, devnet: &str, name: &str) -> (u64, u64) {
-        let node = home.node(&format!("{devnet}/validator-0"));
-        let (rpc, address) = (endpoint(home, &format!("{devnet}/validator-0"), "rpc"), address(home, devnet, name));
+        let node = format!("{devnet}/{}", self.node);
+        let (rpc, address) = (endpoint(home, &node, "rpc"), address(home, devnet, name));
+        let node = home.node(&node);
         let query = |words: [&str; 2], field: &str| {
             let mut command = Command::new(node["spec"]["binaryPath"].as_str().unwrap_or_default());
             command
@@ -91,7 +96,7 @@ fn number(value: &Value, field: &str) -> u64 {
 }
 
 /// `count` transfers in turn from four accounts, and what they move in all.
-fn transfers(home: &TestHome, count: u64, kind: &str, unit: &str) -> (String, u64) {
+pub(crate) fn transfers(home: &TestHome, count: u64, kind: &str, unit: &str) -> (String, u64) {
     let (mut lines, mut total) = (String::new(), 0);
     for number in 0..count {
         let amount = 1 + number % 7;
@@ -104,7 +109,7 @@ fn transfers(home: &TestHome, count: u64, kind: &str, unit: &str) -> (String, u6
 
 /// Each sender's sequence rose by its share, the receiver got everything: nothing twice, nothing lost.
 #[track_caller]
-fn assert_once_each(home: &TestHome, devnet: &str, ledger: &dyn Ledger, count: u64, total: u64, before: &[(u64, u64)]) {
+pub(crate) fn assert_once_each(home: &TestHome, devnet: &str, ledger: &dyn Ledger, count: u64, total: u64, before: &[(u64, u64)]) {
     for sender in 0..SENDERS {
         let (_, sequence) = ledger.account(home, devnet, &format!("account:{sender}"));
         assert_eq!(sequence - before[sender as usize].1, count / SENDERS, "account:{sender}");
@@ -113,7 +118,7 @@ fn assert_once_each(home: &TestHome, devnet: &str, ledger: &dyn Ledger, count: u
     assert_eq!(balance - before[SENDERS as usize].0, total);
 }
 
-fn standing(home: &TestHome, devnet: &str, ledger: &dyn Ledger) -> Vec<(u64, u64)> {
+pub(crate) fn standing(home: &TestHome, devnet: &str, ledger: &dyn Ledger) -> Vec<(u64, u64)> {
     let names = (0..SENDERS).map(|sender| format!("account:{sender}")).chain([RECEIVER.to_owned()]);
     names.map(|name| ledger.account(home, devnet, &name)).collect()
 }
@@ -193,12 +198,12 @@ fn wasmd_confirms_transfers_once_each_and_says_no_in_its_own_words() {
     up_wasmd(&home, &program);
     let tx = |words: &str| home.ctl(&words.split(' ').collect::<Vec<_>>());
     let submit = |amount: &str| tx(&format!("tx submit wasm --type bank/send --signer account:5 --to account:6 --amount {amount} --wait -o json"));
-    let (before, _) = Wasmd.account(&home, "wasm", "account:6");
+    let (before, _) = WASMD.account(&home, "wasm", "account:6");
     let sent = submit("7stake").ok().json();
     assert_eq!(sent["status"]["phase"], "Confirmed", "{sent}");
     let gas = |of: &str| sent["status"][of].as_u64();
     assert!(gas("gasUsed") > Some(10_000) && gas("gasLimit") > gas("gasUsed"), "{sent}");
-    assert_eq!(Wasmd.account(&home, "wasm", "account:6").0, before + 7);
+    assert_eq!(WASMD.account(&home, "wasm", "account:6").0, before + 7);
     submit("9000000000000000stake").exits(1).says("insufficient funds");
     submit("1nothing").exits(1).says("insufficient funds");
     tx("tx submit wasm --type staking/delegate --signer account:5 --set validator=validator:1 --amount 1000stake --wait").ok();
@@ -206,7 +211,7 @@ fn wasmd_confirms_transfers_once_each_and_says_no_in_its_own_words() {
     let propose = r#"{"title": "Words", "summary": "nothing but words", "deposit": "50000000stake"}"#;
     home.ctl(&["tx", "submit", "wasm", "--type", "gov/submit-proposal", "--signer", "account:5", "--payload", propose, "--wait"]).ok();
     tx("tx submit wasm --type gov/vote --signer validator:0 --set proposal=1 --set option=yes --wait").ok();
-    println!("{}", confirm_all(&home, "wasm", &Wasmd, 500, "bank/send", "stake"));
+    println!("{}", confirm_all(&home, "wasm", &WASMD, 500, "bank/send", "stake"));
     let direct = direct::transfers(&home, "wasm", &["account:0", "account:1", "account:2", "account:3"], 125);
     println!(
         "MEASURED: beside it, 500 transfers by a client that signs and sends by itself: {direct:.2?}, {:.0} confirmed a second",
@@ -219,7 +224,7 @@ fn a_daemon_killed_in_the_middle_of_a_batch_on_wasmd_loses_and_doubles_nothing()
     let Some(program) = wasmd() else { return };
     let home = TestHome::new();
     up_wasmd(&home, &program);
-    confirm_all_over_a_kill(&home, "wasm", &Wasmd, 500, "bank/send", "stake");
+    confirm_all_over_a_kill(&home, "wasm", &WASMD, 500, "bank/send", "stake");
 }
 
 fn up_wasmd(home: &TestHome, program: &Path) {
@@ -229,6 +234,7 @@ fn up_wasmd(home: &TestHome, program: &Path) {
         program.display()
     );
     home.ctl(&["up", &home.file("wasm.yaml", &text), "--timeout", "90s"]).ok();
+    home.until_first_block("wasm");
 }
 
 /// Returns what was measured.

@@ -106,6 +106,26 @@ fn a_height_in_the_past_and_an_unknown_name_are_refused_before_anything_happens(
     home.all_rise("quick", 2);
 }
 
+/// Half a download: it has the right name, the right mode and the right beginning.
+#[test]
+fn a_corrupt_binary_fails_the_upgrade_before_the_chain_is_asked_for_anything() {
+    let home = TestHome::new();
+    up(&home);
+    let whole = std::fs::read(next_binary()).unwrap();
+    let corrupt = home.program("corrupt", "");
+    std::fs::write(&corrupt, &whole[..whole.len() / 2]).unwrap();
+    let height = ahead(&home);
+    create(&home, &height, &corrupt);
+    let refused = settled(&home, "quick/v2");
+    assert_eq!(refused["phase"], "Failed", "{refused}");
+    assert!(refused["why"].as_str().unwrap().contains("corrupt"), "it names the binary: {refused}");
+    home.eventually("the chain passes the height", Duration::from_secs(60), |home| home.lowest("quick") > height.parse().unwrap());
+    assert_eq!(home.devnet("quick")["status"]["sdkVersion"], "protocol-1");
+    home.ctl(&["upgrade", "delete", "quick/v2", "--yes"]).ok();
+    create(&home, &ahead(&home), &next_binary());
+    assert_eq!(settled(&home, "quick/v2")["phase"], "Completed");
+}
+
 #[test]
 fn a_binary_that_cannot_run_is_rolled_back_and_tried_again_with_one_that_can() {
     let home = TestHome::new();

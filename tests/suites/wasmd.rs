@@ -14,7 +14,7 @@ use std::{
 };
 
 /// A devnet of `program` in a file of `home`; `more` are further lines of its spec.
-fn devnet(home: &TestHome, name: &str, program: &Path, more: &[&str]) -> String {
+pub(crate) fn devnet(home: &TestHome, name: &str, program: &Path, more: &[&str]) -> String {
     let mut text = format!(
         "apiVersion: devnet.builder/v1\nkind: Devnet\nmetadata: {{name: {name}}}\nspec:\n  plugin: cosmos\n  binary: {{path: {}}}\n  validators: 4\n  \
          fullNodes: 1\n  blockTime: 500ms\n",
@@ -255,10 +255,13 @@ fn a_chain_binary_that_exits_at_once_fails_with_its_last_words_and_is_healed_by_
 
 /// Power-cut style: nobody gets to close its database or its write-ahead log.
 #[test]
-fn all_validators_killed_at_once_come_back_at_their_height_and_none_signs_twice() {
-    let Some(program) = wasmd() else { return };
+fn on_each_sdk_all_validators_killed_at_once_come_back_at_their_height_and_none_signs_twice() {
+    wasmds().iter().for_each(all_validators_are_killed_at_once);
+}
+
+fn all_validators_are_killed_at_once(wasmd: &Wasmd) {
     let home = TestHome::new();
-    let file = devnet(&home, "cut", &program, &["localhost: false", "restart: {backoff: 300ms}"]);
+    let file = devnet(&home, "cut", &wasmd.path, &["localhost: false", "restart: {backoff: 300ms}"]);
     home.ctl(&["up", &file, "--timeout", "60s"]).ok();
     home.eventually("all nodes at height 5", Duration::from_secs(40), |home| home.lowest("cut") >= 5);
     let endpoint = rpc_of(&home, "cut")["validator-0"].clone();

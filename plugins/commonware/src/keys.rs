@@ -86,5 +86,9 @@ mod tests {
     #[test]
     fn words_that_are_no_mnemonic_are_refused() {
         assert!(account_key("twelve monkeys", 0).is_err());
+        let wrong = mnemonic("a seed", "net-1").replacen(' ', " abuot ", 1);
+        let wrong: Vec<&str> = wrong.split(' ').take(24).collect();
+        let error = account_key(&wrong.join(" "), 0).unwrap_err().to_string();
+        assert!(error.contains("unknown word (word 1)"), "{error}");
     }
 }

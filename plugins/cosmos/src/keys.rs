@@ -186,6 +186,17 @@ mod tests {
     }
 
     #[test]
+    fn a_wrong_word_of_a_mnemonic_is_told_by_its_place_and_a_swapped_one_by_the_checksum() {
+        let check = |from: &str, to: &str, expect: &str| {
+            let error = Wallet::from_mnemonic(&ABANDON.replace(from, to)).err().map(|error| error.to_string()).unwrap_or_default();
+            assert!(error.starts_with("cannot read the mnemonic: ") && error.contains(expect), "{error}");
+        };
+        check("about", "abuot", "unknown word (word 11)");
+        check("about", "ability", "checksum");
+        check(" about", "", "word count");
+    }
+
+    #[test]
     fn ed25519_keys_match_rfc_8032() {
         let secret = hex::decode("9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60").unwrap();
         let key = CometKey::from_secret(&secret.try_into().unwrap());

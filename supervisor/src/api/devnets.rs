@@ -152,7 +152,7 @@ impl Devnets {
                 self.check_plugin(&admitted.devnet.spec.plugin).await?;
             }
             if dry_run {
-                foresight::foresee(&admitted.devnet, present.as_deref(), self.0.plugins.as_ref()).await?;
+                foresight::foresee(&admitted.devnet, present.as_deref(), self.0.plugins.as_ref(), self.0.store.as_ref()).await?;
             } else if admitted.spec_changed {
                 foresight::refuse_violations(&admitted.devnet, self.0.plugins.as_ref()).await?;
             }

@@ -2,8 +2,9 @@
 
 use crate::{
     binaries::{self, describe},
-    model::{BinarySource, Devnet, Fault, FaultCode},
-    plugin::{DevnetContext, PluginError, Plugins},
+    model::{BinarySource, Devnet, Fault, FaultCode, Kind, Object},
+    plugin::{DevnetContext, PluginError, PluginInfo, Plugins},
+    store::{Selector, Store},
 };
 use std::time::Duration;
 use tokio::time::timeout;
@@ -23,7 +24,7 @@ pub(super) async fn refuse_violations(devnet: &Devnet, plugins: &dyn Plugins) ->
 
 /// Everything that provisioning would stumble over and that can be seen without doing anything, in the order and in the words in
 /// which it would be told there.
-pub(super) async fn foresee(devnet: &Devnet, present: Option<&Devnet>, plugins: &dyn Plugins) -> Result<(), Fault> {
+pub(super) async fn foresee(devnet: &Devnet, present: Option<&Devnet>, plugins: &dyn Plugins, store: &dyn Store) -> Result<(), Fault> {
     let told = |error: PluginError| error.fault();
     let plugin = plugins.get(&devnet.spec.plugin).await.map_err(told)?;
     let info = plugin.info().await.map_err(told)?;
@@ -32,12 +33,29 @@ pub(super) async fn foresee(devnet: &Devnet, present: Option<&Devnet>, plugins: 
         return Err(Fault::invalid(violations).about(&devnet.metadata.name));
     }
     if let Some(lack) = info.lacks_binary(&devnet.spec) {
-        return Err(Fault::new(FaultCode::InvalidSpec, lack).about(&devnet.metadata.name).remedy("mend the spec, then apply it again"));
+        return Err(unfit(devnet, lack));
+    }
+    if present.is_some_and(|present| present.status.genesis_hash.is_some()) {
+        foresee_latecomers(devnet, &info, store).await?;
     }
     for source in unresolved(devnet, present) {
         binaries::inspect(source).await.map_err(|error| error.fault())?;
     }
     Ok(())
+}
+
+/// A full node that is to join a chain whose family takes none after genesis.
+async fn foresee_latecomers(devnet: &Devnet, info: &PluginInfo, store: &dyn Store) -> Result<(), Fault> {
+    let selector = Selector::in_devnet(Kind::Node, &devnet.metadata.namespace, &devnet.metadata.name);
+    let (nodes, _) = store.list(&selector).await.map_err(|error| error.fault())?;
+    let is_there = |short: &str| nodes.iter().any(|object| matches!(object, Object::Node(node) if node.node_name().short == short));
+    let late = (0..devnet.spec.full_nodes).map(|index| format!("fullnode-{index}")).find(|short| !is_there(short));
+    let refusal = late.and_then(|late| info.refuses_latecomer(&late, &devnet.metadata.name));
+    refusal.map_or(Ok(()), |refusal| Err(unfit(devnet, refusal)))
+}
+
+fn unfit(devnet: &Devnet, message: String) -> Fault {
+    Fault::new(FaultCode::InvalidSpec, message).about(&devnet.metadata.name).remedy("mend the spec, then apply it again")
 }
 
 /// What is in the cache already need not be where it came from any more.

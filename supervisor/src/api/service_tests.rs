@@ -92,6 +92,23 @@ async fn a_plugin_that_hangs_or_is_ill_keeps_nobody_from_applying_but_a_dry_run_
 }
 
 #[tokio::test]
+async fn a_dry_run_tells_that_a_full_node_comes_too_late_for_a_family_that_takes_none_after_genesis() {
+    let served = serve().await;
+    let with = |full_nodes: u32| {
+        let mut devnet = wanted("mynet");
+        devnet.spec.as_mut().unwrap().full_nodes = Some(full_nodes);
+        devnet
+    };
+    served.apply(with(0)).await.unwrap();
+    served.dry_run(with(1)).await.unwrap();
+    served.edit_devnet("mynet", |devnet| devnet.status.genesis_hash = Some("aa".into())).await;
+    let refused = served.dry_run(with(1)).await.unwrap_err();
+    assert_eq!(refused.code, FaultCode::InvalidSpec);
+    assert!(refused.message.starts_with("fullnode-0 cannot join: plugin fake adds no node"), "{}", refused.message);
+    served.dry_run(with(0)).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_dry_run_looks_at_binaries_by_path_and_not_at_those_in_the_cache_already() {
     let served = serve().await;
     let with = |path: &str| {

@@ -66,7 +66,19 @@ impl PluginInfo {
         let none = self.needs_binary && self.default_binary.is_none() && spec.binary.is_none();
         none.then(|| format!("plugin {} needs spec.binary: it ships no node binary", self.name))
     }
+
+    /// Why `node` cannot join the devnet, whose chain has its genesis, if it cannot.
+    pub fn refuses_latecomer(&self, node: &str, devnet: &str) -> Option<String> {
+        let takes_any = self.capabilities.iter().any(|capability| capability == LATE_NODES);
+        (!takes_any).then(|| {
+            let plugin = &self.name;
+            format!("{node} cannot join: plugin {plugin} adds no node to a chain that has its genesis; begin anew with it: dvbctl reset {devnet}")
+        })
+    }
 }
+
+/// A plugin says with this capability that `StartNode` makes the home of a full node that joins after genesis.
+const LATE_NODES: &str = "late-fullnodes";
 
 /// Where a plugin stands, for `get plugins`.
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -20,7 +20,7 @@ use crate::{
         BinarySource, BinaryStatus, Condition, ConditionStatus, Devnet, DevnetPhase, Key, Meta, Node, Plan, PlanBody, PlannedNode, SdkChange,
         Timestamp, Uid,
     },
-    plugin::{DevnetContext, Initialized, Job, JobOutcome},
+    plugin::{DevnetContext, Initialized, Job, JobOutcome, PluginInfo},
     ports::PortError,
     store::{Expect, Write},
     sys::failpoint,
@@ -64,7 +64,7 @@ pub(super) async fn provision(devnet: &Devnet, nodes: &[Arc<Node>], refresh_bina
     let chain = plugin.plan_nodes(&context).await?;
     let own_binaries = own_binaries(devnet, &chain, nodes, refresh_binary, cx).await?;
     identity::refuse_other_sdks(plugin.as_ref(), &context, (&initialized, &binary), &own_binaries, devnet, cx).await?;
-    refuse_latecomers(devnet, nodes, &chain, &info.capabilities)?;
+    refuse_latecomers(devnet, nodes, &chain, &info)?;
     let services = devnet.spec.services.iter().enumerate().map(|(index, service)| planned_service(index, service));
     let planned: Vec<PlannedNode> = chain.iter().cloned().chain(services).collect();
     let placement = match cx.ports.place(devnet, &cx.home, &planned).await {
@@ -116,21 +116,11 @@ pub(super) async fn provision(devnet: &Devnet, nodes: &[Arc<Node>], refresh_bina
     Ok(())
 }
 
-/// A plugin says with this capability that `StartNode` makes the home of a full node that joins after genesis.
-const LATE_NODES: &str = "late-fullnodes";
-
-fn refuse_latecomers(devnet: &Devnet, nodes: &[Arc<Node>], chain: &[PlannedNode], capabilities: &[String]) -> Result<(), ReconcileError> {
+fn refuse_latecomers(devnet: &Devnet, nodes: &[Arc<Node>], chain: &[PlannedNode], info: &PluginInfo) -> Result<(), ReconcileError> {
     let late = chain.iter().find(|planned| !nodes.iter().any(|node| node.node_name().short == planned.name));
-    match late {
-        Some(late) if devnet.status.genesis_hash.is_some() && !capabilities.iter().any(|capability| capability == LATE_NODES) => {
-            let (name, plugin) = (&devnet.metadata.name, &devnet.spec.plugin);
-            Err(ReconcileError::Unfit(format!(
-                "{} cannot join: plugin {plugin} adds no node to a chain that has its genesis; begin anew with it: dvbctl reset {name}",
-                late.name
-            )))
-        }
-        _ => Ok(()),
-    }
+    let late = late.filter(|_| devnet.status.genesis_hash.is_some());
+    let refusal = late.and_then(|late| info.refuses_latecomer(&late.name, &devnet.metadata.name));
+    refusal.map_or(Ok(()), |refusal| Err(ReconcileError::Unfit(refusal)))
 }
 
 /// The binary in the cache; what was resolved before stays until somebody asks for a fresh look.
