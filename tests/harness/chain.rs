@@ -45,11 +45,6 @@ impl TestHome {
         let goal = self.highest(devnet) + blocks;
         self.eventually(&format!("{devnet} at height {goal}"), Duration::from_secs(12), |home| home.lowest(devnet) >= goal);
     }
-    /// A Cosmos chain answers no question about accounts before its first block.
-    #[track_caller]
-    pub fn until_first_block(&self, devnet: &str) {
-        self.eventually(&format!("{devnet} has a block"), Duration::from_secs(30), |home| home.lowest(devnet) >= 1);
-    }
     #[track_caller]
     pub fn pids(&self, devnet: &str) -> BTreeMap<String, Pid> {
         let of = |node: &Value| node["status"]["pid"].as_i64().and_then(|pid| i32::try_from(pid).ok()).map(Pid::from_raw);

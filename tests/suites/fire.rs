@@ -38,7 +38,6 @@ fn transfers_under_fire(wasmd: &Binary, count: usize) -> String {
     let file = devnet(&home, DEVNET, &wasmd.path, &["localhost: false", "restart: {backoff: 300ms}"]);
     let text = fs::read_to_string(&file).unwrap().replace("500ms", "300ms").replace("fullNodes: 1", "fullNodes: 0");
     home.ctl(&["up", &home.file("fire.yaml", &text), "--timeout", "90s"]).ok();
-    home.until_first_block(DEVNET);
     let ledger: &dyn Ledger = &Wasmd { node: "validator-1" };
     let before = standing(&home, DEVNET, ledger);
     let (lines, total) = transfers(&home, count as u64, "bank/send", "stake");

@@ -36,7 +36,6 @@ fn cosmjs_pays(wasmd: &Binary, node: &Path, modules: &Path) -> String {
     let file = devnet(&home, "stock", &wasmd.path, &["localhost: false"]);
     let text = fs::read_to_string(&file).unwrap().replace("validators: 4", "validators: 1").replace("fullNodes: 1", "fullNodes: 0");
     home.ctl(&["up", &home.file("stock.yaml", &text), "--timeout", "60s"]).ok();
-    home.until_first_block("stock");
     let ledger = Wasmd { node: "validator-0" };
     let (before, _) = ledger.account(&home, "stock", "account:1");
     let (payer, payee) = (address(&home, "stock", "account:0"), address(&home, "stock", "account:1"));

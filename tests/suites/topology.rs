@@ -89,7 +89,6 @@ impl Case {
 fn full_nodes_come_and_go(home: &TestHome, case: &Case) -> String {
     let file = |count: u32| case.file(home, count);
     home.ctl(&["up", &file(1), "--timeout", "90s"]).ok();
-    home.until_first_block(DEVNET);
     let before = standing(home, DEVNET, case.ledger.as_ref());
     let leases = home.rows("leases");
     let (sent, total) = while_flowing(home, case, || {

@@ -1,14 +1,18 @@
 //! How a node is: what its RPC says, read into the protocol's words. The reading is pure; `of` fetches.
 //!
 //! ```text
-//! no answer (an error) ──RPC answers──► catching up ──in step with its peers──► ready      (no new block needed)
+//! no answer (an error) ──RPC answers──► catching up ──in step with its peers──► applied a block ──► ready   (no new one needed)
 //!                                              any of them, upgrade's height stored, not applied ──► sick
 //! ```
+//!
+//! Before its first block the application answers no question about accounts: nobody can use such a node yet.
 
 use crate::{classify, rpc, signing};
 use dvb_plugin_sdk::pb;
 use serde_json::Value;
 use std::collections::BTreeMap;
+
+const WAITS: &str = "waiting for the chain's first block";
 
 /// Fetches and reads. `expected_id` is the node's p2p id, `address` its RPC, `signer` a validator's consensus address.
 pub async fn of(node: &pb::NodeRef, address: &str, expected_id: &str, signer: Option<&str>) -> Result<pb::NodeStatus, rpc::RpcError> {
@@ -18,6 +22,10 @@ pub async fn of(node: &pb::NodeRef, address: &str, expected_id: &str, signer: Op
     let mut read = read_status(&status, net.as_ref().unwrap_or(&Value::Null), chain_id, expected_id);
     if !read.details.is_empty() {
         read.details.extend(signing);
+    }
+    if read.ready && is_first(&status) {
+        let abci = rpc::call(address, "abci_info").await?;
+        read = applied_or_waiting(read, &abci);
     }
     let home = node.node.as_ref().map(|n| n.home_dir.as_str()).unwrap_or_default();
     if let Some(plan) = read_upgrade_info(home).filter(|plan| plan.height == read.height)
@@ -54,6 +62,7 @@ fn read_status(status: &Value, net: &Value, chain_id: &str, expected_id: &str) -
     let catching_up = status["sync_info"]["catching_up"].as_bool().unwrap_or(true);
     let peers = number(net, &["n_peers"]);
     let message = match (catching_up, peers) {
+        (false, _) if height == 0 => WAITS.into(),
         (false, _) => String::new(),
         (true, 0) => format!("at height {height}, waiting for a peer"),
         (true, _) => format!("catching up, at height {height}"),
@@ -66,13 +75,26 @@ fn read_status(status: &Value, net: &Value, chain_id: &str, expected_id: &str) -
         ("blockTime", text(status, &["sync_info", "latest_block_time"])),
     ];
     pb::NodeStatus {
-        ready: !catching_up,
+        ready: !catching_up && height > 0,
         height,
         peers: u32::try_from(peers).unwrap_or(u32::MAX),
         catching_up,
         message,
         details: BTreeMap::from(details.map(|(key, value)| (key.to_owned(), value))),
         ..pb::NodeStatus::default()
+    }
+}
+
+/// The node's store holds one block, which it may not have applied yet.
+fn is_first(status: &Value) -> bool {
+    let height = |which: &str| number(status, &["sync_info", which]);
+    height("latest_block_height") == height("earliest_block_height")
+}
+
+fn applied_or_waiting(status: pb::NodeStatus, abci: &Value) -> pb::NodeStatus {
+    match number(abci, &["response", "last_block_height"]) {
+        0 => pb::NodeStatus { ready: false, message: WAITS.into(), ..status },
+        _ => status,
     }
 }
 
@@ -124,15 +146,26 @@ mod tests {
     }
 
     #[test]
-    fn a_node_in_step_is_ready_without_a_new_block() {
+    fn a_node_in_step_that_has_a_block_is_ready_without_a_new_one() {
         let net = json!({"n_peers": "4"});
         let check = |height, catching_up, ready| {
             let read = read_status(&status(height, catching_up), &net, "mynet-1", "ab");
             assert_eq!((read.ready, read.peers, read.catching_up), (ready, 4, catching_up));
         };
-        check("0", false, true);
+        check("0", false, false);
         check("7", false, true);
         check("7", true, false);
+        assert_eq!(read_status(&status("0", false), &net, "mynet-1", "ab").message, WAITS);
+    }
+
+    #[test]
+    fn a_first_block_that_is_stored_and_not_applied_makes_nobody_ready() {
+        let mut first = status("1", false);
+        first["sync_info"]["earliest_block_height"] = json!("1");
+        assert!(is_first(&first) && !is_first(&status("7", false)));
+        let read = || read_status(&first, &Value::Null, "mynet-1", "ab");
+        assert!(!applied_or_waiting(read(), &json!({"response": {"data": "WasmApp"}})).ready);
+        assert!(applied_or_waiting(read(), &json!({"response": {"last_block_height": "1"}})).ready);
     }
 
     #[test]
