@@ -15,8 +15,8 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 /// Lines of a failing node's log below an error.
 const LOG_LINES: u32 = 10;
-/// For the log lines alone; the error itself must not hang on them.
-const LOG_LIMIT: Duration = Duration::from_secs(3);
+/// For what is told besides; the verdict itself must not hang on it.
+const COURTESY_LIMIT: Duration = Duration::from_secs(3);
 
 /// A devnet, and the node of it that is meant, if one is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,14 +63,19 @@ pub(crate) async fn follow(
     let selector = ListRequest { namespace: target.namespace.clone(), ..ListRequest::default() };
     let of_devnet = ListRequest { devnet: target.devnet.clone(), ..selector.clone() };
     let devnets = watch::<Devnet>(client, selector, &target.devnet).map(|change| change.map(Told::Devnet));
-    let nodes = watch::<Node>(client, of_devnet, "").map(|change| change.map(Told::Node));
+    let nodes = watch::<Node>(client, of_devnet.clone(), "").map(|change| change.map(Told::Node));
     let mut told = stream::select(devnets, nodes);
     let deadline = ctx.settings.wait_limit().map(|limit| Instant::now() + limit);
     let interrupt = tokio::signal::ctrl_c();
     tokio::pin!(interrupt);
     let mut view = View::default();
     loop {
-        let missing = match goal.judge(&view) {
+        let verdict = goal.judge(&view);
+        if matches!(verdict, Verdict::Done | Verdict::Failed { .. }) {
+            catch_up(client, of_devnet.clone(), &mut view).await;
+        }
+        see(&view);
+        let missing = match verdict {
             Verdict::Done => return Ok(view),
             Verdict::Waiting(missing) => missing,
             Verdict::Failed { message, remedy } => return Err(failed(client, target, &view, message, remedy).await),
@@ -86,8 +91,15 @@ pub(crate) async fn follow(
             () = until(deadline) => return Err(timed_out(ctx, target, &missing)),
             _ = &mut interrupt => return Err(Error::interrupted(way_on).about(target.name())),
         }
-        see(&view);
     }
+}
+
+/// Two watches come in no common order: a devnet may be told to run before the last of its nodes is. What ends the wait is told with
+/// its nodes as they are.
+async fn catch_up(client: &Client, of_devnet: ListRequest, view: &mut View) {
+    // A courtesy: without the answer the verdict still stands.
+    let Ok(Ok(answer)) = timeout(COURTESY_LIMIT, client.nodes().list(of_devnet)).await else { return };
+    view.nodes = answer.into_inner().items.into_iter().map(|node| (name(&node.metadata).to_owned(), node)).collect();
 }
 
 fn take_devnet(view: &mut View, change: Change<Devnet>) {
@@ -184,7 +196,7 @@ async fn last_lines(client: &Client, target: &Target, node: &Node) -> Vec<String
         Ok::<_, tonic::Status>(lines)
     };
     // The lines are a courtesy: without them the error still stands.
-    timeout(LOG_LIMIT, read).await.ok().and_then(Result::ok).unwrap_or_default()
+    timeout(COURTESY_LIMIT, read).await.ok().and_then(Result::ok).unwrap_or_default()
 }
 
 fn printable(line: &str) -> String {

@@ -37,6 +37,15 @@ fn up_waits_until_it_runs_and_says_what_there_is() {
 }
 
 #[test]
+fn up_says_of_each_node_that_it_runs_though_their_watch_comes_late() {
+    let daemon = Daemon::start(World { script: Script::NodesUntold, ..World::default() });
+    daemon.file("devnet.yaml", FILE);
+    let answer = daemon.run(&["up"]);
+    assert_eq!(answer.code, 0, "{}", answer.err);
+    assert!(answer.err.contains("  mynet/validator-0 Running\n  mynet/validator-1 Running\nmynet Running, 2/2 nodes ready\n"), "{}", answer.err);
+}
+
+#[test]
 fn up_without_a_file_brings_up_the_embedded_chain() {
     let daemon = Daemon::start(World::default());
     let answer = daemon.run(&["up", "-o", "json"]);

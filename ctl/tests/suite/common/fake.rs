@@ -29,6 +29,8 @@ pub enum Script {
     Runs,
     Fails,
     Hangs,
+    /// Runs, and the watch of its nodes is slower than the one of devnets.
+    NodesUntold,
 }
 
 #[derive(Default)]
@@ -182,7 +184,7 @@ impl Fake {
             let _ = this.change(&name, |devnet| devnet.status.get_or_insert_default().phase = "Provisioning".into());
             pause().await;
             let phase = match script {
-                Script::Runs => "Running",
+                Script::Runs | Script::NodesUntold => "Running",
                 Script::Fails => "Failed",
                 Script::Hangs => return,
             };
@@ -190,7 +192,9 @@ impl Fake {
                 let node = super::node(&name, index, if index == 0 { phase } else { "Running" });
                 let full = node.metadata.as_ref().unwrap().name.clone();
                 this.world.lock().unwrap().put_node(node);
-                let _ = this.change_node(&full, |_| {});
+                if script != Script::NodesUntold {
+                    let _ = this.change_node(&full, |_| {});
+                }
             }
             pause().await;
             let _ = this.change(&name, |devnet| {
