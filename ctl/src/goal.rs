@@ -1,6 +1,6 @@
 //! What a verb waits for, decided purely: a view of one devnet (and its nodes) in, a verdict out.
 
-use crate::render::objects::{complaint, exit_text};
+use crate::render::objects::{complaint, exit_text, name};
 use dvb_proto::devnet::v1::{Condition, Devnet, Node};
 use std::collections::BTreeMap;
 
@@ -184,6 +184,13 @@ fn settled(devnet: &Devnet, generation: u64, view: &View) -> Verdict {
     if current && verbs && status.phase == wanted {
         return Verdict::Done;
     }
+    if current
+        && verbs
+        && wanted == "Running"
+        && let Some(held) = view.nodes.values().find_map(held_down)
+    {
+        return held;
+    }
     Verdict::Waiting(missing(&status.phase, status.ready_nodes, status.nodes, status.message.as_deref(), view))
 }
 
@@ -248,6 +255,17 @@ fn frozen((observed, conditions): (u64, &[Condition]), on: bool, generation: u64
     done_or(done && observed >= generation, missing)
 }
 
+/// A node that is frozen and has no process: it starts when it is thawed, and not before.
+fn held_down(node: &Node) -> Option<Verdict> {
+    let (spec, phase) = (node.spec.as_ref()?, &node.status.as_ref()?.phase);
+    let is_down = matches!(phase.as_str(), "Crashed" | "Backoff" | "Stopped" | "Pending");
+    let waits = is_down && spec.desired != "stopped" && (spec.frozen || spec.frozen_with_devnet);
+    let name = name(&node.metadata);
+    let frozen = if spec.frozen { name } else { name.split('/').next().unwrap_or(name) };
+    let message = format!("{name} is {phase} and frozen");
+    waits.then(|| Verdict::Failed { message, remedy: Some(format!("dvbctl thaw {frozen}")) })
+}
+
 fn node_settled(node: &Node) -> Verdict {
     let (spec, status) = (node.spec.clone().unwrap_or_default(), node.status.clone().unwrap_or_default());
     // A failure from before a request that the daemon has not taken up yet says nothing about that request.
@@ -256,6 +274,9 @@ fn node_settled(node: &Node) -> Verdict {
     if current && status.phase == "Failed" {
         let remedy = complaint(&status.conditions).and_then(|condition| condition.remedy.clone());
         return Verdict::Failed { message: trouble(node).unwrap_or_else(|| "it failed".into()), remedy };
+    }
+    if current && let Some(held) = held_down(node) {
+        return held;
     }
     let wanted = if spec.desired == "stopped" { "Stopped" } else { "Running" };
     let done = status.phase == wanted && status.observed_restart >= spec.restart_request;
@@ -313,6 +334,26 @@ mod tests {
         for goal in [&later, &running, &ready] {
             assert!(is_waiting(&goal.judge(&devnet("Running", newer))), "{goal:?}: the old refusal says nothing of the new spec");
         }
+    }
+
+    #[test]
+    fn a_node_that_died_frozen_is_not_waited_for_but_one_that_stands_still_is_fine() {
+        let frozen = |phase: &str, spec: NodeSpec| {
+            let mut view = devnet("Degraded", |_| {});
+            let metadata = Metadata { name: "a/b".into(), ..Metadata::default() };
+            let status = NodeStatus { phase: phase.into(), ..NodeStatus::default() };
+            view.nodes.insert("a/b".into(), Node { metadata: Some(metadata), spec: Some(spec), status: Some(status), ..Node::default() });
+            view
+        };
+        let (alone, whole) = (NodeSpec { frozen: true, ..NodeSpec::default() }, NodeSpec { frozen_with_devnet: true, ..NodeSpec::default() });
+        let goals = [Goal::Settled { generation: 2 }, Goal::NodeSettled { node: "a/b".into() }];
+        for (spec, thaw) in [(alone, "dvbctl thaw a/b"), (whole, "dvbctl thaw a")] {
+            let failed = Verdict::Failed { message: "a/b is Crashed and frozen".into(), remedy: Some(thaw.into()) };
+            assert!(goals.iter().all(|goal| goal.judge(&frozen("Crashed", spec.clone())) == failed));
+            assert!(goals.iter().all(|goal| !matches!(goal.judge(&frozen("Running", spec.clone())), Verdict::Failed { .. })));
+        }
+        let free = frozen("Crashed", NodeSpec::default());
+        assert!(goals.iter().all(|goal| is_waiting(&goal.judge(&free))));
     }
 
     #[test]

@@ -111,6 +111,8 @@ fn stop_delete_and_restart_end_a_freeze_and_a_death_waits_for_the_thaw() {
     home.eventually("b died", SOON, |home| home.node("two/b")["status"]["phase"] == "Crashed");
     std::thread::sleep(Duration::from_secs(1)); // five times its back-off
     assert_eq!(home.node("two/b")["status"]["phase"], "Crashed");
+    home.ctl(&["up", &file]).exits(1).says("two/b is Crashed and frozen").says("dvbctl thaw two/b");
+    home.ctl(&["why", "two/b"]).ok().prints("it is frozen; dvbctl thaw two/b lets it go on");
     home.ctl(&["thaw", "two/b"]).ok();
     home.ctl(&["wait", "two/b", "--for=Running", "--timeout", "20s"]).ok();
 

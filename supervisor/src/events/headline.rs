@@ -118,6 +118,10 @@ fn of_node(node: &Node) -> String {
         add(&mut text, &format!("restarted {times}"));
     }
     add_false(&mut text, &status.conditions);
+    if node.is_to_be_frozen() {
+        let name = if node.spec.frozen { &node.metadata.name } else { &node.spec.devnet_ref };
+        add(&mut text, &format!("it is frozen; dvbctl thaw {name} lets it go on"));
+    }
     text
 }
 
@@ -255,6 +259,12 @@ mod tests {
             },
             "Node net/validator-0 is Failed; it exited with code 1 at 1970-01-01T00:00:00.000Z; its 5 restarts are used up; restarted 5 times",
         );
+    }
+
+    #[test]
+    fn a_frozen_node_says_so_and_what_lets_it_go_on() {
+        check_node(|node| node.spec.frozen = true, "Node net/validator-0 is Pending; it is frozen; dvbctl thaw net/validator-0 lets it go on");
+        check_node(|node| node.spec.frozen_with_devnet = true, "Node net/validator-0 is Pending; it is frozen; dvbctl thaw net lets it go on");
     }
 
     #[test]
