@@ -11,7 +11,7 @@ use crate::model::{
 };
 use proptest::prelude::*;
 use serde_json::json;
-use std::{collections::BTreeMap, fmt::Debug};
+use std::{collections::BTreeMap, fmt::Debug, sync::Arc};
 
 fn text() -> String {
     "text".into()
@@ -238,7 +238,7 @@ fn launch() -> Launch {
         exit: Some(last_exit()),
         handle: None,
     };
-    Launch { metadata: meta(), spec, status }
+    Launch { metadata: meta(), spec: spec.into(), status }
 }
 
 fn event() -> Event {
@@ -407,8 +407,8 @@ fn an_empty_spec_is_an_empty_spec_on_both_sides() {
 #[test]
 fn secrets_and_handles_of_launches_stay_inside() {
     let mut object = launch();
-    object.spec.env = map("secret".to_owned());
-    object.spec.stop_signal = "SIGTERM".into();
+    let spec = Arc::make_mut(&mut object.spec);
+    (spec.env, spec.stop_signal) = (map("secret".to_owned()), "SIGTERM".into());
     object.status.handle = Some(json!({"pid": 1}));
     assert_eq!(to_message(&object).unwrap(), to_message(&launch()).unwrap());
 }

@@ -301,7 +301,7 @@ async fn launches_and_ports_are_listed() {
     served.add_nodes("mynet", 1).await;
     let metadata = Meta { name: "mynet/validator-0@l1".into(), namespace: "default".into(), ..Meta::default() };
     let spec = LaunchRecord { node_ref: "mynet/validator-0".into(), ..LaunchRecord::default() };
-    served.cx.store.commit(vec![Write::create(Launch { metadata, spec, status: LaunchStatus::default() })]).await.unwrap();
+    served.cx.store.commit(vec![Write::create(Launch { metadata, spec: spec.into(), status: LaunchStatus::default() })]).await.unwrap();
     let launches = served.nodes().list_launches(v1::ListRequest { devnet: "mynet".into(), ..Default::default() }).await.unwrap().into_inner();
     assert_eq!(launches.items[0].spec.as_ref().unwrap().node_ref, "mynet/validator-0");
 

@@ -106,7 +106,7 @@ mod tests {
             writes.push(Write::create(node));
             let spec = LaunchRecord { node_ref: node_ref.clone(), launch_id: LaunchId(id.into()), ..LaunchRecord::default() };
             let status = LaunchStatus { phase, handle: Some(serde_json::to_value(&handle).unwrap()), ..LaunchStatus::default() };
-            writes.push(Write::create(Launch { metadata: meta(&format!("{node_ref}@{id}")), spec, status }));
+            writes.push(Write::create(Launch { metadata: meta(&format!("{node_ref}@{id}")), spec: spec.into(), status }));
             handles.push(handle);
         }
         store.commit(writes).await.unwrap();

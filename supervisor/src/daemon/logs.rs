@@ -149,7 +149,7 @@ mod tests {
     fn launch(id: &str, phase: LaunchPhase) -> Launch {
         let spec =
             LaunchRecord { node_ref: "n/a".into(), launch_id: LaunchId(id.into()), log_path: format!("/logs/{id}.log"), ..LaunchRecord::default() };
-        Launch { metadata: meta(&format!("n/a@{id}")), spec, status: LaunchStatus { phase, ..LaunchStatus::default() } }
+        Launch { metadata: meta(&format!("n/a@{id}")), spec: spec.into(), status: LaunchStatus { phase, ..LaunchStatus::default() } }
     }
 
     async fn store() -> Arc<dyn Store> {

@@ -177,7 +177,7 @@ mod tests {
     fn launch(id: &str, phase: LaunchPhase, held: bool) -> Object {
         let spec = LaunchRecord { launch_id: LaunchId(id.into()), ..LaunchRecord::default() };
         let status = LaunchStatus { phase, handle: held.then(|| serde_json::json!({})), ..LaunchStatus::default() };
-        Launch { metadata: Meta::default(), spec, status }.into()
+        Launch { metadata: Meta::default(), spec: spec.into(), status }.into()
     }
 
     fn census(ids: &[&str]) -> Census {

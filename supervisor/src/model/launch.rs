@@ -2,7 +2,7 @@
 
 use super::{LastExit, LaunchId, Meta, Timestamp};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum LaunchPhase {
@@ -17,7 +17,8 @@ pub enum LaunchPhase {
 #[serde(rename_all = "camelCase")]
 pub struct Launch {
     pub metadata: Meta,
-    pub spec: LaunchRecord,
+    /// Shared by all versions of the row: the environment is most of it.
+    pub spec: Arc<LaunchRecord>,
     #[serde(default)]
     pub status: LaunchStatus,
 }

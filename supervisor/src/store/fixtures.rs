@@ -27,7 +27,7 @@ pub(crate) fn validator(namespace: &str, devnet: &str, index: u32) -> Node {
 /// `of` is the node's full name.
 pub(crate) fn launch(namespace: &str, of: &str, id: &str) -> Launch {
     let spec = LaunchRecord { node_ref: of.into(), launch_id: LaunchId(id.into()), ..LaunchRecord::default() };
-    Launch { metadata: meta(namespace, &format!("{of}@{id}")), spec, status: LaunchStatus::default() }
+    Launch { metadata: meta(namespace, &format!("{of}@{id}")), spec: spec.into(), status: LaunchStatus::default() }
 }
 
 pub(crate) fn lease(namespace: &str, devnet: &str, resource: &str) -> Lease {

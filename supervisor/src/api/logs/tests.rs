@@ -34,7 +34,11 @@ async fn launch(served: &Served, index: u32, id: &str, phase: LaunchPhase) {
     let node_ref = format!("mynet/{short}");
     let metadata = Meta { name: format!("{node_ref}@{id}"), namespace: "default".into(), ..Meta::default() };
     let spec = LaunchRecord { node_ref, launch_id: LaunchId(id.into()), log_path, ..LaunchRecord::default() };
-    let launch = Launch { metadata, spec, status: LaunchStatus { phase, started_at: Some(Timestamp::from_millis(0)), ..LaunchStatus::default() } };
+    let launch = Launch {
+        metadata,
+        spec: spec.into(),
+        status: LaunchStatus { phase, started_at: Some(Timestamp::from_millis(0)), ..LaunchStatus::default() },
+    };
     served.cx.store.commit(vec![Write::create(launch)]).await.unwrap();
 }
 

@@ -160,7 +160,7 @@ fn intent(node: &Node, plan: &LaunchPlan, id: &LaunchId, log: &Path, now: Timest
             created_at: now,
             ..Meta::default()
         },
-        spec: LaunchRecord {
+        spec: Arc::new(LaunchRecord {
             node_ref: node.metadata.name.clone(),
             launch_id: id.clone(),
             generation: node.metadata.generation,
@@ -172,7 +172,7 @@ fn intent(node: &Node, plan: &LaunchPlan, id: &LaunchId, log: &Path, now: Timest
             grace_ms: u64::try_from(if plan.grace.is_zero() { GRACE } else { plan.grace }.as_millis()).unwrap_or(u64::MAX),
             readiness: plan.readiness.clone(),
             cwd: cwd(plan, node).display().to_string(),
-        },
+        }),
         status: LaunchStatus::default(),
     }
 }

@@ -52,7 +52,7 @@ fn node() -> Node {
 
 fn launch() -> Launch {
     let mut launch = fixtures::launch("default", "mynet/validator-0", "l1");
-    launch.spec.argv = vec!["wasmd".into(), "start".into()];
+    std::sync::Arc::make_mut(&mut launch.spec).argv = vec!["wasmd".into(), "start".into()];
     launch.status.phase = LaunchPhase::Ended;
     launch.status.handle = Some(serde_json::json!({"pid": 7, "boot": "b"}));
     launch
