@@ -17,6 +17,7 @@ mod idle;
 mod keys;
 mod leaks;
 mod lock;
+mod machine;
 mod orphans;
 mod plugins;
 mod refused;
