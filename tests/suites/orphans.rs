@@ -167,8 +167,11 @@ fn put_back(home: &TestHome, backup: &Path) {
 #[track_caller]
 fn is_named(home: &TestHome, node: &str, stray: Pid) {
     home.eventually(&format!("{node}'s stray is named"), SOON, |home| {
-        let events = home.json(&["events", node])["items"].as_array().cloned().unwrap_or_default();
-        let tells = |event: &serde_json::Value| event["message"].as_str().is_some_and(|text| text.contains(&format!("pid {stray} ")));
+        // Not those of the node alone: there may be none of that name.
+        let events = home.json(&["events"])["items"].as_array().cloned().unwrap_or_default();
+        let tells = |event: &serde_json::Value| {
+            event["name"] == node && event["message"].as_str().is_some_and(|text| text.contains(&format!("pid {stray} ")))
+        };
         events.iter().any(|event| event["reason"] == "StrayProcess" && event["type"] == "Warning" && tells(event))
     });
     let log = fs::read_to_string(home.home().join("logs/devnetd.log")).unwrap();
