@@ -11,6 +11,7 @@ use dvb_proto::devnet::v1::{
     export_service_client::ExportServiceClient, gov_service_client::GovServiceClient, node_service_client::NodeServiceClient,
     plugin_service_client::PluginServiceClient, transaction_service_client::TransactionServiceClient, upgrade_service_client::UpgradeServiceClient,
 };
+use dvb_proto::endpoint;
 use hyper_util::rt::TokioIo;
 use std::{
     io,
@@ -75,15 +76,19 @@ impl Client {
     /// tells: a round trip of its own for that would be half of what `get` takes.
     pub(crate) async fn connect_running(ctx: &Context) -> Result<Option<Self>, Error> {
         let settings = &ctx.settings;
-        let stream = match UnixStream::connect(&settings.socket).await {
-            Ok(stream) => stream,
-            Err(error) if is_absent(&error) => return Ok(None),
-            Err(error) => return Err(cannot_reach(&settings.socket, &error)),
-        };
+        let mut socket = settings.socket.clone();
+        let mut stream = dial(&socket).await?;
+        if stream.is_none()
+            && let Some(told) = endpoint::told_socket(&settings.home).filter(|told| settings.any_socket && *told != socket)
+        {
+            socket = told;
+            stream = dial(&socket).await?;
+        }
+        let Some(stream) = stream else { return Ok(None) };
         let asked = settings.timeout.filter(|limit| !limit.is_zero());
-        let channel = channel(stream, &settings.socket, asked.unwrap_or(ANSWER_LIMIT)).await?;
+        let channel = channel(stream, &socket, asked.unwrap_or(ANSWER_LIMIT)).await?;
         let patience = asked.map_or(FIRST_ANSWER_LIMIT, |asked| asked.min(FIRST_ANSWER_LIMIT));
-        let client = Self { wire: Wire::new(channel, &settings.expected_home, &settings.socket, patience) };
+        let client = Self { wire: Wire::new(channel, &settings.expected_home, &socket, patience) };
         if settings.verbose {
             client.handshake(ctx).await?;
         }
@@ -101,6 +106,15 @@ impl Client {
         }
         ctx.debug(format!("devnetd {} pid {} at {}", status.version, status.pid, socket.display()));
         Ok(status)
+    }
+}
+
+/// None when nobody listens.
+async fn dial(socket: &Path) -> Result<Option<UnixStream>, Error> {
+    match UnixStream::connect(socket).await {
+        Ok(stream) => Ok(Some(stream)),
+        Err(error) if is_absent(&error) => Ok(None),
+        Err(error) => Err(cannot_reach(socket, &error)),
     }
 }
 

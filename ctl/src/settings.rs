@@ -23,6 +23,8 @@ pub(crate) struct Settings {
     /// Canonical.
     pub(crate) home: PathBuf,
     pub(crate) socket: PathBuf,
+    /// The socket was made from the home, so a daemon of the home that serves elsewhere is as good.
+    pub(crate) any_socket: bool,
     /// Empty when only a socket was named: then any home of the daemon's is right.
     pub(crate) expected_home: String,
     pub(crate) runtime_dir: Option<PathBuf>,
@@ -55,7 +57,7 @@ impl Settings {
         }
         let cwd = std::env::current_dir().map_err(|error| Error::file(".", &error))?;
         let user_home = vars.get("HOME").filter(|home| !home.is_empty()).map(PathBuf::from);
-        let runtime_dir = vars.get("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty()).map(PathBuf::from);
+        let runtime_dir = endpoint::runtime_dir(vars.get("XDG_RUNTIME_DIR").map(Into::into), nix::unistd::geteuid().as_raw());
         let wanted = match (&global.home, &user_home) {
             (Some(home), _) => cwd.join(home),
             (None, Some(user)) => endpoint::default_home(user),
@@ -83,6 +85,7 @@ impl Settings {
             expected_home: if any_home { String::new() } else { home.to_string_lossy().into_owned() },
             home,
             socket,
+            any_socket: global.socket.is_none(),
             runtime_dir,
             namespace: global.namespace.clone().unwrap_or_else(|| "default".to_owned()),
             all_namespaces: global.all_namespaces,

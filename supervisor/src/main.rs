@@ -77,7 +77,7 @@ fn said(ended: anyhow::Result<()>) -> ExitCode {
         Err(error) => {
             let _ = writeln!(io::stderr(), "devnetd: {error:#}"); // nobody left to tell when this fails
             match error.downcast_ref::<LockError>() {
-                Some(LockError::Held { .. }) => ExitCode::from(ALREADY_RUNNING),
+                Some(LockError::Held { .. } | LockError::FileRemoved { .. }) => ExitCode::from(ALREADY_RUNNING),
                 _ => ExitCode::FAILURE,
             }
         }
@@ -103,6 +103,9 @@ fn start(flags: Flags) -> anyhow::Result<()> {
         Some(socket) => std::path::absolute(socket).context("cannot tell the current folder")?,
         None => socket_of(&home, user_home),
     };
+    if let Err(error) = lock.announce(&home, &socket) {
+        warn!(%error, "a dvbctl with another XDG_RUNTIME_DIR will not find this devnetd");
+    }
     let kernel = if std::env::var_os(OLD_KERNEL_VAR).is_some() { Kernel::old() } else { Kernel::as_it_is() };
     let mut listener = passed.listener.filter(|listener| is_at(listener, &socket));
     let socket_owner = if listener.is_some() && sys::is_activated() { SocketOwner::ServiceManager } else { SocketOwner::Daemon };
@@ -150,7 +153,7 @@ fn is_at(listener: &net::UnixListener, socket: &Path) -> bool {
 fn socket_of(home: &Home, user_home: Option<PathBuf>) -> PathBuf {
     let user = user_home.unwrap_or_default();
     let user = user.canonicalize().unwrap_or(user);
-    let runtime_dir = std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty()).map(PathBuf::from);
+    let runtime_dir = endpoint::runtime_dir(std::env::var_os("XDG_RUNTIME_DIR"), nix::unistd::geteuid().as_raw());
     endpoint::socket_path(home.root(), &user, runtime_dir.as_deref())
 }
 

@@ -14,6 +14,9 @@ use std::{
     time::{Duration, Instant},
 };
 
+/// How long a devnetd that refuses its home may take, on a machine that is busy with other tests.
+const AT_ONCE: Duration = Duration::from_secs(20);
+
 /// Its folder is short, as sockets lie in it. Dropping it deletes every devnet, stops the daemon, and fails the test when any
 /// process that carries the home's path in its environment is left.
 pub struct TestHome {
@@ -96,11 +99,21 @@ impl TestHome {
         let output = child.wait_with_output().expect("dvbctl ends");
         Output::of(format!("dvbctl {}", args.join(" ")), &output)
     }
-    /// Runs devnetd itself on this home to its end: for what makes it end at once.
+    /// Runs devnetd itself on this home to its end: for what makes it end at once. One that serves instead is killed.
     pub fn devnetd(&self) -> Output {
+        self.devnetd_at(&self.home, &[])
+    }
+    pub fn devnetd_at(&self, home: &Path, args: &[&str]) -> Output {
         let mut command = self.run(&binary("devnetd"));
-        command.arg("--home").arg(&self.home).env_remove("DVB_SOCKET").env("NO_COLOR", "1").envs(&self.env).stdin(Stdio::null());
-        Output::of("devnetd".into(), &command.output().expect("devnetd starts"))
+        command.arg("--home").arg(home).args(args).env_remove("DVB_SOCKET").env("NO_COLOR", "1").envs(&self.env);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("devnetd starts");
+        let start = Instant::now();
+        while child.try_wait().expect("it is our child").is_none() && start.elapsed() < AT_ONCE {
+            std::thread::sleep(Duration::from_millis(10)); // std has no wait with a limit
+        }
+        let _ = child.kill(); // it has ended, as it should
+        Output::of("devnetd".into(), &child.wait_with_output().expect("devnetd ends"))
     }
     /// dvbctl for this home, not yet started.
     pub fn command(&self, args: &[&str]) -> Command {

@@ -2,7 +2,7 @@
 
 use nix::unistd::Pid;
 use rustix::process::{Resource, Rlimit, prlimit};
-use std::fs;
+use std::{fs, path::PathBuf};
 
 /// Only so many more descriptors may this process open; None: as many as it was ever allowed. False: it has gone.
 pub fn limit_descriptors(pid: Pid, more: Option<u64>) -> bool {
@@ -21,4 +21,35 @@ fn hard_limit(pid: Pid) -> Option<Option<u64>> {
     let limits = fs::read_to_string(format!("/proc/{pid}/limits")).ok()?;
     let files = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
     Some(files.split_whitespace().nth(1)?.parse().ok())
+}
+
+/// A cgroup of the pids controller in which nobody may fork. Dropping it puts the process back where it was.
+pub struct ProcessLimit {
+    pid: Pid,
+    before: PathBuf,
+    cgroup: PathBuf,
+}
+
+/// From now on this process may make no thread and no child. None where there is no controller of version 1 that we may set: in
+/// version 2 a child can be born in another cgroup, past a limit of ours.
+pub fn limit_processes(pid: Pid) -> Option<ProcessLimit> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
+    let mount = mounts.lines().find_map(|line| {
+        let (left, right) = line.split_once(" - cgroup ")?;
+        right.split([' ', ',']).any(|word| word == "pids").then(|| left.split(' ').nth(4)).flatten()
+    })?;
+    let own = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+    let path = own.lines().find_map(|line| line.split_once(":pids:").map(|(_, path)| path))?;
+    let before = PathBuf::from(format!("{mount}{path}"));
+    let limit = ProcessLimit { pid, cgroup: before.join(format!("dvb-test-{pid}")), before };
+    fs::create_dir(&limit.cgroup).ok()?;
+    let set = fs::write(limit.cgroup.join("pids.max"), "0").and_then(|()| fs::write(limit.cgroup.join("cgroup.procs"), pid.to_string()));
+    set.is_ok().then_some(limit)
+}
+
+impl Drop for ProcessLimit {
+    fn drop(&mut self) {
+        let _ = fs::write(self.before.join("cgroup.procs"), self.pid.to_string()); // it may have ended
+        let _ = fs::remove_dir(&self.cgroup);
+    }
 }

@@ -1,8 +1,15 @@
 //! What a killed devnetd leaves behind, the next one finds: each process once, each exit as it was.
 
 use e2e::{TestHome, all_pids, is_alive, parent};
-use nix::sys::signal::{Signal, kill};
-use std::time::Duration;
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use std::{
+    fs,
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
 
 /// `coder` exits with 7 when it is told USR1.
 const DEVNET: &str = "
@@ -191,4 +198,110 @@ fn a_reload_keeps_pids_and_children_and_nobody_is_refused_meanwhile() {
     assert_eq!(home.node("net/victim")["status"]["restartCount"], 0);
     let zombies: Vec<_> = all_pids().into_iter().filter(|pid| parent(*pid) == Some(daemon) && !is_alive(*pid)).collect();
     assert_eq!(zombies, [], "no zombies");
+}
+
+/// Not of devnetd: it writes down each signal that can be caught. Killed, and waited for, when dropped.
+struct Stranger {
+    child: Child,
+    heard: std::path::PathBuf,
+}
+
+impl Stranger {
+    #[expect(clippy::disallowed_methods, reason = "a stranger is nobody's launch")]
+    fn start(home: &TestHome) -> Self {
+        const LISTEN: &str =
+            r#"for s in HUP INT QUIT TERM USR1 USR2 CONT; do trap "echo $s >>$0" $s; done; echo ready >$0; while :; do sleep 0.05; done"#;
+        let heard = home.path().join("heard");
+        let child = Command::new("setsid")
+            .args(["bash", "-c", LISTEN])
+            .arg(&heard)
+            .env_clear()
+            .env("PATH", "/usr/bin:/bin")
+            .stdin(Stdio::null())
+            .spawn()
+            .unwrap();
+        let stranger = Self { child, heard };
+        home.eventually("the stranger listens", SOON, |_| stranger.heard() == "ready\n");
+        stranger
+    }
+    fn pid(&self) -> u32 {
+        self.child.id()
+    }
+    /// Clock ticks since boot.
+    fn start_time(&self) -> u64 {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap();
+        stat.rsplit(')').next().unwrap().split_whitespace().nth(19).unwrap().parse().unwrap()
+    }
+    fn heard(&self) -> String {
+        fs::read_to_string(&self.heard).unwrap_or_default()
+    }
+    #[track_caller]
+    fn assert_left_alone(&self, what: &str) {
+        assert!(is_alive(Pid::from_raw(self.pid().cast_signed())), "{what}: it lives");
+        assert_eq!(self.heard(), "ready\n", "{what}: it heard no signal");
+    }
+}
+
+impl Drop for Stranger {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The record of `net/victim` says that its process is this one.
+fn forge(home: &TestHome, pid: u32, start_time: Option<u64>) {
+    let store = rusqlite::Connection::open(home.home().join("devnetd.db")).unwrap();
+    let set = |path: &str, value: u64| {
+        let changed = store.execute(
+            "UPDATE launches SET status = json_set(status, ?1, ?2) WHERE node = 'net/victim' AND json_extract(status, '$.phase') = 'Running'",
+            rusqlite::params![path, value],
+        );
+        assert_eq!(changed.unwrap(), 1, "{path}");
+    };
+    for path in ["$.pid", "$.handle.pid", "$.handle.state.identity.pid"] {
+        set(path, pid.into());
+    }
+    if let Some(start_time) = start_time {
+        set("$.handle.state.identity.startTime", start_time);
+    }
+}
+
+#[test]
+fn a_stranger_with_the_pid_of_a_dead_node_is_never_adopted_nor_signalled() {
+    let home = TestHome::new();
+    home.ctl(&["up", &home.file("devnet.yaml", &DEVNET.replace("backoff: 200ms", "backoff: 200ms, maxRestarts: 50"))]).ok();
+    let stranger = Stranger::start(&home);
+    let stop_daemon = |kill_keeper: bool| {
+        let victim = home.pid("net/victim");
+        let keeper = home.keeper().unwrap();
+        home.kill_daemon();
+        kill(victim, Signal::SIGKILL).unwrap();
+        if kill_keeper {
+            kill(keeper, Signal::SIGKILL).unwrap();
+        }
+        home.eventually("all are dead", SOON, |_| !is_alive(victim) && (!kill_keeper || !is_alive(keeper)));
+    };
+    let mut restarts = 0;
+    // With the keeper, which has held the dead one's pidfd, and without; with another start time, and even with the stranger's own.
+    for (kill_keeper, start_time) in [(false, None), (true, None), (false, Some(stranger.start_time())), (true, Some(stranger.start_time()))] {
+        let what = format!("keeper killed: {kill_keeper}, start time: {start_time:?}");
+        stop_daemon(kill_keeper);
+        forge(&home, stranger.pid(), start_time);
+        home.ctl(&["daemon", "start"]).ok();
+        restarts += 1;
+        settled(&home, "net/victim", restarts);
+        stranger.assert_left_alone(&what);
+        home.assert_each_once("net");
+    }
+    for verb in [&["stop", "net"][..], &["delete", "net", "--yes"]] {
+        if verb[0] == "delete" {
+            home.ctl(&["start", "net"]).ok();
+        }
+        stop_daemon(true);
+        forge(&home, stranger.pid(), Some(stranger.start_time()));
+        home.ctl(verb).ok();
+        stranger.assert_left_alone(verb[0]);
+        assert!(home.mains().is_empty());
+    }
 }

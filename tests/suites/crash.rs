@@ -129,6 +129,9 @@ const MATRIX: &[(&str, Deed)] = &[
     ("delete/stopped", Deed::Delete),
     ("delete/files", Deed::Delete),
     ("delete/files", Deed::DeleteChain),
+    ("lease/released", Deed::Delete),
+    ("lease/released", Deed::DeleteChain),
+    ("lease/returned", Deed::Shrink),
     ("stop/signalled", Deed::Delete),
     ("remove/stopped", Deed::Shrink),
     ("remove/files", Deed::Shrink),
@@ -182,7 +185,7 @@ fn whatever_step_a_daemon_dies_at_the_next_one_brings_all_to_its_end() {
     });
     let failed = failed.into_inner().unwrap();
     let points: BTreeSet<_> = cases.iter().map(|(point, _)| name(point)).collect();
-    println!("MEASURED: the daemon was killed at {} failpoints, in {} situations, within {:.0?}", points.len(), cases.len(), start.elapsed());
+    println!("MEASURED: crash matrix: {} points, {} runs, within {:.0?}", points.len(), cases.len(), start.elapsed());
     assert!(failed.is_empty(), "{} of {} broke:\n{}", failed.len(), cases.len(), failed.join("\n\n"));
 }
 

@@ -16,6 +16,8 @@ mod gov;
 mod idle;
 mod keys;
 mod leaks;
+mod lock;
+mod machine;
 mod orphans;
 mod plugins;
 mod refused;

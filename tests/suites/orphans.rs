@@ -1,13 +1,13 @@
 //! `dvbctl orphans` finds what nobody accounts for and ends exactly that; and killed daemons leave no keeper behind.
 
-use e2e::{TestHome, binary, is_alive};
+use e2e::{NODES, TestHome, binary, is_alive};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
 use std::{
     fs::{self, File},
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     thread,
     time::Duration,
@@ -144,26 +144,104 @@ fn send(pid: Pid) {
     let _ = kill(pid, Signal::SIGKILL);
 }
 
-#[test]
-fn a_store_put_back_from_a_backup_while_nodes_run_leaves_a_stray_that_is_named_and_reaped() {
-    let home = up();
+/// The store as it is now, with no daemon at work on it.
+fn back_up(home: &TestHome) -> PathBuf {
     home.ctl(&["daemon", "stop"]).ok();
     home.eventually("the daemon has gone", SOON, |home| home.daemons().is_empty());
-    let store = home.home().join("devnetd.db");
     let backup = home.path().join("backup.db");
-    fs::copy(&store, &backup).unwrap();
-    home.ctl(&["restart", "net/a"]).ok();
-    let newer = home.pid("net/a");
+    fs::copy(home.home().join("devnetd.db"), &backup).unwrap();
+    backup
+}
+
+/// The daemon is killed, and its store is as it was.
+fn put_back(home: &TestHome, backup: &Path) {
     home.kill_daemon();
+    let store = home.home().join("devnetd.db");
     for ending in ["-wal", "-shm"] {
         let _ = fs::remove_file(format!("{}{ending}", store.display())); // there is not always one
     }
-    fs::copy(&backup, &store).unwrap();
+    fs::copy(backup, &store).unwrap();
+}
+
+/// The event and the warning by which the daemon's start names a process that the store does not know.
+#[track_caller]
+fn is_named(home: &TestHome, node: &str, stray: Pid) {
+    home.eventually(&format!("{node}'s stray is named"), SOON, |home| {
+        // Not those of the node alone: there may be none of that name.
+        let events = home.json(&["events"])["items"].as_array().cloned().unwrap_or_default();
+        let tells = |event: &serde_json::Value| {
+            event["name"] == node && event["message"].as_str().is_some_and(|text| text.contains(&format!("pid {stray} ")))
+        };
+        events.iter().any(|event| event["reason"] == "StrayProcess" && event["type"] == "Warning" && tells(event))
+    });
+    let log = fs::read_to_string(home.home().join("logs/devnetd.log")).unwrap();
+    assert!(log.lines().any(|line| line.contains(&format!("pid {stray} ")) && line.contains("dvbctl orphans --reap")), "{log}");
+}
+
+#[test]
+fn a_store_put_back_from_a_backup_while_nodes_run_leaves_a_stray_that_is_named_and_reaped() {
+    let home = up();
+    let backup = back_up(&home);
+    home.ctl(&["restart", "net/a"]).ok();
+    let newer = home.pid("net/a");
+    put_back(&home, &backup);
     home.ctl(&["wait", "net", "--for=Running", "--timeout", "20s"]).ok();
     home.eventually("the old record's launch is over, and another runs", SOON, |home| home.pids("net").values().all(|pid| is_alive(*pid)));
     assert_eq!(listed(&home).len(), 1, "the launch that the backup does not know");
+    is_named(&home, "net/a", newer);
     assert!(is_alive(newer));
     home.ctl(&["orphans", "--reap", "--yes"]).ok();
     home.eventually("the stray has gone", SOON, |_| !is_alive(newer));
     home.assert_each_once("net");
+}
+
+#[test]
+fn a_chain_that_runs_beside_yesterdays_store_is_started_twice_by_nobody_and_goes_on_after_a_reap() {
+    let home = TestHome::new();
+    home.up_quickstart("quick", "{backoff: 300ms, maxBackoff: 1s, maxRestarts: 1000}");
+    let backup = back_up(&home);
+    home.ctl(&["restart", "quick", "--timeout", "60s"]).ok();
+    let newer = home.pids("quick");
+    put_back(&home, &backup);
+    home.ctl(&["daemon", "start"]).ok();
+    for name in NODES {
+        is_named(&home, &format!("quick/{name}"), newer[name]);
+    }
+    // Validators by their keys, the full node by its ports: each refusal names who is in the way.
+    home.eventually("each start is refused, by pid", SOON, |home| {
+        let refused = |(name, node): (&String, &serde_json::Value)| {
+            node["status"]["lastExit"]["message"].as_str().is_some_and(|text| text.contains(&format!("pid {} ", newer[name])))
+        };
+        home.nodes("quick").iter().all(refused)
+    });
+    let running = newer.values().map(|pid| pid.as_raw()).collect();
+    assert_eq!(home.mains(), running, "nobody runs but those");
+    assert_eq!(listed(&home).len(), NODES.len());
+    home.ctl(&["orphans", "--reap", "--yes"]).ok();
+    home.ctl(&["wait", "quick", "--for=Running", "--timeout", "60s"]).ok();
+    assert!(newer.values().all(|pid| !is_alive(*pid)));
+    home.all_rise("quick", 1);
+    home.assert_each_once("quick");
+    home.ctl(&["orphans"]).ok().says("no orphans");
+}
+
+#[test]
+fn a_devnet_that_is_younger_than_the_store_that_was_put_back_is_found_and_its_yaml_brings_it_up_again() {
+    let home = TestHome::new();
+    home.ctl(&["daemon", "start"]).ok();
+    let backup = back_up(&home);
+    let file = home.file("devnet.yaml", DEVNET);
+    home.ctl(&["up", &file]).ok();
+    let node = home.pid("net/a");
+    put_back(&home, &backup);
+    home.ctl(&["daemon", "start"]).ok();
+    home.ctl(&["get", "devnet", "net"]).exits(3);
+    is_named(&home, "net/a", node);
+    let found = listed(&home);
+    assert!(found.len() == 2 && found[0].starts_with("folder/") && found[1].starts_with("launch/"), "{found:?}");
+    home.ctl(&["orphans", "--reap", "--data", "--yes"]).ok();
+    assert!(!is_alive(node));
+    home.ctl(&["up", &file]).ok();
+    home.assert_each_once("net");
+    home.ctl(&["orphans"]).ok().says("no orphans");
 }

@@ -30,7 +30,7 @@ impl Home {
         self.0.join("config.toml")
     }
     pub fn lock(&self) -> PathBuf {
-        self.0.join("devnetd.lock")
+        dvb_proto::endpoint::lock_path(&self.0)
     }
     pub fn daemon_log(&self) -> PathBuf {
         self.0.join("logs/devnetd.log")

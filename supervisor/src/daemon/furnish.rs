@@ -8,6 +8,7 @@ use crate::{
         self, ControllerKind, Manager, devnet::DevnetController, export::ExportController, health::HealthController, node::NodeController,
         transaction::TransactionController, upgrade::UpgradeController,
     },
+    events::Recorder,
     keeper::Keeper,
     model::{Fault, FaultCode, Kind, Launch, LaunchPhase},
     plugin::{HostSettings, PluginHost},
@@ -34,7 +35,10 @@ pub async fn furnish(base: &Base) -> Result<Furniture, Fault> {
     if let Err(error) = runtime.end_abandoned_jobs().await {
         warn!(%error, "a job of an earlier devnetd may still run");
     }
-    let orphans = Arc::new(HomeOrphans { home: base.home.clone(), store: base.store.clone(), runtime: runtime.clone() });
+    let recorder = Recorder::new(base.clock.clone());
+    let orphans = Arc::new(HomeOrphans { home: base.home.clone(), recorder, store: base.store.clone(), runtime: runtime.clone() });
+    let telling = orphans.clone();
+    tokio::spawn(async move { telling.tell().await });
     let runtime: Arc<dyn Runtime> = Arc::new(runtime);
     let plugins = Arc::new(PluginHost::new(plugin_settings(base), base.clock.clone()));
     let ports = Arc::new(Ports::new(base.store.clone(), base.clock.clone(), endpoint::home_hash(base.home.root())));

@@ -3,9 +3,10 @@
 use crate::{
     api::orphans::{Orphan, Orphans, Reaped},
     config::Home,
-    model::{Fault, FaultCode, Kind, LaunchId, LaunchPhase, Object},
+    events::Recorder,
+    model::{Fault, FaultCode, Key, Kind, LaunchId, LaunchPhase, Object},
     runtime::{Census, NativeRuntime, Trace},
-    store::{Selector, Store},
+    store::{Selector, Store, Write},
 };
 use async_trait::async_trait;
 use std::{
@@ -15,9 +16,11 @@ use std::{
     sync::Arc,
     time::Duration,
 };
+use tracing::warn;
 
 pub(super) struct HomeOrphans {
     pub(super) home: Home,
+    pub(super) recorder: Recorder,
     pub(super) store: Arc<dyn Store>,
     pub(super) runtime: NativeRuntime,
 }
@@ -47,6 +50,35 @@ impl Orphans for HomeOrphans {
 }
 
 impl HomeOrphans {
+    /// Once, when the daemon starts: what runs and has no row was started by a store that this one is not, as after a backup was put
+    /// back. Nobody would look for it otherwise.
+    pub(super) async fn tell(&self) {
+        let strays = match self.strays().await {
+            Ok(strays) => strays,
+            Err(fault) => return warn!(%fault, "whether processes run that nobody accounts for cannot be told"),
+        };
+        let mut events = Vec::new();
+        for (stray, orphan) in strays.values() {
+            let Stray::Launch(id, trace) = stray else { continue };
+            if trace.processes.is_empty() {
+                continue;
+            }
+            warn!(launch = %id, what = orphan.what, "runs, and the store does not know it; dvbctl orphans --reap ends it");
+            if let Some((namespace, node)) = &trace.node {
+                let event = self.recorder.event(&Key::node(namespace, node), "StrayProcess").warning().launch(id);
+                let message = format!("{} runs as a launch that the store does not know, as after a backup was put back", orphan.what);
+                events.push(event.message(message).observed(&orphan.what).action("none; dvbctl orphans --reap ends it").write());
+            }
+        }
+        if let Err(error) = self.record(events).await {
+            warn!(%error, "processes that nobody accounts for have no event");
+        }
+    }
+
+    async fn record(&self, events: Vec<Write>) -> Result<(), crate::store::StoreError> {
+        if events.is_empty() { Ok(()) } else { self.store.commit(events).await.map(drop) }
+    }
+
     async fn strays(&self) -> Result<BTreeMap<String, (Stray, Orphan)>, Fault> {
         let first = self.look().await?;
         if first.is_empty() {
@@ -102,6 +134,9 @@ struct Folder {
     path: PathBuf,
 }
 
+/// Leases and launch rows need no look: the store keeps no lease without its devnet and no row without its node, and a row whose process
+/// is gone is closed by the node's controller.
+///
 /// A launch is accounted for until its end is on record and the runtime has let go of it.
 fn unaccounted(census: &Census, folders: Vec<Folder>, objects: &[Object]) -> Vec<Stray> {
     let (mut launches, mut devnets) = (BTreeSet::new(), BTreeSet::new());

@@ -143,6 +143,8 @@ pub enum ExitClass {
     BadFlag,
     /// The program is missing or cannot be executed here.
     NoProgram,
+    /// The machine let no process be made: no fault of the node's.
+    NoResources,
     GenesisMismatch,
     KeyRefused,
     Panic,

@@ -3,6 +3,9 @@
 use super::RuntimeError;
 use crate::model::{Fault, FaultCode};
 
+/// EAGAIN does not tell which of them is reached.
+pub const NO_PROCESS_REMEDY: &str = "end some processes, or raise the limit that is reached: pids.max of its cgroup (TasksMax in a unit), ulimit -u of its user, or kernel.pid_max; it is tried again by itself";
+
 impl RuntimeError {
     pub fn fault(&self) -> Fault {
         let message = self.to_string();
@@ -14,6 +17,7 @@ impl RuntimeError {
             RuntimeError::WrongArchitecture { .. } => {
                 Fault::new(FaultCode::BinaryUnusable, message).remedy(format!("build it for this machine ({})", std::env::consts::ARCH))
             }
+            RuntimeError::NoProcess { .. } => Fault::new(FaultCode::SpawnFailed, message).retriable().remedy(NO_PROCESS_REMEDY),
             RuntimeError::Spawn { .. } | RuntimeError::Io { .. } => from_io(message, io_error(self)),
             RuntimeError::NotGone { pids, .. } | RuntimeError::NotFrozen { pids, .. } => {
                 let pids: Vec<String> = pids.iter().map(u32::to_string).collect();

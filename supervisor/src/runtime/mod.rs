@@ -5,6 +5,7 @@ mod contract;
 pub mod fake;
 mod native;
 
+pub use fault::NO_PROCESS_REMEDY;
 pub use native::{Census, Machine, NativeRuntime, Trace};
 
 mod fault;
@@ -20,6 +21,8 @@ use std::{collections::BTreeMap, os::fd::OwnedFd, path::PathBuf, time::Duration}
 pub enum RuntimeError {
     #[error("cannot start {program}: {source}")]
     Spawn { program: String, source: std::io::Error },
+    #[error("cannot start {program}: devnetd may make no further process ({source})")]
+    NoProcess { program: String, source: std::io::Error },
     #[error("{program} does not exist")]
     NoProgram { program: String },
     #[error("{program} is not executable")]

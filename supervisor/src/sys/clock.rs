@@ -20,11 +20,25 @@ pub struct SystemClock;
 impl Clock for SystemClock {
     fn now(&self) -> Timestamp {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Timestamp::from_millis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+        Timestamp::from_millis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX).saturating_add(shift_millis()))
     }
     fn fresh_id(&self) -> Uuid {
         Uuid::now_v7()
     }
+}
+
+/// Debug builds: `DVB_CLOCK_SHIFT` has the machine's clock set forth, or back, by so many seconds. To try what a daemon makes of it.
+#[cfg(debug_assertions)]
+fn shift_millis() -> i64 {
+    static SHIFT: std::sync::LazyLock<i64> =
+        std::sync::LazyLock::new(|| std::env::var("DVB_CLOCK_SHIFT").ok().and_then(|secs| secs.parse().ok()).unwrap_or(0));
+    SHIFT.saturating_mul(1_000)
+}
+
+#[cfg(not(debug_assertions))]
+#[inline(always)]
+fn shift_millis() -> i64 {
+    0
 }
 
 /// A clock for tests: it stands still until told, and counts its ids.

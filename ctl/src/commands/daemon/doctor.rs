@@ -175,7 +175,7 @@ fn user_manager(facts: &Facts) -> Finding {
     const CHECK: &str = "user manager";
     let login = "log in by ssh or at a console, not by su or sudo";
     match &facts.manager {
-        None => warn(CHECK, "none: XDG_RUNTIME_DIR is not set", login),
+        None => warn(CHECK, "none: XDG_RUNTIME_DIR names no folder", login),
         Some(Err(why)) => warn(CHECK, why.clone(), login),
         Some(Ok(manager)) => {
             let number = manager.version.chars().take_while(char::is_ascii_digit).collect::<String>().parse().unwrap_or(0);

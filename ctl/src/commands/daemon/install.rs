@@ -81,7 +81,7 @@ pub(super) fn folder(ctx: &Context) -> Result<PathBuf, Error> {
 async fn manager(ctx: &Context) -> Result<UserManager, Error> {
     let remedy = "log in by ssh or at a console (su and sudo start no user manager), or have root run: loginctl enable-linger USER";
     let Some(runtime_dir) = ctx.settings.runtime_dir.as_deref() else {
-        return Err(Error::failed("NoUserManager", "XDG_RUNTIME_DIR is not set, so no systemd user manager can be found").with_remedy(remedy));
+        return Err(Error::failed("NoUserManager", "XDG_RUNTIME_DIR names no folder, so no systemd user manager can be found").with_remedy(remedy));
     };
     UserManager::connect(runtime_dir).await.map_err(|error| Error::failed("NoUserManager", error.to_string()).with_remedy(remedy))
 }

@@ -243,6 +243,7 @@ async fn remove_nodes(devnet: &Devnet, nodes: &[Arc<Node>], names: &[String], cx
         writes.extend(cx.keys().forget(node).await?);
         cx.tell_into(&mut writes, &key, node.status.cause.clone(), Story::new("devnet", "Gone", "was removed with its files"));
         cx.store.commit(writes).await?;
+        failpoint("lease/returned");
     }
     Ok(cx.ports.settle(&devnet.metadata.namespace, &devnet.metadata.name).await?)
 }
@@ -258,6 +259,7 @@ async fn destroy(devnet: &Devnet, nodes: &[Arc<Node>], cx: &Context) -> Result<(
     }
     failpoint("delete/files");
     cx.ports.release(namespace, name);
+    failpoint("lease/released");
     let key = devnet_key(devnet);
     let mut writes = vec![Write::Delete { key: key.clone(), expect: Expect::Any }];
     cx.tell_into(

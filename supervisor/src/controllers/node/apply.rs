@@ -7,8 +7,8 @@ use super::{
     recovery, signing,
 };
 use crate::{
-    model::{Condition, ConditionStatus, Event, Exit, ExitClass, FROZEN, Key, LastExit, Launch, LaunchPhase, Node, NodePhase, RestartPolicy},
-    runtime::StopPolicy,
+    model::{Condition, ConditionStatus, Event, Exit, ExitClass, FROZEN, Key, LastExit, Launch, LaunchPhase, Node, NodePhase, Object, RestartPolicy},
+    runtime::{NO_PROCESS_REMEDY, StopPolicy},
     store::{Expect, Write},
     sys::{failpoint, signal_from_name},
 };
@@ -165,14 +165,21 @@ pub(super) async fn finish(mut node: Node, launch: Option<Launch>, last: LastExi
         launch.status.phase = LaunchPhase::Ended;
         launch.status.ended_at = Some(last.at);
         launch.status.exit = Some(last.clone());
-        also.push(Write::Put { object: launch.into(), expect: Expect::Any });
+        let object = Object::from(launch);
+        also.push(match last.class {
+            // There was no process, and there may be many such tries: they must not push launches with a log out of the history.
+            ExitClass::NoResources => Write::Delete { key: object.key(), expect: Expect::Any },
+            _ => Write::Put { object, expect: Expect::Any },
+        });
     }
     node.status.pid = None;
     if !requested {
         node.status.observed_generation = node.metadata.generation; // only what is asked after this death overrules the back-off
     }
     let reason = if requested { "Stopped" } else { class_reason(last.class) };
-    node.status.conditions.set(Condition::new("Ready", ConditionStatus::False, reason, last.message.clone()), now);
+    let ready = Condition::new("Ready", ConditionStatus::False, reason, last.message.clone());
+    let ready = if last.class == ExitClass::NoResources { ready.with_remedy(NO_PROCESS_REMEDY) } else { ready };
+    node.status.conditions.set(ready, now);
     for gone in ["Progressing", "KeyLease", FROZEN] {
         node.status.conditions.remove(gone);
     }

@@ -20,7 +20,9 @@ pub(super) async fn outdated(node: &Node, cx: &Context) -> Result<Vec<Arc<Launch
     let (objects, _) = cx.store.list(&Selector { namespace: Some(namespace), node: Some(name), ..Selector::kind(Kind::Launch) }).await?;
     let mut launches: Vec<_> = objects.into_iter().filter_map(|object| Arc::<Launch>::try_from(object).ok()).collect();
     launches.sort_by_key(|launch| std::cmp::Reverse((launch.metadata.created_at, launch.spec.launch_id.clone())));
-    Ok(launches.into_iter().skip(KEEP).filter(|launch| launch.status.phase == LaunchPhase::Ended).collect())
+    // The last one stays whatever the clock said when it was made: it is what somebody wants to read about.
+    let may_go = |launch: &Arc<Launch>| launch.status.phase == LaunchPhase::Ended && node.status.launch_id.as_ref() != Some(&launch.spec.launch_id);
+    Ok(launches.into_iter().skip(KEEP).filter(may_go).collect())
 }
 
 pub(super) fn removal(launch: &Arc<Launch>) -> Write {

@@ -82,7 +82,7 @@ pub(super) async fn start(node: &Node, counted: bool, released: Option<Write>, c
     let mut writes: Vec<Write> = released.into_iter().chain([Write::create(launch.clone())]).collect();
     signing::note(&mut next, lease.as_ref(), &mut writes, cx);
     grants.fds.extend(lease.and_then(KeyLease::into_grant));
-    let next = commit_and_read(next, NodePhase::Starting, story, writes, cx).await?;
+    let mut next = commit_and_read(next, NodePhase::Starting, story, writes, cx).await?;
     failpoint("launch/intended");
 
     let started = cx.runtime.start(&spec, grants).await;
@@ -93,6 +93,10 @@ pub(super) async fn start(node: &Node, counted: bool, released: Option<Write>, c
             let exit = Exit { at: cx.clock.now(), ..Exit::default() };
             let class = spawn_class(&error);
             let last = LastExit { class, message: error.to_string(), at: exit.at, ..LastExit::default() };
+            if class == ExitClass::NoResources {
+                next.status.log_path = node.status.log_path.clone(); // that of the last process there was
+                let _ = std::fs::remove_file(&log); // perhaps it was not made
+            }
             finish(next, Some(launch), last, false, cx).await
         }
     }
@@ -146,6 +150,7 @@ async fn refuse(node: &Node, counted: bool, error: &ReconcileError, cx: &Context
 fn spawn_class(error: &RuntimeError) -> ExitClass {
     match error {
         RuntimeError::NoProgram { .. } | RuntimeError::NotExecutable { .. } | RuntimeError::WrongArchitecture { .. } => ExitClass::NoProgram,
+        RuntimeError::NoProcess { .. } => ExitClass::NoResources,
         _ => ExitClass::Unknown,
     }
 }

@@ -3,6 +3,12 @@
 use crate::model::{Exit, ExitClass, FROZEN, Node, NodePhase, RestartPolicy, Timestamp};
 use std::time::Duration;
 
+/// Beyond what back-off and jitter, or a minute's budget, ever make of it, a wait is the work of a clock that was set back.
+const LONGEST_STORM: Duration = Duration::from_secs(60);
+const MOST_JITTER: f64 = 1.2;
+/// What is not counted is tried again without end, so not at once even where the spec wants no back-off.
+const REFUSED_PAUSE: Duration = Duration::from_secs(1);
+
 /// The node's last launch as the runtime knows it.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Process {
@@ -130,7 +136,9 @@ fn alive(node: &Node, ready: bool, frozen: bool, now: Timestamp) -> Decision {
         return Step::Nothing.into();
     }
     let stable = Duration::from_millis(node.spec.restart.reset_after_ms);
-    let up = now.since(node.status.started_at.unwrap_or(now));
+    let started = node.status.started_at.unwrap_or(now);
+    // It started in the future: the clock was set back, and nothing tells for how long it has run. It gets the benefit of the doubt.
+    let up = if started > now { stable } else { now.since(started) };
     match stable.checked_sub(up).filter(|left| !left.is_zero()) {
         Some(left) => Decision { step: Step::Nothing, requeue: Some(left) },
         None => Step::ForgetRestarts.into(),
@@ -156,7 +164,7 @@ fn idle(node: &Node, seen: &Seen) -> Decision {
         NodePhase::Backoff if !asked_again => {
             let due = node.status.next_restart.unwrap_or(seen.now);
             match due.since(seen.now) {
-                left if left.is_zero() => start(seen, !refused(node)),
+                left if left.is_zero() || left > longest_wait(node) => start(seen, !refused(node)),
                 left => Decision { step: Step::Nothing, requeue: Some(left) },
             }
         }
@@ -184,13 +192,14 @@ fn after_death(node: &Node, seen: &Seen) -> Decision {
     if exit.class.is_final() {
         return fail(class_reason(exit.class), &exit.message).into();
     }
-    if node.status.recent_restarts >= rules.max_restarts {
+    if !refused(node) && node.status.recent_restarts >= rules.max_restarts {
         let used = format!("died {} times without a stable run; last: {}", node.status.recent_restarts + 1, exit.message);
         return fail("RestartBudgetUsed", &used).into();
     }
-    let delay = backoff(rules.backoff_ms, rules.max_backoff_ms, node.status.recent_restarts);
-    let until = exit.at.plus(delay.mul_f64(seen.jitter));
-    if until <= seen.now { start(seen, true) } else { Step::Backoff { until, why: BackoffReason::Died }.into() }
+    let least = if refused(node) { REFUSED_PAUSE } else { Duration::ZERO };
+    let delay = backoff(rules.backoff_ms, rules.max_backoff_ms, node.status.recent_restarts).max(least);
+    let until = exit.at.min(seen.now).plus(delay.mul_f64(seen.jitter));
+    if until <= seen.now { start(seen, !refused(node)) } else { Step::Backoff { until, why: BackoffReason::Died }.into() }
 }
 
 fn fail(reason: &'static str, message: &str) -> Step {
@@ -203,13 +212,17 @@ fn backoff(first_ms: u64, max_ms: u64, restarts: u32) -> Duration {
     Duration::from_millis(doubled.min(max_ms))
 }
 
+fn longest_wait(node: &Node) -> Duration {
+    Duration::from_millis(node.spec.restart.max_backoff_ms.max(node.spec.restart.backoff_ms)).mul_f64(MOST_JITTER).max(LONGEST_STORM)
+}
+
 fn restart_requested(node: &Node) -> bool {
     node.spec.restart_request > node.status.observed_restart
 }
 
-/// Its last launch was refused for its key before there was a process: that is no death to count.
+/// Its last launch was refused, for its key or by the machine, before there was a process: that is no death to count.
 fn refused(node: &Node) -> bool {
-    node.status.last_exit.as_ref().is_some_and(|exit| exit.class == ExitClass::KeyRefused)
+    node.status.last_exit.as_ref().is_some_and(|exit| matches!(exit.class, ExitClass::KeyRefused | ExitClass::NoResources))
 }
 
 /// Stopped by itself, not by us: the condition Completed says so.
@@ -227,6 +240,7 @@ pub(in super::super) fn class_reason(class: ExitClass) -> &'static str {
         ExitClass::UpgradeNeeded => "UpgradeNeeded",
         ExitClass::BadFlag => "BadFlag",
         ExitClass::NoProgram => "NoProgram",
+        ExitClass::NoResources => "NoResources",
         ExitClass::GenesisMismatch => "GenesisMismatch",
         ExitClass::KeyRefused => "KeyRefused",
         ExitClass::Panic => "Panic",

@@ -23,6 +23,8 @@ use std::{
 pub struct Trace {
     /// Pids and names of live processes.
     pub processes: BTreeMap<u32, String>,
+    /// Namespace and full name of its node, where a process still writes to its log.
+    pub node: Option<(String, String)>,
     pub cgroup: Option<PathBuf>,
     /// The keeper holds its pidfd.
     pub kept: bool,
@@ -72,6 +74,9 @@ impl Inner {
                 launches.entry(id).or_default().processes.insert(pid, process_name(pid));
             }
         }
+        for trace in launches.values_mut() {
+            trace.node = trace.processes.keys().find_map(|pid| self.log_of(*pid)).map(|log| (log.namespace, log.node));
+        }
         for id in self.kept.ids() {
             launches.entry(id).or_default().kept = true;
         }
@@ -87,9 +92,12 @@ impl Inner {
         if by_environment.is_none() && process_env(pid, HOME_ID_VAR).is_some() {
             return None;
         }
-        by_environment
-            .or_else(|| [1, 2].into_iter().find_map(|fd| launch_of_log(&self.home, &fs::read_link(format!("/proc/{pid}/fd/{fd}")).ok()?)))
-            .map(LaunchId)
+        by_environment.or_else(|| self.log_of(pid).map(|log| log.launch)).map(LaunchId)
+    }
+
+    /// What its stdout or stderr says.
+    fn log_of(&self, pid: u32) -> Option<LogName> {
+        [1, 2].into_iter().find_map(|fd| named_by_log(&self.home, &fs::read_link(format!("/proc/{pid}/fd/{fd}")).ok()?))
     }
 
     fn lost_keepers(&self) -> Vec<u32> {
@@ -100,12 +108,24 @@ impl Inner {
     }
 }
 
+/// What the path of a log tells.
+#[derive(Debug, PartialEq, Eq)]
+struct LogName {
+    namespace: String,
+    node: String,
+    launch: String,
+}
+
 /// `<home>/devnets/<namespace>/<devnet>/nodes/<node>/logs/<launch id>.log`, also when that was deleted.
-fn launch_of_log(home: &Path, log: &Path) -> Option<String> {
+fn named_by_log(home: &Path, log: &Path) -> Option<LogName> {
     let below = log.strip_prefix(home.join("devnets")).ok()?;
     let parts: Vec<&str> = below.iter().map(|part| part.to_str()).collect::<Option<_>>()?;
     match parts.as_slice() {
-        [_, _, "nodes", _, "logs", file] => Some(file.strip_suffix(" (deleted)").unwrap_or(file).strip_suffix(".log")?.to_owned()),
+        [namespace, devnet, "nodes", node, "logs", file] => Some(LogName {
+            namespace: (*namespace).to_owned(),
+            node: format!("{devnet}/{node}"),
+            launch: file.strip_suffix(" (deleted)").unwrap_or(file).strip_suffix(".log")?.to_owned(),
+        }),
         _ => None,
     }
 }
@@ -116,7 +136,10 @@ mod tests {
 
     #[test]
     fn a_log_names_its_launch_and_other_files_of_the_home_do_not() {
-        let check = |log: &str, expect: Option<&str>| assert_eq!(launch_of_log(Path::new("/h"), Path::new(log)).as_deref(), expect, "{log}");
+        let check = |log: &str, expect: Option<&str>| {
+            let expect = expect.map(|id| LogName { namespace: "default".into(), node: "net/a".into(), launch: id.into() });
+            assert_eq!(named_by_log(Path::new("/h"), Path::new(log)), expect, "{log}");
+        };
         check("/h/devnets/default/net/nodes/a/logs/01ab.log", Some("01ab"));
         check("/h/devnets/default/net/nodes/a/logs/01ab.log (deleted)", Some("01ab"));
         check("/h/devnets/default/net/nodes/a/home/01ab.log", None);

@@ -225,6 +225,7 @@ fn explain(failure: SpawnFailure, order: &Order<'_>, leaf: Option<&Leaf>) -> Run
     match step {
         SpawnStep::Cgroup => RuntimeError::Io { path: leaf.map(|leaf| leaf.path().to_owned()).unwrap_or_default(), source },
         SpawnStep::Cwd => RuntimeError::Io { path: order.cwd.to_owned(), source },
+        SpawnStep::Fork if source.raw_os_error() == Some(nix::libc::EAGAIN) => RuntimeError::NoProcess { program, source },
         SpawnStep::Fork | SpawnStep::Descriptors => RuntimeError::Spawn { program, source },
         SpawnStep::Exec => match source.raw_os_error() {
             Some(nix::libc::ENOENT | nix::libc::ENOTDIR) if !Path::new(&program).exists() => RuntimeError::NoProgram { program },

@@ -170,6 +170,38 @@ fn a_back_off_is_stretched_by_its_jitter() {
     assert_eq!(plan(&died(ExitClass::Unknown, 0), &shaken).step, Step::Backoff { until, why: BackoffReason::Died });
 }
 
+#[test]
+fn a_machine_without_a_process_to_spare_uses_up_no_restart_and_is_not_asked_without_pause() {
+    let mut starved = died(ExitClass::NoResources, 5);
+    starved.spec.restart.backoff_ms = 0;
+    let until = Timestamp::from_millis(101_000);
+    assert_eq!(step(&starved, Process::None), Step::Backoff { until, why: BackoffReason::Died });
+    assert_eq!(plan(&starved, &Seen { now: until, ..seen(Process::None) }).step, Step::Launch { counted: false });
+}
+
+const DAY: Duration = Duration::from_secs(86_400);
+
+#[test]
+fn a_clock_set_back_a_day_lengthens_no_back_off() {
+    let yesterday = Seen { now: Timestamp::from_millis(100_000).minus(DAY), ..seen(Process::None) };
+    let until = yesterday.now.plus(Duration::from_secs(5));
+    assert_eq!(plan(&died(ExitClass::Panic, 0), &yesterday).step, Step::Backoff { until, why: BackoffReason::Died });
+    let mut waiting = node(NodePhase::Backoff);
+    waiting.status.next_restart = Some(Timestamp::from_millis(103_000));
+    assert_eq!(plan(&waiting, &yesterday).step, Step::Launch { counted: true });
+    // The longest that there is, stretched by its jitter, is waited out.
+    waiting.status.next_restart = Some(yesterday.now.plus(Duration::from_millis(waiting.spec.restart.max_backoff_ms).mul_f64(1.1)));
+    assert!(plan(&waiting, &yesterday).requeue.is_some());
+}
+
+#[test]
+fn a_node_that_was_started_in_the_future_counts_as_stable() {
+    let mut stable = node(NodePhase::Running);
+    stable.status.recent_restarts = 2;
+    stable.status.started_at = Some(Timestamp::from_millis(90_000).plus(DAY));
+    assert_eq!(step(&stable, Process::Alive { ready: true, frozen: false }), Step::ForgetRestarts);
+}
+
 fn any_phase() -> impl Strategy<Value = NodePhase> {
     use NodePhase::*;
     proptest::sample::select(vec![Pending, Starting, Running, Backoff, Stopping, Stopped, Crashed, Failed])
