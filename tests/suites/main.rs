@@ -16,6 +16,7 @@ mod gov;
 mod idle;
 mod keys;
 mod leaks;
+mod logs;
 mod orphans;
 mod plugins;
 mod refused;

@@ -31,10 +31,9 @@ pub fn since_offset(path: &Path, since: Timestamp, launch_started: Timestamp) ->
 
 /// What stands before `surely` was written earlier.
 fn offset_in(source: &mut Source, surely: u64, since: Timestamp) -> io::Result<u64> {
-    let about = source.metadata()?;
-    let size = about.len();
-    let written = about.modified()?.duration_since(UNIX_EPOCH).unwrap_or_default();
-    if Timestamp::from_millis(i64::try_from(written.as_millis()).unwrap_or(i64::MAX)) < since {
+    let size = source.size()?;
+    let written = source.modified()?.map(|written| written.duration_since(UNIX_EPOCH).unwrap_or_default());
+    if written.is_some_and(|written| Timestamp::from_millis(i64::try_from(written.as_millis()).unwrap_or(i64::MAX)) < since) {
         return Ok(size);
     }
     // Stamps before `low` are too early; what begins at `answer` is late enough, and so is what follows.
@@ -185,6 +184,40 @@ mod tests {
         for (since, expect) in [(0, 0), (1, 0), (2, 8), (5, 8), (9, 16)] {
             assert_eq!(since_offset(&path, minute(since), minute(-1)).unwrap(), expect, "{since}");
         }
+    }
+
+    /// Bytes that this thread has read with read calls. None where the kernel does not count them.
+    fn has_read() -> Option<u64> {
+        let text = std::fs::read_to_string("/proc/thread-self/io").ok()?;
+        text.lines().find_map(|line| line.strip_prefix("rchar: "))?.trim().parse().ok()
+    }
+
+    /// A hundred lines a second, 128 MiB in all.
+    fn check_cost(line: impl Fn(u64) -> String, since: u64, expect: u64) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        let begun: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
+        let second = |second: u64| begun.plus(std::time::Duration::from_secs(second));
+        let mut index = index::Index::open(&path).unwrap();
+        let mut text = String::new();
+        for number in 0..(128 << 20) / 128 {
+            text += &line(number);
+            if number % 1_000 == 0 {
+                index.note(&path, second(number / 100), number * 128).unwrap();
+            }
+        }
+        std::fs::write(&path, text).unwrap();
+        let before = has_read();
+        assert_eq!(since_offset(&path, second(since), begun).unwrap(), expect * 128);
+        let (Some(before), Some(after)) = (before, has_read()) else { return println!("SKIP of the count: this kernel counts no reads") };
+        assert!(after - before < 4 << 20, "{} bytes were read", after - before);
+    }
+
+    #[test]
+    fn little_is_read_of_a_large_log() {
+        let at = |number: u64| format!("2026-01-01T{:02}:{:02}:{:02}Z", number / 360_000, number / 6_000 % 60, number / 100 % 60);
+        check_cost(|number| format!("{} {:106}\n", at(number), "executed block"), 7_777, 777_700);
+        check_cost(|number| format!("{number:020} {:106}\n", "executed block"), 7_777, 777_000);
     }
 
     #[test]
