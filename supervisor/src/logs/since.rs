@@ -37,7 +37,7 @@ fn offset_in(source: &mut Source, surely: u64, since: Timestamp) -> io::Result<u
         return Ok(size);
     }
     // Stamps before `low` are too early; what begins at `answer` is late enough, and so is what follows.
-    let (mut low, mut high, mut answer) = (surely.min(size), size, None);
+    let (mut low, mut high, mut answer) = (line_start(source, surely.min(size))?, size, None);
     while low < high {
         let middle = low + (high - low) / 2;
         match stamped_line(source, middle, high)? {
@@ -48,6 +48,26 @@ fn offset_in(source: &mut Source, surely: u64, since: Timestamp) -> io::Result<u
     }
     // Without a late stamp: what stands behind the last early one, which is everything when there is none either.
     Ok(answer.unwrap_or(low))
+}
+
+/// Where the line begins that `offset` lies in: the index knows sizes, and a node may have been within a line. A line of which not even
+/// its beginning lies in the window is taken from `offset` on.
+fn line_start(source: &mut Source, offset: u64) -> io::Result<u64> {
+    let mut from = offset.saturating_sub(WINDOW as u64);
+    let mut begins = from == 0;
+    loop {
+        let mut buffer = vec![0; usize::try_from(offset - from).unwrap_or(WINDOW)];
+        match source.read_run(&mut buffer, from)? {
+            (_, None) => {
+                let newline = buffer.iter().rposition(|byte| *byte == b'\n');
+                return Ok(newline.map_or(if begins { from } else { offset }, |at| from + at as u64 + 1));
+            }
+            // Behind a gap a line begins.
+            (_, Some(Chunk::Lost { to, .. })) if to <= offset => (from, begins) = (to, true),
+            // It was cut or dropped while we looked.
+            _ => return Ok(offset),
+        }
+    }
 }
 
 struct StampedLine {
@@ -183,6 +203,19 @@ mod tests {
         }
         for (since, expect) in [(0, 0), (1, 0), (2, 8), (5, 8), (9, 16)] {
             assert_eq!(since_offset(&path, minute(since), minute(-1)).unwrap(), expect, "{since}");
+        }
+    }
+
+    #[test]
+    fn a_line_of_which_a_part_was_written_before_comes_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        let long = "x".repeat(WINDOW + 10);
+        std::fs::write(&path, format!("old\nhalf old, half new\n{long}\n")).unwrap();
+        for (noted, expect) in [(2, 0), (4, 4), (9, 4), (23, 4), (24, 24), (30, 24), (24 + WINDOW as u64 + 5, 24 + WINDOW as u64 + 5)] {
+            let _ = std::fs::remove_dir_all(super::super::parts::folder(&path));
+            index::Index::open(&path).unwrap().note(&path, Timestamp::from_millis(1_000), noted).unwrap();
+            assert_eq!(since_offset(&path, Timestamp::from_millis(2_000), Timestamp::default()).unwrap(), expect, "{noted}");
         }
     }
 
