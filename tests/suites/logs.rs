@@ -1,6 +1,6 @@
 //! Logs of real processes: whatever happens to file, node or daemon, a reader gets each byte once, or is told what it cannot have.
 
-use e2e::{Output, TestHome, is_alive};
+use e2e::{Follower, Output, TestHome, is_alive};
 use jiff::Timestamp;
 use nix::{
     sys::{
@@ -11,13 +11,10 @@ use nix::{
 };
 use std::{
     fs::{self, File},
-    io::{Read, Write},
+    io::Write,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
-    process::{Child, Stdio},
-    sync::{Arc, Condvar, Mutex},
-    thread::JoinHandle,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 const SOON: Duration = Duration::from_secs(60);
@@ -148,76 +145,14 @@ fn on_disk(log: &Path) -> u64 {
     parts.chain([log.to_owned()]).filter_map(|path| fs::metadata(path).ok()).map(|about| about.blocks() * 512).sum()
 }
 
-/// `dvbctl logs -f`, as it runs. Dropped, it is killed.
-struct Follower {
-    child: Child,
-    out: Arc<Stream>,
-    err: Arc<Stream>,
-    readers: Vec<JoinHandle<()>>,
-}
-
-#[derive(Default)]
-struct Stream {
-    bytes: Mutex<Vec<u8>>,
-    more: Condvar,
-}
-
-impl Stream {
-    fn fill(self: &Arc<Self>, mut from: impl Read + Send + 'static) -> JoinHandle<()> {
-        let stream = Arc::clone(self);
-        std::thread::spawn(move || {
-            let mut buffer = vec![0; 64 << 10];
-            while let Ok(read @ 1..) = from.read(&mut buffer) {
-                stream.bytes.lock().unwrap().extend_from_slice(&buffer[..read]);
-                stream.more.notify_all();
-            }
-        })
-    }
-
-    #[track_caller]
-    fn until(&self, what: &str, done: impl Fn(&[u8]) -> bool) -> Vec<u8> {
-        let begun = Instant::now();
-        let mut bytes = self.bytes.lock().unwrap();
-        while !done(&bytes) {
-            let left = SOON.checked_sub(begun.elapsed());
-            let Some(left) = left else { panic!("not within {SOON:?}: {what}; the last that came: {}", end_of(&bytes)) };
-            bytes = self.more.wait_timeout(bytes, left).unwrap().0;
-        }
-        bytes.clone()
-    }
-
-    #[track_caller]
-    fn says(&self, text: &str) {
-        self.until(text, |bytes| String::from_utf8_lossy(bytes).contains(text));
-    }
+/// Exactly this has come since it began.
+#[track_caller]
+fn has(follower: &Follower, expect: &[u8]) {
+    same(&follower.out.until("all of it", |bytes| bytes.len() >= expect.len()), expect);
 }
 
 fn end_of(bytes: &[u8]) -> String {
     String::from_utf8_lossy(&bytes[bytes.len().saturating_sub(300)..]).into_owned()
-}
-
-impl Follower {
-    fn new(home: &TestHome, args: &[&str]) -> Self {
-        let mut child = home.command(&[&["logs", "-f", "net/a"], args].concat()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        let (out, err) = (Arc::new(Stream::default()), Arc::new(Stream::default()));
-        let readers = vec![out.fill(child.stdout.take().unwrap()), err.fill(child.stderr.take().unwrap())];
-        Self { child, out, err, readers }
-    }
-
-    /// Exactly this has come since it began.
-    #[track_caller]
-    fn has(&self, expect: &[u8]) {
-        let came = self.out.until("all of it", |bytes| bytes.len() >= expect.len());
-        same(&came, expect);
-    }
-}
-
-impl Drop for Follower {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        self.readers.drain(..).for_each(|reader| drop(reader.join()));
-    }
 }
 
 /// Without printing megabytes when they differ.
@@ -256,17 +191,17 @@ impl Lines {
 fn a_follower_gets_each_line_once_over_rotation_restarts_and_a_killed_daemon() {
     let bench = Bench::up("rotate = \"64Ki\"");
     // The one begins where the log does, the other where it ends.
-    let followers = [Follower::new(&bench.home, &[]), Follower::new(&bench.home, &["--tail", "0"])];
+    let followers = [Follower::of_logs(&bench.home, &["net/a"]), Follower::of_logs(&bench.home, &["net/a", "--tail", "0"])];
     let mut lines = Lines::default();
     bench.home.eventually("both follow", SOON, |_| {
         bench.say(lines.more(1));
-        followers.iter().all(|follower| !follower.out.bytes.lock().unwrap().is_empty())
+        followers.iter().all(|follower| !follower.out.bytes().is_empty())
     });
     let first = followers[1].out.until("a line", |bytes| bytes.contains(&b'\n'));
     let missed = lines.all.windows(first.len()).position(|window| window == first).expect("it begins with some line");
     let all_have = |expect: &[u8]| {
-        followers[0].has(expect);
-        followers[1].has(&expect[missed..]);
+        has(&followers[0], expect);
+        has(&followers[1], &expect[missed..]);
     };
     for _ in 0..5 {
         bench.say(lines.more(5_000));
@@ -305,13 +240,13 @@ fn a_follower_gets_each_line_once_over_rotation_restarts_and_a_killed_daemon() {
 
     let mut followers = followers;
     bench.home.ctl(&["delete", "net", "--yes"]).ok();
-    assert!(followers.iter_mut().all(|follower| follower.child.wait().unwrap().success()), "they end with the devnet");
+    assert!(followers.iter_mut().all(Follower::ends_well), "they end with the devnet");
 }
 
 #[test]
 fn long_lines_and_rubbish_come_byte_by_byte() {
     let bench = Bench::up("rotate = \"64Ki\"");
-    let follower = Follower::new(&bench.home, &[]);
+    let follower = Follower::of_logs(&bench.home, &["net/a"]);
     let mut all = Vec::new();
     let mut say = |bytes: Vec<u8>| {
         bench.say(&bytes);
@@ -325,7 +260,7 @@ fn long_lines_and_rubbish_come_byte_by_byte() {
     say(rubbish);
     say(vec![0; 200_000]);
     say(b"\r\n\xff\xfe\n\n\nthe end\n".to_vec());
-    follower.has(&all);
+    has(&follower, &all);
     let log = bench.log();
     bench.home.eventually("it is rotated", SOON, |_| parts(&log, ".log.zst") > 2);
     same(&bench.read(&[]), &all);
@@ -335,14 +270,14 @@ fn long_lines_and_rubbish_come_byte_by_byte() {
 #[test]
 fn a_log_that_somebody_deletes_is_told_with_the_mend_and_neither_node_nor_reader_ends() {
     let bench = Bench::up("");
-    let follower = Follower::new(&bench.home, &[]);
+    let follower = Follower::of_logs(&bench.home, &["net/a"]);
     bench.say("one\n");
-    follower.has(b"one\n");
+    has(&follower, b"one\n");
     let node = bench.home.pid("net/a");
     fs::remove_file(bench.log()).unwrap();
     follower.err.says("net/a: ... somebody deleted its log; only those who follow it already see");
     bench.say("two\n");
-    follower.has(b"one\ntwo\n");
+    has(&follower, b"one\ntwo\n");
     let told = bench.event("LogDeleted");
     assert!(told.contains("dvbctl restart net/a"), "{told}");
     let late = bench.home.ctl(&["logs", "net/a"]).ok().says("somebody deleted its log").says("dvbctl restart net/a");
@@ -355,7 +290,7 @@ fn a_log_that_somebody_deletes_is_told_with_the_mend_and_neither_node_nor_reader
     assert_eq!(bench.home.pid("net/a"), node, "the node ran on");
     bench.home.ctl(&["restart", "net/a"]).ok();
     bench.say("three\n");
-    follower.has(b"one\ntwo\nthree\n");
+    has(&follower, b"one\ntwo\nthree\n");
     same(&bench.read(&[]), b"three\n");
 }
 
@@ -363,10 +298,10 @@ fn a_log_that_somebody_deletes_is_told_with_the_mend_and_neither_node_nor_reader
 fn a_log_that_somebody_truncates_is_told_and_goes_on_rotated_or_not() {
     for rotated in [false, true] {
         let bench = Bench::up(if rotated { "rotate = \"64Ki\"" } else { "" });
-        let follower = Follower::new(&bench.home, &[]);
+        let follower = Follower::of_logs(&bench.home, &["net/a"]);
         let mut lines = Lines::default();
         bench.say(lines.more(20_000));
-        follower.has(&lines.all);
+        has(&follower, &lines.all);
         let log = bench.log();
         bench.home.eventually("the daemon knows that it was longer", SOON, |_| indexed(&log) > 0);
         bench.home.eventually("it is rotated", SOON, |_| !rotated || parts(&log, ".log.zst") > 2);
@@ -376,7 +311,7 @@ fn a_log_that_somebody_truncates_is_told_and_goes_on_rotated_or_not() {
         let told = bench.event("LogLost");
         assert!(told.contains("somebody truncated the log"), "{told}");
         bench.say(lines.more(2_000));
-        follower.has(&lines.all);
+        has(&follower, &lines.all);
         let Output { stdout, stderr, .. } = bench.home.ctl(&["logs", "net/a"]).ok();
         assert!(stdout.contains("line 0 ") == rotated && stdout.ends_with(&format!("{}\n", end_of(&lines.all[..lines.all.len() - 1]))), "{stderr}");
         assert_eq!(stderr.contains("truncated"), rotated, "what is gone of a rotated log keeps its place: {stderr}");

@@ -78,8 +78,8 @@ impl DevnetSpec {
     pub fn digest(&self) -> String {
         let mut made_of = Self { desired: None, frozen: None, operations: Operations::default(), logs: None, ..self.clone() };
         made_of.services.iter_mut().for_each(|service| service.logs = None);
-        // An override of logs alone is none.
-        made_of.nodes.retain_mut(|node| node.logs.take().is_none() || *node != NodeOverride { name: node.name.clone(), ..NodeOverride::default() });
+        made_of.nodes.retain(|node| !node.is_of_logs_alone());
+        made_of.nodes.iter_mut().for_each(|node| node.logs = None);
         let json = serde_json::to_vec(&made_of).expect("a spec has only string keys, so it is always JSON");
         Sha256::digest(&json).iter().map(|byte| format!("{byte:02x}")).collect()
     }
@@ -284,6 +284,13 @@ pub struct NodeOverride {
     pub desired: Option<Desired>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub logs: Option<LogsSpec>,
+}
+
+impl NodeOverride {
+    /// Whether it is none for all but the caretaker of logs.
+    pub fn is_of_logs_alone(&self) -> bool {
+        self.logs.is_some() && *self == Self { name: self.name.clone(), logs: self.logs.clone(), ..Self::default() }
+    }
 }
 
 /// A further supervised command of the devnet: relayer, faucet, indexer.
