@@ -62,7 +62,16 @@ enum Step {
 }
 
 impl Follow {
-    pub(super) fn new(cx: &Context, devnet: &Key, from: Revision, live: Vec<Piece>, only: Option<BTreeSet<String>>, fixed: bool) -> Self {
+    /// `known`: all launches that there are at `from`, whether they are read or not. A change of one of them makes it no new one.
+    pub(super) fn new(
+        cx: &Context,
+        devnet: &Key,
+        from: Revision,
+        live: Vec<Piece>,
+        known: HashSet<LaunchId>,
+        only: Option<BTreeSet<String>>,
+        fixed: bool,
+    ) -> Self {
         let kinds = vec![Kind::Launch, Kind::Devnet];
         let selector = Selector { kinds, ..Selector::in_devnet(Kind::Launch, &devnet.namespace, &devnet.name) };
         let mut follow = Self {
@@ -70,7 +79,7 @@ impl Follow {
             only,
             fixed,
             nodes: BTreeMap::new(),
-            known: live.iter().map(|piece| piece.launch.clone()).collect(),
+            known,
             live: SelectAll::new(),
             told: VecDeque::new(),
             closing: false,

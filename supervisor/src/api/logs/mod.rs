@@ -36,6 +36,7 @@ pub(super) async fn stream(cx: &Context, request: v1::LogRequest) -> Result<Entr
     let nodes = choose(nodes, &request.nodes, &devnet.name)?;
     let (launches, revision) = list(Kind::Launch).await?;
     let launches: Vec<Arc<Launch>> = launches.into_iter().filter_map(|object| object.try_into().ok()).collect();
+    let known = launches.iter().map(|launch| launch.spec.launch_id.clone()).collect();
     let names: Vec<String> = nodes.iter().map(|node| node.metadata.name.clone()).collect();
     let only_these = (!request.nodes.is_empty()).then(|| names.iter().cloned().collect::<BTreeSet<_>>());
     let one_launch = wanted.launch.is_some() || wanted.previous;
@@ -46,7 +47,7 @@ pub(super) async fn stream(cx: &Context, request: v1::LogRequest) -> Result<Entr
     }
     // What is over is history; the last launch of each node is followed, from the same offset.
     let (live, over): (Vec<Piece>, Vec<Piece>) = pieces.into_iter().partition(|piece| piece.last);
-    let follow = follow::Follow::new(cx, &devnet, revision, live, only_these, one_launch);
+    let follow = follow::Follow::new(cx, &devnet, revision, live, known, only_these, one_launch);
     Ok(history::read(over).chain(follow.into_stream()).boxed())
 }
 

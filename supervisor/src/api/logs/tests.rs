@@ -168,6 +168,28 @@ async fn following_goes_on_over_a_restart_and_ends_with_the_devnet() {
 }
 
 #[tokio::test]
+async fn an_old_launch_whose_record_is_corrected_is_not_read_again() {
+    let served = mynet().await;
+    say(&served, 0, "l1", "old\n");
+    launch(&served, 0, "l1", LaunchPhase::Running).await;
+    say(&served, 0, "l2", "a\n");
+    launch(&served, 0, "l2", LaunchPhase::Running).await;
+    let after = vec![v1::LogCursor { node: "mynet/validator-0".into(), launch_id: "l2".into(), offset: 0 }];
+    let mut resumed = open(&served, v1::LogRequest { follow: true, after, ..Default::default() }).await;
+    let mut tail = open(&served, v1::LogRequest { follow: true, tail: Some(1), ..Default::default() }).await;
+    for stream in [&mut resumed, &mut tail] {
+        assert_eq!(some(stream, 1).await, ["0 l2 a"]);
+    }
+    set_phase(&served, 0, "l1", LaunchPhase::Ended).await;
+    launch(&served, 0, "l3", LaunchPhase::Intended).await;
+    say(&served, 0, "l3", "b\n");
+    set_phase(&served, 0, "l3", LaunchPhase::Running).await;
+    for stream in [&mut resumed, &mut tail] {
+        assert_eq!(some(stream, 1).await, ["0 l3 b"]);
+    }
+}
+
+#[tokio::test]
 async fn following_one_node_hears_nothing_of_others_and_one_launch_ends_with_it() {
     let served = mynet().await;
     say(&served, 0, "l1", "a\n");
