@@ -191,6 +191,9 @@ async fn last_lines(client: &Client, target: &Target, node: &Node) -> Vec<String
         let mut lines = Vec::new();
         let mut stream = client.devnets().stream_logs(request).await?.into_inner();
         while let Some(entry) = stream.message().await? {
+            if entry.lost > 0 || !entry.note.is_empty() {
+                continue;
+            }
             lines.push(printable(&String::from_utf8_lossy(&entry.line)));
         }
         Ok::<_, tonic::Status>(lines)

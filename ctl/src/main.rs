@@ -11,6 +11,7 @@ mod follow;
 mod goal;
 mod kind;
 mod launch;
+mod log_feed;
 mod render;
 mod service;
 mod settings;

@@ -16,10 +16,10 @@ use tokio::time::{Instant, sleep};
 use tonic::{Code, Status, Streaming};
 
 /// How long a daemon may be away, and how often we look: nothing tells a client that a socket is served again.
-const AWAY_LIMIT: Duration = Duration::from_secs(30);
+pub(crate) const AWAY_LIMIT: Duration = Duration::from_secs(30);
 /// The same before anything was seen: then the daemon that took the connection was ending, and nobody may start another.
 const NO_WORD_LIMIT: Duration = Duration::from_secs(5);
-const LOOK_AGAIN: Duration = Duration::from_millis(200);
+pub(crate) const LOOK_AGAIN: Duration = Duration::from_millis(200);
 
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Change<T> {
@@ -175,7 +175,8 @@ impl<T: Watched> Feed<T> {
     }
 }
 
-fn is_lost(status: &Status) -> bool {
+/// Whether the daemon went away under the stream, and may come back.
+pub(crate) fn is_lost(status: &Status) -> bool {
     let going = || Fault::decode(status.details()).is_ok_and(|fault| fault.code == "ShuttingDown");
     // A connection that breaks in the middle of a stream shows as Unknown or Cancelled, without details.
     matches!(status.code(), Code::Unavailable) || (matches!(status.code(), Code::Unknown | Code::Cancelled) && status.details().is_empty()) || going()

@@ -156,6 +156,7 @@ const MATRIX: &[(&str, Deed)] = &[
     ("rotate/renamed", Deed::Up),
     ("rotate/renamed@2", Deed::Up),
     ("rotate/punched", Deed::Up),
+    ("rotate/packed", Deed::Restart),
     ("upgrade/saved", Deed::Upgrade),
     ("upgrade/switched", Deed::Upgrade),
     ("provision/committed@2", Deed::Upgrade),

@@ -18,6 +18,7 @@ mod keys;
 mod leaks;
 mod lock;
 mod machine;
+mod logs;
 mod orphans;
 mod plugins;
 mod refused;

@@ -1,6 +1,11 @@
 //! `logs`: what nodes wrote, of one, several or all, with a coloured name before each line when several speak.
 
-use crate::{context::Context, error::Error, follow::Target};
+use crate::{
+    context::Context,
+    error::Error,
+    follow::Target,
+    log_feed::{Told, log_feed},
+};
 use dvb_proto::devnet::v1::{LogEntry, LogRequest};
 use futures::{StreamExt, stream};
 use jiff::{SignedDuration, Timestamp};
@@ -34,6 +39,9 @@ pub(crate) struct Args {
     /// The launch before the present one
     #[arg(short, long)]
     previous: bool,
+    /// One launch: its id, as `get launches` prints it
+    #[arg(long, value_name = "ID", conflicts_with = "previous")]
+    launch: Option<String>,
 }
 
 pub(crate) async fn run(ctx: &Context, args: Args) -> Result<(), Error> {
@@ -43,16 +51,24 @@ pub(crate) async fn run(ctx: &Context, args: Args) -> Result<(), Error> {
     let client = ctx.client().await?;
     let mut streams = Vec::new();
     for request in requests {
-        streams.push(client.devnets().stream_logs(request).await?.into_inner());
+        streams.push(log_feed(&client, request).await?);
     }
-    let mut entries = stream::select_all(streams);
+    let mut told = stream::select_all(streams);
     let terminal = ctx.settings.stdout;
     let mut printer = Printer { prefix, color: terminal.color, escape: terminal.is_terminal, width: 0, nodes: HashMap::new() };
-    while let Some(entry) = entries.next().await {
-        let entry = entry?;
-        write(&printer.take(&entry))?;
-        if entry.lost > 0 {
-            writeln!(io::stderr(), "{}", gap(&entry, ctx.settings.stderr.color))?;
+    while let Some(told) = told.next().await {
+        match told {
+            Ok(Told::Entry(entry)) => {
+                write(&printer.take(&entry))?;
+                if let Some(aside) = aside(&entry) {
+                    ctx.note(if ctx.settings.stderr.color { aside.dimmed().to_string() } else { aside });
+                }
+            }
+            Ok(Told::Away) => ctx.note("devnetd has gone; its logs go on when it is back"),
+            Err(error) => {
+                write(&printer.rest())?;
+                return Err(error);
+            }
         }
     }
     write(&printer.rest())?;
@@ -87,8 +103,9 @@ fn requests(ctx: &Context, args: &Args, since: Option<String>) -> Vec<LogRequest
         follow: args.follow,
         tail: args.tail,
         since: since.clone(),
-        launch_id: None,
+        launch_id: args.launch.clone(),
         previous: args.previous,
+        after: Vec::new(),
     };
     devnets.into_iter().map(request).collect()
 }
@@ -104,14 +121,17 @@ fn since(text: &str, now: Timestamp) -> Result<String, Error> {
 }
 
 /// Said beside the log, not in it: `mynet/validator-0: ... 12 MiB dropped by the log cap`.
-fn gap(entry: &LogEntry, color: bool) -> String {
+fn aside(entry: &LogEntry) -> Option<String> {
+    if !entry.note.is_empty() {
+        return Some(format!("{}: ... {}", entry.node, entry.note));
+    }
     let amount = match entry.lost {
+        0 => return None,
         bytes if bytes >= 1 << 20 => format!("{} MiB", bytes >> 20),
         bytes if bytes >= 1 << 10 => format!("{} KiB", bytes >> 10),
         bytes => format!("{bytes} bytes"),
     };
-    let text = format!("{}: ... {amount} {}", entry.node, entry.lost_because);
-    if color { text.dimmed().to_string() } else { text }
+    Some(format!("{}: ... {amount} {}", entry.node, entry.lost_because))
 }
 
 /// Puts lines together from their pieces, so that nodes do not write into each other's lines.
@@ -121,36 +141,54 @@ struct Printer {
     /// Make control characters visible: a log must not steer the terminal.
     escape: bool,
     width: usize,
-    /// By node: its place (for the colour) and the line so far.
-    nodes: HashMap<String, (usize, Vec<u8>)>,
+    nodes: HashMap<String, Speaker>,
+}
+
+#[derive(Default)]
+struct Speaker {
+    /// For the colour.
+    place: usize,
+    launch: String,
+    /// The line so far.
+    held: Vec<u8>,
 }
 
 impl Printer {
     /// What is to be written because of `entry`.
     fn take(&mut self, entry: &LogEntry) -> Vec<u8> {
-        let next = self.nodes.len();
-        let (place, held) = self.nodes.entry(entry.node.clone()).or_insert_with(|| (next, Vec::new()));
-        held.extend_from_slice(&entry.line);
-        // What came before a gap gets no end any more.
-        let ends = if entry.lost > 0 { !held.is_empty() } else { !entry.partial || held.len() >= MAX_PIECES };
-        if !ends {
-            return Vec::new();
+        let place = self.nodes.len();
+        let speaker = self.nodes.entry(entry.node.clone()).or_insert_with(|| Speaker { place, ..Speaker::default() });
+        let place = speaker.place;
+        let mut lines = Vec::new();
+        // What came before a gap, or of another launch, gets no end any more.
+        let is_cut = entry.lost > 0 || speaker.launch != entry.launch_id;
+        if is_cut && !speaker.held.is_empty() {
+            lines.push(std::mem::take(&mut speaker.held));
         }
-        let (place, line) = (*place, std::mem::take(held));
-        let mut out = self.head(&entry.node, place);
-        self.body(&line, &mut out);
-        out.push(b'\n');
+        speaker.launch.clone_from(&entry.launch_id);
+        if entry.lost == 0 && entry.note.is_empty() {
+            speaker.held.extend_from_slice(&entry.line);
+            if !entry.partial || speaker.held.len() >= MAX_PIECES {
+                lines.push(std::mem::take(&mut speaker.held));
+            }
+        }
+        let mut out = Vec::new();
+        for line in lines {
+            out.extend(self.head(&entry.node, place));
+            self.body(&line, &mut out);
+            out.push(b'\n');
+        }
         out
     }
 
     /// Last lines that never got their newline.
     fn rest(&mut self) -> Vec<u8> {
-        let mut left: Vec<(String, (usize, Vec<u8>))> = self.nodes.drain().filter(|(_, (_, line))| !line.is_empty()).collect();
-        left.sort();
+        let mut left: Vec<(String, Speaker)> = self.nodes.drain().filter(|(_, speaker)| !speaker.held.is_empty()).collect();
+        left.sort_by(|(one, _), (other, _)| one.cmp(other));
         let mut out = Vec::new();
-        for (node, (place, line)) in left {
+        for (node, Speaker { place, held, .. }) in left {
             out.extend(self.head(&node, place));
-            self.body(&line, &mut out);
+            self.body(&held, &mut out);
             if self.prefix {
                 out.push(b'\n');
             }
@@ -245,13 +283,26 @@ mod tests {
     #[test]
     fn a_gap_is_told_and_ends_the_line_before_it() {
         let lost = |bytes| LogEntry { lost: bytes, lost_because: "dropped by the log cap".into(), ..entry("a/x", b"", false) };
-        assert_eq!(gap(&lost(13 << 20), false), "a/x: ... 13 MiB dropped by the log cap");
-        assert_eq!(gap(&lost(1), false), "a/x: ... 1 bytes dropped by the log cap");
+        assert_eq!(aside(&lost(13 << 20)).unwrap(), "a/x: ... 13 MiB dropped by the log cap");
+        assert_eq!(aside(&lost(1)).unwrap(), "a/x: ... 1 bytes dropped by the log cap");
+        assert_eq!(aside(&entry("a/x", b"line", false)), None);
         let mut printer = printer(false, false);
         assert!(printer.take(&lost(5)).is_empty());
         assert!(printer.take(&entry("a/x", b"half", true)).is_empty());
         assert_eq!(printer.take(&lost(5)), b"half\n");
         assert_eq!(printer.take(&entry("a/x", b"whole", false)), b"whole\n");
+    }
+
+    #[test]
+    fn an_unfinished_line_ends_with_its_launch_and_a_note_ends_nothing() {
+        let of = |launch: &str, line: &[u8], partial| LogEntry { launch_id: launch.into(), ..entry("a/x", line, partial) };
+        let mut printer = printer(false, false);
+        assert!(printer.take(&of("l1", b"last ", true)).is_empty());
+        assert!(printer.take(&LogEntry { note: "somebody deleted its log".into(), ..of("l1", b"", false) }).is_empty());
+        assert!(printer.take(&of("l1", b"words", true)).is_empty());
+        assert_eq!(printer.take(&of("l2", b"again", false)), b"last words\nagain\n");
+        assert!(printer.take(&of("l2", b"the end", true)).is_empty());
+        assert_eq!(printer.take(&of("l2", b"", false)), b"the end\n", "its launch is over");
     }
 
     #[test]

@@ -4,10 +4,10 @@ use super::*;
 use crate::model::{
     Account, Addresses, BinarySource, BinaryStatus, ByteSize, CargoSource, CloneReport, Condition, ConditionStatus, Conditions, CoreDump, Cpu,
     Desired, DevnetPhase, DevnetSpec, DevnetStatus, EventId, EventType, ExitClass, ExportPhase, ExportSpec, ExportStatus, GenesisSpec, GitSource,
-    GoModule, HaltProof, HealthCheck, LastExit, LaunchId, LaunchPhase, LaunchRecord, LaunchStatus, LimitOf, MemoryPressure, Meta, Mode, NodeOverride,
-    NodePhase, NodeSpec, NodeStatus, NpmSource, OomKill, Operations, ReadinessSpec, Resources, ResourcesSpec, RestartPolicy, RestartRules,
-    RestartSpec, SavedState, SdkChange, ServiceSpec, SignedAttempt, Span, Timestamp, TransactionPhase, TransactionSpec, TransactionStatus, TxEvent,
-    Uid, UpgradeNotes, UpgradePhase, UpgradeSpec, UpgradeStatus, Usage, VerifiedBlock,
+    GoModule, HaltProof, HealthCheck, LastExit, LaunchId, LaunchPhase, LaunchRecord, LaunchStatus, LimitOf, LogsSpec, MemoryPressure, Meta, Mode,
+    NodeOverride, NodePhase, NodeSpec, NodeStatus, NpmSource, OomKill, Operations, ReadinessSpec, Resources, ResourcesSpec, RestartPolicy,
+    RestartRules, RestartSpec, SavedState, SdkChange, ServiceSpec, SignedAttempt, Span, Timestamp, TransactionPhase, TransactionSpec,
+    TransactionStatus, TxEvent, Uid, UpgradeNotes, UpgradePhase, UpgradeSpec, UpgradeStatus, Usage, VerifiedBlock,
 };
 use proptest::prelude::*;
 use serde_json::json;
@@ -67,6 +67,10 @@ fn resources() -> ResourcesSpec {
     ResourcesSpec { memory: Some(ByteSize(2 << 30)), memory_high: Some(ByteSize(1 << 20)), cpu: Some(Cpu(1500)), tasks: Some(512) }
 }
 
+fn logs() -> LogsSpec {
+    LogsSpec { rotate: Some(ByteSize(1 << 20)), node: Some(ByteSize(5 << 20)), devnet: Some(ByteSize(1 << 30)), age: Some(Span::secs(3_600)) }
+}
+
 /// Every field filled, every list and map with an entry.
 fn devnet() -> Devnet {
     let spec = DevnetSpec {
@@ -96,6 +100,7 @@ fn devnet() -> Devnet {
         frozen: Some(true),
         devnet_resources: Some(resources()),
         restart_budget: Some(7),
+        logs: Some(logs()),
         nodes: vec![NodeOverride {
             name: "validator-1".into(),
             binary: Some(binary()),
@@ -105,6 +110,7 @@ fn devnet() -> Devnet {
             resources: Some(resources()),
             restart: Some(restart()),
             desired: Some(Desired::Running),
+            logs: Some(logs()),
         }],
         services: vec![ServiceSpec {
             name: "relayer".into(),
@@ -118,6 +124,7 @@ fn devnet() -> Devnet {
             resources: Some(resources()),
             stop_signal: some(),
             grace: Some(Span::secs(10)),
+            logs: Some(logs()),
         }],
         operations: Operations { restart: 1, reset: 2, refresh_binary: 3 },
     };

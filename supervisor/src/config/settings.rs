@@ -17,7 +17,7 @@
 //! diskFloor = "1Gi"                  # with less left on the disk, lines go instead of being copied; default: 2 %, at least 1 Gi
 //! ```
 
-use crate::model::{ByteSize, Span};
+use crate::model::{ByteSize, MIN_LOG, Span};
 use serde::Deserialize;
 use std::{
     fmt, fs, io,
@@ -136,7 +136,7 @@ impl Settings {
         if settings.keep.changes < 100 || settings.keep.events < 100 {
             return Err(SettingsError::Value { path: path.to_owned(), key: "keep", message: "must be at least 100 changes and 100 events".into() });
         }
-        if settings.logs.rotate < MIN_ROTATE || settings.logs.node < settings.logs.rotate || settings.logs.devnet < settings.logs.rotate {
+        if settings.logs.rotate < MIN_LOG || settings.logs.node < settings.logs.rotate || settings.logs.devnet < settings.logs.rotate {
             let message = "must rotate at 64Ki or more, and keep at least as much per node and devnet".into();
             return Err(SettingsError::Value { path: path.to_owned(), key: "logs", message });
         }
@@ -145,9 +145,6 @@ impl Settings {
         Ok(settings)
     }
 }
-
-/// A line that is handed out in one piece must fit.
-const MIN_ROTATE: ByteSize = ByteSize(64 << 10);
 
 const KEYS: &[&str] = &["logLevel", "plugins", "keep", "logs"];
 const KEEP_KEYS: &[&str] = &["changes", "events", "transactions"];

@@ -138,7 +138,7 @@ fn endpoints(planned: &PlannedNode, placed: &PlacedNode) -> BTreeMap<String, Str
 pub(super) fn template(devnet: &Devnet, node: &Node) -> String {
     let short = node.node_name().short;
     let service = devnet.spec.services.iter().find(|service| service.name == short && node.spec.role == SERVICE);
-    let over = devnet.spec.node(&short);
+    let over = devnet.spec.node(&short).filter(|over| !over.is_of_logs_alone());
     let parts = serde_json::json!({
         "binary": node.spec.binary_hash,
         "ports": node.spec.ports,
@@ -202,7 +202,7 @@ fn some(text: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{DevnetSpec, NodeOverride, Span};
+    use crate::model::{DevnetSpec, LogsSpec, NodeOverride, Span};
 
     fn devnet(edit: impl FnOnce(&mut DevnetSpec)) -> Devnet {
         let mut spec = DevnetSpec { plugin: "mock".into(), ..DevnetSpec::default() };
@@ -245,6 +245,10 @@ mod tests {
         let of = |devnet: &Devnet| node(devnet).metadata.annotations[TEMPLATE].clone();
         let plain = of(&devnet(|_| {}));
         assert_eq!(plain, of(&devnet(|spec| spec.restart.max_restarts = Some(9))));
+        let logs = |spec: &mut DevnetSpec| {
+            spec.nodes = vec![NodeOverride { name: "validator-0".into(), logs: Some(LogsSpec::default()), ..NodeOverride::default() }]
+        };
+        assert_eq!(plain, of(&devnet(logs)));
         let args = |spec: &mut DevnetSpec| {
             spec.nodes = vec![NodeOverride { name: "validator-0".into(), args: vec!["--x".into()], ..NodeOverride::default() }]
         };

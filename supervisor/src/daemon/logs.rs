@@ -4,12 +4,16 @@ use super::{Base, furnish::internal};
 use crate::{
     config::LogSettings,
     events::Recorder,
-    logs::{Caps, Caretaker, Finding, KeepLimits, KeptLog, Order, RealDisk, Report},
-    model::{Fault, Key, Kind, Launch, LaunchPhase, Node, Object},
+    logs::{Caps, Caretaker, Finding, KeptLog, Limits, Order, RealDisk, Report},
+    model::{DevnetSpec, Fault, Key, Kind, Launch, LaunchPhase, Node, NodeOverride, Object, ServiceSpec},
     store::{Selector, Store, StoreError},
 };
 use futures::{StreamExt, future::BoxFuture};
-use std::{collections::BTreeSet, path::PathBuf, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+    sync::Arc,
+};
 use tokio::sync::mpsc;
 use tracing::{error, warn};
 
@@ -17,7 +21,8 @@ use tracing::{error, warn};
 pub(super) fn keep(base: &Base) -> Result<BoxFuture<'static, ()>, Fault> {
     let (orders, ordered) = mpsc::unbounded_channel();
     let (reports, reported) = mpsc::unbounded_channel();
-    let caretaker = Caretaker::new(limits(&base.settings.logs), base.clock.clone(), Arc::new(RealDisk), reports);
+    let settings = base.settings.logs;
+    let caretaker = Caretaker::new(settings.disk_floor.map(|size| size.0), base.clock.clone(), Arc::new(RealDisk), reports);
     let caretaker = caretaker.map_err(|error| {
         internal(format!("cannot watch logs: {error}")).remedy("the kernel may be out of inotify instances: raise fs.inotify.max_user_instances")
     })?;
@@ -32,65 +37,129 @@ pub(super) fn keep(base: &Base) -> Result<BoxFuture<'static, ()>, Fault> {
         let told = async {
             tokio::select! {
                 () = stop.cancelled() => {}
-                () = tell_of_launches(store.as_ref(), &orders) => {}
+                () = tell_of_launches(store.as_ref(), &settings, &orders) => {}
             }
         };
         tokio::join!(kept, told, record(store.as_ref(), &recorder, reported));
     }))
 }
 
-fn limits(settings: &LogSettings) -> KeepLimits {
-    let caps = Caps { node_bytes: settings.node.0, devnet_bytes: settings.devnet.0, age: settings.age.0 };
-    KeepLimits { rotate: settings.rotate.0, caps, disk_floor: settings.disk_floor.map(|size| size.0) }
+/// What was told to the caretaker, and what it was made of.
+struct Told<'a> {
+    settings: &'a LogSettings,
+    orders: &'a mpsc::UnboundedSender<Order>,
+    /// What each devnet, by namespace and name, says of logs.
+    devnets: BTreeMap<(String, String), DevnetSpec>,
+    logs: BTreeMap<PathBuf, KeptLog>,
 }
 
 /// All that there are, then each change. Lists again when it falls behind the feed.
-async fn tell_of_launches(store: &dyn Store, orders: &mpsc::UnboundedSender<Order>) {
-    let mut known: BTreeSet<PathBuf> = BTreeSet::new();
+async fn tell_of_launches(store: &dyn Store, settings: &LogSettings, orders: &mpsc::UnboundedSender<Order>) {
+    let mut told = Told { settings, orders, devnets: BTreeMap::new(), logs: BTreeMap::new() };
     loop {
-        match tell_until_behind(store, orders, &mut known).await {
+        match told.tell_until_behind(store).await {
             Err(StoreError::Compacted { .. }) => {}
             Err(error) => return error!(%error, "logs of new launches are not rotated any more"),
-            // The feed or the caretaker has ended.
+            // The feed has ended.
             Ok(()) => return,
         }
     }
 }
 
-async fn tell_until_behind(store: &dyn Store, orders: &mpsc::UnboundedSender<Order>, known: &mut BTreeSet<PathBuf>) -> Result<(), StoreError> {
-    let (objects, revision) = store.list(&Selector::kind(Kind::Launch)).await?;
-    let launches: Vec<KeptLog> = objects.into_iter().filter_map(|object| Arc::<Launch>::try_from(object).ok()).map(|launch| kept(&launch)).collect();
-    let there: BTreeSet<PathBuf> = launches.iter().map(|log| log.path.clone()).collect();
-    let gone = std::mem::take(known).into_iter().filter(|path| !there.contains(path)).map(Order::Forget);
-    for order in gone.chain(launches.into_iter().map(Order::Keep)) {
-        let _ = orders.send(order); // the caretaker has ended, and said so
+impl Told<'_> {
+    async fn tell_until_behind(&mut self, store: &dyn Store) -> Result<(), StoreError> {
+        let kinds = Selector { kinds: vec![Kind::Devnet, Kind::Launch], ..Selector::default() };
+        let (objects, revision) = store.list(&kinds).await?;
+        let (devnets, launches): (Vec<Object>, Vec<Object>) = objects.into_iter().partition(|object| object.kind() == Kind::Devnet);
+        let there: BTreeSet<&str> = launches
+            .iter()
+            .filter_map(|object| if let Object::Launch(launch) = object { Some(launch.spec.log_path.as_str()) } else { None })
+            .collect();
+        let gone: Vec<PathBuf> = self.logs.keys().filter(|path| !path.to_str().is_some_and(|path| there.contains(path))).cloned().collect();
+        gone.into_iter().for_each(|path| self.forget(path));
+        for object in devnets.into_iter().chain(launches) {
+            self.hear(object, false);
+        }
+        let mut feed = store.watch(kinds, revision);
+        while let Some(change) = feed.next().await {
+            let change = change?;
+            self.hear(change.object, change.deleted);
+        }
+        Ok(())
     }
-    *known = there;
-    let mut feed = store.watch(Selector::kind(Kind::Launch), revision);
-    while let Some(change) = feed.next().await {
-        let change = change?;
-        let Object::Launch(launch) = change.object else { continue };
-        let log = kept(&launch);
-        let order = if change.deleted {
-            known.remove(&log.path);
-            Order::Forget(log.path)
-        } else {
-            known.insert(log.path.clone());
-            Order::Keep(log)
-        };
-        if orders.send(order).is_err() {
-            break;
+
+    fn hear(&mut self, object: Object, deleted: bool) {
+        match object {
+            Object::Devnet(devnet) => {
+                let key = (devnet.metadata.namespace.clone(), devnet.metadata.name.clone());
+                match deleted {
+                    true => drop(self.devnets.remove(&key)),
+                    false => self.hear_of_caps(key, of_logs(&devnet.spec)),
+                }
+            }
+            Object::Launch(launch) if deleted => self.forget(PathBuf::from(&launch.spec.log_path)),
+            Object::Launch(launch) => self.keep(self.kept(&launch)),
+            _ => {}
         }
     }
-    Ok(())
+
+    /// Its logs are held to them from now on, without a restart of anything.
+    fn hear_of_caps(&mut self, key: (String, String), spec: DevnetSpec) {
+        if self.devnets.get(&key) == Some(&spec) {
+            return;
+        }
+        let of_devnet = |log: &&KeptLog| log.node.namespace == key.0 && log.node.name.split('/').next() == Some(key.1.as_str());
+        let logs: Vec<KeptLog> = self.logs.values().filter(of_devnet).cloned().collect();
+        self.devnets.insert(key, spec);
+        for log in logs {
+            let limits = self.limits(&log.node);
+            if limits != log.limits {
+                self.keep(KeptLog { limits, ..log });
+            }
+        }
+    }
+
+    fn keep(&mut self, log: KeptLog) {
+        self.logs.insert(log.path.clone(), log.clone());
+        let _ = self.orders.send(Order::Keep(log)); // the caretaker has ended, and said so
+    }
+
+    fn forget(&mut self, path: PathBuf) {
+        self.logs.remove(&path);
+        let _ = self.orders.send(Order::Forget(path)); // see `keep`
+    }
+
+    fn kept(&self, launch: &Launch) -> KeptLog {
+        let node = Key::node(&launch.metadata.namespace, &launch.spec.node_ref);
+        KeptLog {
+            path: PathBuf::from(&launch.spec.log_path),
+            limits: self.limits(&node),
+            node,
+            launch: launch.spec.launch_id.clone(),
+            running: launch.status.phase != LaunchPhase::Ended,
+            forked: launch.status.phase != LaunchPhase::Intended,
+        }
+    }
+
+    /// What the node's devnet says, else the settings. No cap is below the size at which a file is rotated: then that is lower, too.
+    fn limits(&self, node: &Key) -> Limits {
+        let (devnet, short) = node.name.split_once('/').unwrap_or((&node.name, ""));
+        let spec = self.devnets.get(&(node.namespace.clone(), devnet.to_owned())).map(|spec| spec.logs(short)).unwrap_or_default();
+        let LogSettings { rotate, node, devnet, age, .. } = self.settings;
+        let caps = Caps { node_bytes: spec.node.unwrap_or(*node).0, devnet_bytes: spec.devnet.unwrap_or(*devnet).0, age: spec.age.unwrap_or(*age).0 };
+        Limits { rotate: spec.rotate.unwrap_or(*rotate).0.min(caps.node_bytes).min(caps.devnet_bytes), caps }
+    }
 }
 
-fn kept(launch: &Launch) -> KeptLog {
-    KeptLog {
-        path: PathBuf::from(&launch.spec.log_path),
-        node: Key::node(&launch.metadata.namespace, &launch.spec.node_ref),
-        launch: launch.spec.launch_id.clone(),
-        running: launch.status.phase != LaunchPhase::Ended,
+/// What a spec says of logs, and nothing else: a devnet's status changes often.
+fn of_logs(spec: &DevnetSpec) -> DevnetSpec {
+    let node = |node: &NodeOverride| NodeOverride { name: node.name.clone(), logs: node.logs.clone(), ..NodeOverride::default() };
+    let service = |service: &ServiceSpec| ServiceSpec { name: service.name.clone(), logs: service.logs.clone(), ..ServiceSpec::default() };
+    DevnetSpec {
+        logs: spec.logs.clone(),
+        nodes: spec.nodes.iter().filter(|node| node.logs.is_some()).map(node).collect(),
+        services: spec.services.iter().filter(|service| service.logs.is_some()).map(service).collect(),
+        ..DevnetSpec::default()
     }
 }
 
@@ -120,7 +189,7 @@ fn sentence(log: &KeptLog, finding: &Finding) -> String {
     match finding {
         Finding::Lost { from, to, cause } => format!("{} bytes of its log (offsets {from} to {to}) {cause}", to - from),
         Finding::Deleted => format!(
-            "somebody deleted its log {}; what it writes takes room on the disk and cannot be read until it is restarted: dvbctl restart {}",
+            "somebody deleted or replaced its log {}; what it writes takes room on the disk and cannot be read until it is restarted: dvbctl restart {}",
             log.path.display(),
             log.node.name
         ),
@@ -137,7 +206,7 @@ mod tests {
     use super::*;
     use crate::{
         logs::LossCause,
-        model::{Devnet, DevnetSpec, DevnetStatus, LaunchId, LaunchRecord, LaunchStatus, Meta, NodeSpec},
+        model::{ByteSize, Devnet, DevnetSpec, DevnetStatus, LaunchId, LaunchRecord, LaunchStatus, LogsSpec, Meta, NodeSpec, Span},
         store::{EventFilter, MemoryStore, Write},
         sys::SystemClock,
     };
@@ -173,7 +242,7 @@ mod tests {
         store.commit(vec![Write::create(launch("l1", LaunchPhase::Ended))]).await.unwrap();
         let (orders, mut ordered) = mpsc::unbounded_channel();
         let feed = store.clone();
-        let telling = tokio::spawn(async move { tell_of_launches(feed.as_ref(), &orders).await });
+        let telling = tokio::spawn(async move { tell_of_launches(feed.as_ref(), &LogSettings::default(), &orders).await });
         assert_eq!(told(ordered.recv().await), "keep l1 over");
         store.commit(vec![Write::create(launch("l2", LaunchPhase::Intended))]).await.unwrap();
         assert_eq!(told(ordered.recv().await), "keep l2 running");
@@ -186,10 +255,45 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn caps_of_a_spec_reach_the_caretaker_without_a_restart_and_others_changes_do_not() {
+        let store = store().await;
+        store.commit(vec![Write::create(launch("l1", LaunchPhase::Running))]).await.unwrap();
+        let (orders, mut ordered) = mpsc::unbounded_channel();
+        let feed = store.clone();
+        let telling = tokio::spawn(async move { tell_of_launches(feed.as_ref(), &LogSettings::default(), &orders).await });
+        let mut limits = async || match ordered.recv().await.unwrap() {
+            Order::Keep(log) => log.limits,
+            Order::Forget(path) => panic!("forget {}", path.display()),
+        };
+        let set = async |edit: &dyn Fn(&mut Devnet)| {
+            let present = store.get(&Key::new(Kind::Devnet, "default", "n")).await.unwrap().unwrap();
+            let mut devnet = Devnet::clone(&Arc::<Devnet>::try_from(present).unwrap());
+            edit(&mut devnet);
+            store.commit(vec![Write::update(devnet)]).await.unwrap();
+        };
+        let size = |mib: u64| Some(ByteSize(mib << 20));
+        let defaults = limits().await;
+        assert_eq!((defaults.rotate, defaults.caps.node_bytes, defaults.caps.devnet_bytes), (10 << 20, 200 << 20, 1 << 30));
+        set(&|devnet| devnet.status.ready_nodes = 1).await;
+        set(&|devnet| devnet.spec.logs = Some(LogsSpec { node: size(5), age: Some(Span::secs(90)), ..LogsSpec::default() })).await;
+        let all = limits().await;
+        assert_eq!((all.rotate, all.caps.node_bytes, all.caps.devnet_bytes), (5 << 20, 5 << 20, 1 << 30), "it is rotated before it fills its cap");
+        assert_eq!(all.caps.age.as_secs(), 90);
+        let own = LogsSpec { rotate: size(1), ..LogsSpec::default() };
+        set(&|devnet| devnet.spec.services = vec![ServiceSpec { name: "a".into(), logs: Some(own.clone()), ..ServiceSpec::default() }]).await;
+        assert_eq!(limits().await, Limits { rotate: 1 << 20, ..all }, "the rest is as the devnet says");
+        set(&|devnet| devnet.spec = DevnetSpec::default()).await;
+        assert_eq!(limits().await, defaults);
+        telling.abort();
+    }
+
+    #[tokio::test]
     async fn what_was_lost_is_an_event_of_the_node_with_offsets_and_reason() {
         let store = store().await;
         let (reports, reported) = mpsc::unbounded_channel();
-        let log = kept(&launch("l1", LaunchPhase::Running));
+        let (orders, _) = mpsc::unbounded_channel();
+        let told = Told { settings: &LogSettings::default(), orders: &orders, devnets: BTreeMap::new(), logs: BTreeMap::new() };
+        let log = told.kept(&launch("l1", LaunchPhase::Running));
         reports.send(Report { log, finding: Finding::Lost { from: 100, to: 5_100, cause: LossCause::Disk } }).unwrap();
         drop(reports);
         record(store.as_ref(), &Recorder::new(Arc::new(SystemClock)), reported).await;

@@ -72,8 +72,8 @@ pub(super) fn next_data(file: &File, offset: u64) -> io::Result<Option<u64>> {
     }
 }
 
-/// Copies bytes `from..to` without taking them through our memory where the kernel can.
-pub(super) fn copy_range(source: &File, from: u64, to: u64, target: &mut File) -> io::Result<()> {
+/// Copies bytes `from..to`, into a file without taking them through our memory where the kernel can.
+pub(super) fn copy_range(source: &File, from: u64, to: u64, target: &mut impl Write) -> io::Result<()> {
     let mut source = source;
     source.seek(io::SeekFrom::Start(from))?;
     let copied = io::copy(&mut source.take(to - from), target)?;

@@ -11,17 +11,18 @@ struct Follower {
     ended: CancellationToken,
     /// `ended` was seen before the last look at the file, so that look saw everything.
     last_look: bool,
-    done: bool,
+    /// That was told.
+    deleted: bool,
 }
 
-/// Lines from `offset` on, then each as it is written. Ends when the file is deleted (`Item::Deleted` comes last), or when
-/// `ended` is cancelled (the launch is over) and the rest was read, an unfinished line included. Errors end it too.
+/// Lines from `offset` on, then each as it is written, also into a file that somebody deletes meanwhile. Ends when `ended` is cancelled
+/// (the launch is over) and the rest was read, an unfinished line included. Errors end it too.
 pub fn follow(path: PathBuf, offset: u64, ended: CancellationToken) -> impl Stream<Item = Result<Item, LogError>> + Send + 'static {
     let opened = async move {
         // First the watch, then the first look: nothing falls in between.
         tokio::task::spawn_blocking(move || {
             let growth = Growth::watch(&path)?;
-            Ok(Box::new(Follower { reader: LogReader::open(&path, offset)?, growth, ended, last_look: false, done: false }))
+            Ok(Box::new(Follower { reader: LogReader::open(&path, offset)?, growth, ended, last_look: false, deleted: false }))
         })
         .await
     };
@@ -51,17 +52,11 @@ enum Start<F> {
 impl Follower {
     async fn next(&mut self) -> Option<Result<Item, LogError>> {
         loop {
-            if self.done {
-                return None;
-            }
             // A log file is in the page cache or on a local disk: short reads, no thread of their own.
             match self.look() {
                 Ok(None) if self.last_look => return None,
                 Ok(None) => {}
-                Ok(Some(item)) => {
-                    self.done = item == Item::Deleted;
-                    return Some(Ok(item));
-                }
+                Ok(Some(item)) => return Some(Ok(item)),
                 Err(error) => return Some(Err(error)),
             }
             tokio::select! {
@@ -78,10 +73,9 @@ impl Follower {
         if let Some(item) = self.reader.next_whole()? {
             return Ok(Some(item));
         }
-        if !self.reader.is_deleted()? {
-            return Ok(None);
-        }
-        Ok(Some(self.reader.next_or_rest()?.unwrap_or(Item::Deleted)))
+        let news = !self.deleted && self.reader.is_deleted()?;
+        self.deleted |= news;
+        Ok(news.then_some(Item::Deleted))
     }
 }
 
@@ -160,19 +154,26 @@ mod tests {
         let mut stream = bench.follow(0);
         assert_eq!(line(&mut stream).await, "before");
         bench.file.set_len(0).unwrap();
-        assert_eq!(next(&mut stream).await, Some(Item::Truncated { at: 7, size: 0 }));
+        assert_eq!(next(&mut stream).await, Some(Item::Truncated { at: 7, size: 0, next: 0 }));
         bench.write("after\n");
         assert_eq!(line(&mut stream).await, "after");
     }
 
     #[tokio::test]
-    async fn a_deleted_file_ends_the_stream_and_says_so() {
+    async fn a_deleted_file_is_told_once_and_read_on_as_long_as_it_is_written() {
         let mut bench = Bench::new();
         let mut stream = bench.follow(0);
         bench.write("one\n");
         assert_eq!(line(&mut stream).await, "one");
         std::fs::remove_file(bench.path()).unwrap();
         assert_eq!(next(&mut stream).await, Some(Item::Deleted));
+        for text in ["two", "three"] {
+            bench.write(&format!("{text}\n"));
+            assert_eq!(line(&mut stream).await, text);
+        }
+        bench.write("rest");
+        bench.ended.cancel();
+        assert_eq!(next(&mut stream).await, Some(Item::Line { bytes: b"rest".into(), offset: 14, next: 18, partial: true }));
         assert_eq!(next(&mut stream).await, None);
     }
 

@@ -23,7 +23,7 @@ mod tail;
 mod testing;
 
 pub use caps::Caps;
-pub use caretaker::{Caretaker, Finding, KeepLimits, KeptLog, Order, Report};
+pub use caretaker::{Caretaker, Finding, KeptLog, Limits, Order, Report};
 pub use disk::{Disk, RealDisk};
 pub use follow::follow;
 pub use growth::Growth;
@@ -86,6 +86,11 @@ impl fmt::Display for LossCause {
             Self::Taken => "missing: somebody removed a rotated segment",
         })
     }
+}
+
+/// How many bytes were written to a log, as far as it can be read; None when there is nothing of it. Blocking.
+pub fn size(log: &Path) -> Option<u64> {
+    source::Source::open(log).and_then(|source| source.size()).ok()
 }
 
 /// Removes a log with its segments and index. What is not there is no error. Blocking.

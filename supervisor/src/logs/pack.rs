@@ -1,23 +1,32 @@
-//! Compression of rotated segments, on a thread that takes only what others leave.
+//! Compression of rotated segments, and of what ended launches have left, on a thread that takes only what others leave.
 
 use super::{
     Disk, LogError,
     parts::{Part, PartKind},
-    rotate::unfinished,
+    rotate::{LEVEL, Rotation, unfinished},
 };
 use crate::sys::yield_to_all_others;
 use std::{fs::File, io, path::Path, path::PathBuf, sync::Arc};
 use tokio::sync::oneshot;
 
-/// Fast, and small enough: the text of logs shrinks to a tenth.
-const LEVEL: i32 = 3;
+/// What is to be compressed of a log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Load {
+    Segment(Part),
+    /// All that its launch, which has ended, left in the live file.
+    Rest,
+}
 
-/// One segment compressed, or not and why. The thread lives as long as this takes.
-pub(super) fn pack_aside(log: PathBuf, part: Part, disk: Arc<dyn Disk>) -> io::Result<oneshot::Receiver<Result<(), LogError>>> {
+/// That much compressed, or not and why. The thread lives as long as this takes.
+pub(super) fn pack_aside(log: PathBuf, load: Load, disk: Arc<dyn Disk>) -> io::Result<oneshot::Receiver<Result<(), LogError>>> {
     let (done, packed) = oneshot::channel();
     std::thread::Builder::new().name("log-packer".into()).spawn(move || {
         yield_to_all_others();
-        let _ = done.send(pack(&log, part, disk.as_ref())); // nobody waits: the daemon goes down
+        let packed = match load {
+            Load::Segment(part) => pack(&log, part, disk.as_ref()),
+            Load::Rest => Rotation::of(&log, disk.as_ref()).pack_rest(),
+        };
+        let _ = done.send(packed); // nobody waits: the daemon goes down
     })?;
     Ok(packed)
 }

@@ -6,7 +6,6 @@ use super::{
 };
 use std::{
     io,
-    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
@@ -24,9 +23,9 @@ pub enum Item {
     },
     /// These bytes are gone; reading goes on behind them.
     Lost { from: u64, to: u64, cause: LossCause },
-    /// The file became shorter than what was read of it. Reading goes on at its beginning; that is, behind what was rotated.
-    Truncated { at: u64, size: u64 },
-    /// The file was deleted and is read to its end. Nothing follows.
+    /// The file became shorter than what was read of it. Reading goes on at its beginning (`next`); that is, behind what was rotated.
+    Truncated { at: u64, size: u64, next: u64 },
+    /// The file was deleted. What its process writes can be read by those who have it open, and is, as long as they do.
     Deleted,
 }
 
@@ -79,7 +78,7 @@ impl LogReader {
 
     /// Whether the last name of the file is gone.
     pub fn is_deleted(&self) -> Result<bool, LogError> {
-        Ok(self.source.metadata().map_err(self.error())?.nlink() == 0)
+        self.source.is_deleted().map_err(self.error())
     }
 
     /// A whole line or a full piece out of the buffer.
@@ -116,7 +115,7 @@ impl LogReader {
                 self.searched = 0;
                 self.offset = self.source.floor();
                 self.shrunk = self.offset > 0;
-                return Ok(Some(Item::Truncated { at: read_to, size }));
+                return Ok(Some(Item::Truncated { at: read_to, size, next: self.offset }));
             }
         }
         Ok(None)
@@ -196,7 +195,7 @@ mod tests {
         file.as_file().set_len(0).unwrap();
         std::io::Seek::rewind(&mut file).unwrap();
         file.write_all(b"new\n").unwrap();
-        assert_eq!(all(&mut reader), [Item::Truncated { at: 8, size: 4 }, line(b"new", 0, 4, false)]);
+        assert_eq!(all(&mut reader), [Item::Truncated { at: 8, size: 4, next: 0 }, line(b"new", 0, 4, false)]);
     }
 
     proptest! {

@@ -23,6 +23,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+/// Fast, and small enough: the text of logs shrinks to a tenth.
+pub(super) const LEVEL: i32 = 3;
 /// Largest segment: small enough to be held in memory by a reader of a compressed one.
 pub(super) const SEGMENT: u64 = 4 << 20;
 
@@ -74,7 +76,7 @@ impl<'a> Rotation<'a> {
         while size - floor > keep {
             let to = line_end(&file, floor, floor + (keep / 2).clamp(1, SEGMENT)).map_err(self.reading())?;
             let segment = Part { from: floor, to, kind: PartKind::Plain };
-            if full || !self.copy_out(&file, &segment)? {
+            if full || !self.write_segment(&segment, |target| copy_range(&file, floor, to, target))? {
                 self.mark(floor, to, LossCause::Disk)?;
                 rotated.losses.push(Loss { from: floor, to, cause: LossCause::Disk });
             } else {
@@ -102,6 +104,44 @@ impl<'a> Rotation<'a> {
             Err(error) if error.kind() == ErrorKind::Unsupported && over => self.empty(&file, self.size(&file)?, cause).map(drop),
             punched => punched.map_err(self.rotating("punch a hole into", self.log)),
         }
+    }
+
+    /// All that the file of an ended launch still holds becomes compressed segments, with the time at which it was written. Where no holes can
+    /// be punched, or there is no room for it, it stays as it is.
+    pub(super) fn pack_rest(&self) -> Result<(), LogError> {
+        let file = match self.open() {
+            Err(LogError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => return Ok(()),
+            file => file?,
+        };
+        // Before anything that the file system takes for a change of it, as asking for a hole.
+        let written = file.metadata().and_then(|about| about.modified()).map_err(self.reading())?;
+        let (size, mut floor) = (self.size(&file)?, self.layout()?.floor());
+        if floor >= size || !self.can_punch(&file, size)? {
+            return Ok(());
+        }
+        // Not with the folders above it: they may be gone, and their devnet with them.
+        match fs::create_dir(folder(self.log)) {
+            Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(self.rotating("create the folder of", self.log)(error)),
+            _ => {}
+        }
+        while floor < size {
+            let to = if floor + SEGMENT < size { line_end(&file, floor, floor + SEGMENT).map_err(self.reading())? } else { size };
+            let compress = |target: &mut File| {
+                let mut packer = zstd::Encoder::new(&mut *target, LEVEL)?;
+                copy_range(&file, floor, to, &mut packer)?;
+                packer.finish()?.set_modified(written)
+            };
+            if !self.write_segment(&Part { from: floor, to, kind: PartKind::Packed }, compress)? {
+                return Ok(());
+            }
+            // Nobody writes behind the end any more, so the last block may go whole.
+            let behind = if to == size { to.next_multiple_of(self.block(&file)?) } else { to };
+            self.punch(&file, floor, behind)?;
+            file.set_modified(written).map_err(self.rotating("set the time of", self.log))?;
+            failpoint("rotate/packed");
+            floor = to;
+        }
+        Ok(())
     }
 
     /// Finishes what a crash has interrupted. Only while nothing else rotates or compresses this log.
@@ -143,12 +183,13 @@ impl<'a> Rotation<'a> {
         let mending = || self.rotating("mend the truncated", self.log);
         let file = self.open()?;
         let floor = self.layout()?.floor();
-        self.disk.resize(&file, known.max(floor)).map_err(mending())?;
-        self.append_strays(&file, known.max(floor)).map_err(mending())?;
         let loss = (known > floor).then_some(Loss { from: floor, to: known, cause: LossCause::Truncated });
+        // First, or a follower would take the zeros of the stretched file for what the node wrote.
         if let Some(loss) = loss {
             self.mark(loss.from, loss.to, loss.cause)?;
         }
+        self.disk.resize(&file, known.max(floor)).map_err(mending())?;
+        self.append_strays(&file, known.max(floor)).map_err(mending())?;
         self.punch(&file, 0, known.max(floor))?;
         Ok(loss)
     }
@@ -169,10 +210,10 @@ impl<'a> Rotation<'a> {
     }
 
     /// False: the disk is full, and nothing is left of the attempt.
-    fn copy_out(&self, file: &File, segment: &Part) -> Result<bool, LogError> {
+    fn write_segment(&self, segment: &Part, mut content: impl FnMut(&mut File) -> io::Result<()>) -> Result<bool, LogError> {
         let path = segment.path(self.log);
         let unfinished = unfinished(&path);
-        match self.disk.write(&unfinished, &mut |target| copy_range(file, segment.from, segment.to, target)) {
+        match self.disk.write(&unfinished, &mut content) {
             Ok(()) => {}
             Err(error) if matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded) => {
                 self.remove(&unfinished)?;

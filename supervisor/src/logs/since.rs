@@ -31,14 +31,13 @@ pub fn since_offset(path: &Path, since: Timestamp, launch_started: Timestamp) ->
 
 /// What stands before `surely` was written earlier.
 fn offset_in(source: &mut Source, surely: u64, since: Timestamp) -> io::Result<u64> {
-    let about = source.metadata()?;
-    let size = about.len();
-    let written = about.modified()?.duration_since(UNIX_EPOCH).unwrap_or_default();
-    if Timestamp::from_millis(i64::try_from(written.as_millis()).unwrap_or(i64::MAX)) < since {
+    let size = source.size()?;
+    let written = source.modified()?.map(|written| written.duration_since(UNIX_EPOCH).unwrap_or_default());
+    if written.is_some_and(|written| Timestamp::from_millis(i64::try_from(written.as_millis()).unwrap_or(i64::MAX)) < since) {
         return Ok(size);
     }
     // Stamps before `low` are too early; what begins at `answer` is late enough, and so is what follows.
-    let (mut low, mut high, mut answer) = (surely.min(size), size, None);
+    let (mut low, mut high, mut answer) = (line_start(source, surely.min(size))?, size, None);
     while low < high {
         let middle = low + (high - low) / 2;
         match stamped_line(source, middle, high)? {
@@ -49,6 +48,26 @@ fn offset_in(source: &mut Source, surely: u64, since: Timestamp) -> io::Result<u
     }
     // Without a late stamp: what stands behind the last early one, which is everything when there is none either.
     Ok(answer.unwrap_or(low))
+}
+
+/// Where the line begins that `offset` lies in: the index knows sizes, and a node may have been within a line. A line of which not even
+/// its beginning lies in the window is taken from `offset` on.
+fn line_start(source: &mut Source, offset: u64) -> io::Result<u64> {
+    let mut from = offset.saturating_sub(WINDOW as u64);
+    let mut begins = from == 0;
+    loop {
+        let mut buffer = vec![0; usize::try_from(offset - from).unwrap_or(WINDOW)];
+        match source.read_run(&mut buffer, from)? {
+            (_, None) => {
+                let newline = buffer.iter().rposition(|byte| *byte == b'\n');
+                return Ok(newline.map_or(if begins { from } else { offset }, |at| from + at as u64 + 1));
+            }
+            // Behind a gap a line begins.
+            (_, Some(Chunk::Lost { to, .. })) if to <= offset => (from, begins) = (to, true),
+            // It was cut or dropped while we looked.
+            _ => return Ok(offset),
+        }
+    }
 }
 
 struct StampedLine {
@@ -185,6 +204,53 @@ mod tests {
         for (since, expect) in [(0, 0), (1, 0), (2, 8), (5, 8), (9, 16)] {
             assert_eq!(since_offset(&path, minute(since), minute(-1)).unwrap(), expect, "{since}");
         }
+    }
+
+    #[test]
+    fn a_line_of_which_a_part_was_written_before_comes_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        let long = "x".repeat(WINDOW + 10);
+        std::fs::write(&path, format!("old\nhalf old, half new\n{long}\n")).unwrap();
+        for (noted, expect) in [(2, 0), (4, 4), (9, 4), (22, 4), (23, 23), (30, 23), (23 + WINDOW as u64 + 5, 23 + WINDOW as u64 + 5)] {
+            let _ = std::fs::remove_dir_all(super::super::parts::folder(&path));
+            index::Index::open(&path).unwrap().note(&path, Timestamp::from_millis(1_000), noted).unwrap();
+            assert_eq!(since_offset(&path, Timestamp::from_millis(2_000), Timestamp::default()).unwrap(), expect, "{noted}");
+        }
+    }
+
+    /// Bytes that this thread has read with read calls. None where the kernel does not count them.
+    fn has_read() -> Option<u64> {
+        let text = std::fs::read_to_string("/proc/thread-self/io").ok()?;
+        text.lines().find_map(|line| line.strip_prefix("rchar: "))?.trim().parse().ok()
+    }
+
+    /// A hundred lines a second, 128 MiB in all.
+    fn check_cost(line: impl Fn(u64) -> String, since: u64, expect: u64) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        let begun: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
+        let second = |second: u64| begun.plus(std::time::Duration::from_secs(second));
+        let mut index = index::Index::open(&path).unwrap();
+        let mut text = String::new();
+        for number in 0..(128 << 20) / 128 {
+            text += &line(number);
+            if number % 1_000 == 0 {
+                index.note(&path, second(number / 100), number * 128).unwrap();
+            }
+        }
+        std::fs::write(&path, text).unwrap();
+        let before = has_read();
+        assert_eq!(since_offset(&path, second(since), begun).unwrap(), expect * 128);
+        let (Some(before), Some(after)) = (before, has_read()) else { return println!("SKIP of the count: this kernel counts no reads") };
+        assert!(after - before < 4 << 20, "{} bytes were read", after - before);
+    }
+
+    #[test]
+    fn little_is_read_of_a_large_log() {
+        let at = |number: u64| format!("2026-01-01T{:02}:{:02}:{:02}Z", number / 360_000, number / 6_000 % 60, number / 100 % 60);
+        check_cost(|number| format!("{} {:106}\n", at(number), "executed block"), 7_777, 777_700);
+        check_cost(|number| format!("{number:020} {:106}\n", "executed block"), 7_777, 777_000);
     }
 
     #[test]

@@ -5,10 +5,11 @@ use super::{
     parts::{Layout, Part, PartKind, Place},
 };
 use std::{
-    fs::{File, Metadata},
+    fs::File,
     io::{self, ErrorKind},
-    os::unix::fs::FileExt,
+    os::unix::fs::{FileExt, MetadataExt},
     path::{Path, PathBuf},
+    time::SystemTime,
 };
 
 /// How often parts may change under one read until it is given up.
@@ -33,7 +34,8 @@ pub(super) enum Chunk {
 #[derive(Debug)]
 pub(super) struct Source {
     path: PathBuf,
-    live: File,
+    /// None: somebody deleted it, and what was rotated is left.
+    live: Option<File>,
     layout: Layout,
     open: Option<(Part, Segment)>,
 }
@@ -47,11 +49,25 @@ enum Segment {
 
 impl Source {
     pub(super) fn open(path: &Path) -> io::Result<Self> {
-        Ok(Self { path: path.to_owned(), live: File::open(path)?, layout: Layout::read(path)?, open: None })
+        let layout = Layout::read(path)?;
+        let live = match File::open(path) {
+            Err(error) if error.kind() == ErrorKind::NotFound && layout.floor() > 0 => None,
+            live => Some(live?),
+        };
+        Ok(Self { path: path.to_owned(), live, layout, open: None })
     }
 
-    pub(super) fn metadata(&self) -> io::Result<Metadata> {
-        self.live.metadata()
+    pub(super) fn size(&self) -> io::Result<u64> {
+        self.live.as_ref().map_or(Ok(self.floor()), |live| Ok(live.metadata()?.len()))
+    }
+
+    /// When it was last written; None when nobody can tell.
+    pub(super) fn modified(&self) -> io::Result<Option<SystemTime>> {
+        self.live.as_ref().map(|live| live.metadata()?.modified()).transpose()
+    }
+
+    pub(super) fn is_deleted(&self) -> io::Result<bool> {
+        self.live.as_ref().map_or(Ok(true), |live| Ok(live.metadata()?.nlink() == 0))
     }
 
     pub(super) fn floor(&self) -> u64 {
@@ -99,12 +115,13 @@ impl Source {
 
     /// None: the layout that we know is outdated.
     fn read_live(&mut self, buffer: &mut [u8], offset: u64) -> io::Result<Option<Chunk>> {
-        let size = self.live.metadata()?.len();
+        let Some(live) = &self.live else { return Ok(Some(Chunk::Bytes(0))) };
+        let size = live.metadata()?.len();
         if size < offset {
             self.layout = Layout::read(&self.path)?;
             return Ok((self.layout.at(offset) == Place::Live).then_some(Chunk::Shrunk { size }));
         }
-        let read = self.live.read_at(buffer, offset)?;
+        let read = live.read_at(buffer, offset)?;
         // A hole that was punched since we looked reads as zeros, and its segment was in place before. Logs seldom hold zeros.
         if buffer[..read].contains(&0) {
             self.layout = Layout::read(&self.path)?;

@@ -20,7 +20,7 @@ pub fn tail(path: &Path, lines: usize) -> Result<Vec<Vec<u8>>, LogError> {
             }
             Item::Lost { .. } => goes_on = false,
             Item::Truncated { .. } => found.clear(),
-            Item::Deleted => break,
+            Item::Deleted => {}
         }
     }
     // The file may have grown since we looked for the offset.
@@ -35,7 +35,7 @@ pub fn tail_offset(path: &Path, lines: usize) -> Result<u64, LogError> {
 }
 
 fn offset_in(source: &mut Source, lines: usize) -> io::Result<u64> {
-    let size = source.metadata()?.len();
+    let size = source.size()?;
     if lines == 0 {
         return Ok(size);
     }

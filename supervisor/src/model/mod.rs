@@ -40,13 +40,13 @@ pub use object::{Key, Kind, Object};
 pub use plan::{PlacedNode, Plan, PlanBody, PlannedNode, PlannedPort};
 pub use quantity::{ByteSize, Cpu, QuantityError, Span};
 pub use spec::{
-    Addresses, BinarySource, CargoSource, DevnetSpec, GenesisSpec, GitSource, GoModule, Mode, NodeOverride, NpmSource, Operations, ReadinessSpec,
-    ResourcesSpec, RestartSpec, ServiceSpec,
+    Addresses, BinarySource, CargoSource, DevnetSpec, GenesisSpec, GitSource, GoModule, LogsSpec, Mode, NodeOverride, NpmSource, Operations,
+    ReadinessSpec, ResourcesSpec, RestartSpec, ServiceSpec,
 };
 pub use time::Timestamp;
 pub use transaction::{GAS_FACTOR, SignedAttempt, Transaction, TransactionPhase, TransactionSpec, TransactionStatus, TxEvent};
 pub use upgrade::{Before, HaltProof, SavedState, Upgrade, UpgradeNotes, UpgradePhase, UpgradeSpec, UpgradeStatus, VERIFY_BLOCKS, VerifiedBlock};
-pub use validate::{MAX_NODES, check_name, validate_devnet};
+pub use validate::{MAX_NODES, MIN_LOG, check_name, validate_devnet};
 
 /// The API version that every object carries.
 pub const API_VERSION: &str = "devnet.builder/v1";

@@ -49,6 +49,8 @@ pub struct DevnetSpec {
     /// Restarts after deaths, of all nodes together, within a minute.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub restart_budget: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub logs: Option<LogsSpec>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub nodes: Vec<NodeOverride>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -72,11 +74,21 @@ impl DevnetSpec {
     pub fn frozen(&self) -> bool {
         self.frozen.unwrap_or_default()
     }
-    /// SHA-256 (hex) of all that plan, genesis and nodes are made of: everything but `desired`, `frozen` and `operations`.
+    /// SHA-256 (hex) of all that plan, genesis and nodes are made of: everything but `desired`, `frozen`, `operations` and `logs`.
     pub fn digest(&self) -> String {
-        let made_of = Self { desired: None, frozen: None, operations: Operations::default(), ..self.clone() };
+        let mut made_of = Self { desired: None, frozen: None, operations: Operations::default(), logs: None, ..self.clone() };
+        made_of.services.iter_mut().for_each(|service| service.logs = None);
+        made_of.nodes.retain(|node| !node.is_of_logs_alone());
+        made_of.nodes.iter_mut().for_each(|node| node.logs = None);
         let json = serde_json::to_vec(&made_of).expect("a spec has only string keys, so it is always JSON");
         Sha256::digest(&json).iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+    /// What is said of the logs of the node or service with this short name, and else of all.
+    pub fn logs(&self, short: &str) -> LogsSpec {
+        let of_service = || self.services.iter().find(|service| service.name == short).and_then(|service| service.logs.clone());
+        let own = self.node(short).and_then(|node| node.logs.clone()).or_else(of_service).unwrap_or_default();
+        let all = self.logs.clone().unwrap_or_default();
+        LogsSpec { rotate: own.rotate.or(all.rotate), node: own.node.or(all.node), devnet: all.devnet, age: own.age.or(all.age) }
     }
     /// The override of the node with this short name.
     pub fn node(&self, short: &str) -> Option<&NodeOverride> {
@@ -232,6 +244,23 @@ pub struct ResourcesSpec {
     pub tasks: Option<u32>,
 }
 
+/// How much of logs is kept. What is absent is as the devnet says, else as the daemon's settings say.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct LogsSpec {
+    /// A running node's file above this is rotated.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rotate: Option<ByteSize>,
+    /// Of each node, all its launches together.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub node: Option<ByteSize>,
+    /// Of all nodes together; only a devnet has it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub devnet: Option<ByteSize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub age: Option<Span>,
+}
+
 /// What one node has otherwise than its devnet.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
@@ -253,6 +282,15 @@ pub struct NodeOverride {
     pub restart: Option<RestartSpec>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub desired: Option<Desired>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub logs: Option<LogsSpec>,
+}
+
+impl NodeOverride {
+    /// Whether it is none for all but the caretaker of logs.
+    pub fn is_of_logs_alone(&self) -> bool {
+        self.logs.is_some() && *self == Self { name: self.name.clone(), logs: self.logs.clone(), ..Self::default() }
+    }
 }
 
 /// A further supervised command of the devnet: relayer, faucet, indexer.
@@ -280,6 +318,8 @@ pub struct ServiceSpec {
     pub stop_signal: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub grace: Option<Span>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub logs: Option<LogsSpec>,
 }
 
 /// At most one of the fields; none: ready when the process exists.

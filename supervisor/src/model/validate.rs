@@ -1,10 +1,13 @@
 //! What can be said of a spec without a plugin, a file or a machine: names, counts, contradictions.
 
-use super::{BinarySource, Devnet, GenesisSpec, Mode, ReadinessSpec, ServiceSpec, Span, Violation};
+use super::{BinarySource, ByteSize, Devnet, GenesisSpec, LogsSpec, Mode, ReadinessSpec, ServiceSpec, Span, Violation};
 use std::collections::BTreeSet;
 
 /// Nodes of one devnet, services included: what one loopback /24 can address.
 pub const MAX_NODES: u32 = 250;
+
+/// Least size of a log file: a line that is handed out in one piece must fit.
+pub const MIN_LOG: ByteSize = ByteSize(64 << 10);
 
 /// All faults, in the order of the document. An empty list: valid as far as can be told here.
 pub fn validate_devnet(devnet: &Devnet) -> Vec<Violation> {
@@ -33,6 +36,9 @@ pub fn validate_devnet(devnet: &Devnet) -> Vec<Violation> {
     if let Some(binary) = &spec.binary {
         check_binary("spec.binary", binary, &mut faults);
     }
+    if let Some(logs) = &spec.logs {
+        check_logs("spec.logs", logs, &mut faults);
+    }
     let mut names = BTreeSet::new();
     for (i, node) in spec.nodes.iter().enumerate() {
         let at = format!("spec.nodes[{i}]");
@@ -43,10 +49,12 @@ pub fn validate_devnet(devnet: &Devnet) -> Vec<Violation> {
         if let Some(binary) = &node.binary {
             check_binary(&format!("{at}.binary"), binary, &mut faults);
         }
+        check_own_logs(&format!("{at}.logs"), node.logs.as_ref(), &mut faults);
     }
     let mut names = BTreeSet::new();
     for (i, service) in spec.services.iter().enumerate() {
         check_service(&format!("spec.services[{i}]"), service, &mut faults);
+        check_own_logs(&format!("spec.services[{i}].logs"), service.logs.as_ref(), &mut faults);
         if !names.insert(service.name.as_str()) {
             faults.push(Violation::new(format!("spec.services[{i}].name"), format!("`{}` is named twice", service.name)));
         }
@@ -91,6 +99,31 @@ fn check_service(at: &str, service: &ServiceSpec, faults: &mut Vec<Violation>) {
         && !service.ports.contains_key(port)
     {
         faults.push(Violation::new(format!("{at}.readiness"), format!("names the port `{port}`, which {at}.ports does not list")));
+    }
+}
+
+/// Of a node or a service.
+fn check_own_logs(at: &str, logs: Option<&LogsSpec>, faults: &mut Vec<Violation>) {
+    let Some(logs) = logs else { return };
+    if logs.devnet.is_some() {
+        faults.push(Violation::new(format!("{at}.devnet"), "caps all nodes together: it goes into spec.logs"));
+    }
+    check_logs(at, logs, faults);
+}
+
+fn check_logs(at: &str, logs: &LogsSpec, faults: &mut Vec<Violation>) {
+    let LogsSpec { rotate, node, devnet, age } = logs;
+    for (field, size) in [("rotate", rotate), ("node", node), ("devnet", devnet)] {
+        if size.is_some_and(|size| size < MIN_LOG) {
+            faults.push(Violation::new(format!("{at}.{field}"), format!("must be {MIN_LOG} or more")));
+        } else if let (Some(rotate), Some(size)) = (rotate, size)
+            && size < rotate
+        {
+            faults.push(Violation::new(format!("{at}.{field}"), format!("must be at least {at}.rotate, which is {rotate}")));
+        }
+    }
+    if age.is_some_and(|age| age < Span::secs(60)) {
+        faults.push(Violation::new(format!("{at}.age"), "must be 1m or more"));
     }
 }
 
@@ -180,5 +213,21 @@ mod tests {
         assert_eq!(faults(|d| d.spec.full_nodes = 10_000), ["spec.fullNodes"]);
         assert_eq!(faults(|d| d.spec.binary = Some(BinarySource::default())), ["spec.binary"]);
         assert_eq!(faults(|d| d.spec.plugin = "exec".into()), ["spec.services"]);
+    }
+
+    #[test]
+    fn caps_of_logs_are_possible_and_do_not_contradict_each_other() {
+        let size = |kib: u64| Some(ByteSize(kib << 10));
+        let logs = |rotate, node, devnet, age| Some(LogsSpec { rotate, node, devnet, age });
+        assert_eq!(faults(|d| d.spec.logs = logs(size(64), size(64), size(64), Some(Span::secs(60)))), Vec::<String>::new());
+        assert_eq!(faults(|d| d.spec.logs = logs(None, size(64), None, None)), Vec::<String>::new());
+        let all = ["spec.logs.rotate", "spec.logs.node", "spec.logs.devnet", "spec.logs.age"];
+        assert_eq!(faults(|d| d.spec.logs = logs(size(63), size(1), size(0), Some(Span::secs(59)))), all);
+        assert_eq!(faults(|d| d.spec.logs = logs(size(100), size(99), size(100), None)), ["spec.logs.node"]);
+        let own = |logs| vec![crate::model::NodeOverride { name: "validator-0".into(), logs, ..Default::default() }];
+        assert_eq!(faults(|d| d.spec.nodes = own(logs(None, size(64), None, None))), Vec::<String>::new());
+        assert_eq!(faults(|d| d.spec.nodes = own(logs(None, None, size(64), None))), ["spec.nodes[0].logs.devnet"]);
+        let service = |logs| vec![ServiceSpec { name: "a".into(), command: vec!["true".into()], logs, ..Default::default() }];
+        assert_eq!(faults(|d| d.spec.services = service(logs(size(1), None, None, None))), ["spec.services[0].logs.rotate"]);
     }
 }

@@ -4,7 +4,7 @@
 //! per node:   waiting launches ─► current: its file is followed ── feed says it ended, or a newer one is there ─► read to the end ─► next
 //! ```
 
-use super::{Entries, entry, failed, plan::Piece};
+use super::{Entries, entry, failed, missing, plan::Piece};
 use crate::{
     api::{Context, status},
     logs::{Item, LogError},
@@ -32,6 +32,8 @@ pub(super) struct Follow {
     nodes: BTreeMap<String, NodeLogs>,
     known: HashSet<LaunchId>,
     live: SelectAll<BoxStream<'static, (String, LaunchId, Step)>>,
+    /// To be sent before anything else.
+    told: VecDeque<v1::LogEntry>,
     closing: bool,
     ended: bool,
 }
@@ -40,6 +42,8 @@ pub(super) struct Follow {
 struct NodeLogs {
     current: Option<(LaunchId, CancellationToken)>,
     waiting: VecDeque<Waiting>,
+    /// Where the unfinished line ends that was sent last.
+    unfinished: Option<u64>,
 }
 
 struct Waiting {
@@ -47,6 +51,8 @@ struct Waiting {
     path: PathBuf,
     start: u64,
     phase: LaunchPhase,
+    /// Its process runs, and its file is not there: that was told.
+    missed: bool,
 }
 
 enum Step {
@@ -56,7 +62,16 @@ enum Step {
 }
 
 impl Follow {
-    pub(super) fn new(cx: &Context, devnet: &Key, from: Revision, live: Vec<Piece>, only: Option<BTreeSet<String>>, fixed: bool) -> Self {
+    /// `known`: all launches that there are at `from`, whether they are read or not. A change of one of them makes it no new one.
+    pub(super) fn new(
+        cx: &Context,
+        devnet: &Key,
+        from: Revision,
+        live: Vec<Piece>,
+        known: HashSet<LaunchId>,
+        only: Option<BTreeSet<String>>,
+        fixed: bool,
+    ) -> Self {
         let kinds = vec![Kind::Launch, Kind::Devnet];
         let selector = Selector { kinds, ..Selector::in_devnet(Kind::Launch, &devnet.namespace, &devnet.name) };
         let mut follow = Self {
@@ -64,13 +79,18 @@ impl Follow {
             only,
             fixed,
             nodes: BTreeMap::new(),
-            known: live.iter().map(|piece| piece.launch.clone()).collect(),
+            known,
             live: SelectAll::new(),
+            told: VecDeque::new(),
             closing: false,
             ended: false,
         };
-        for Piece { node, launch, path, start, phase, .. } in live {
-            follow.nodes.entry(node.clone()).or_default().waiting.push_back(Waiting { launch, path, start, phase });
+        for Piece { node, launch, path, start, end, phase, .. } in live {
+            // So that a reader knows where it stands when the first line comes only after a break of the connection.
+            let begins =
+                v1::LogEntry { node: node.clone(), launch_id: launch.to_string(), offset: start, next: start, partial: true, ..Default::default() };
+            follow.told.extend((start > 0 && start == end).then_some(begins));
+            follow.nodes.entry(node.clone()).or_default().waiting.push_back(Waiting { launch, path, start, phase, missed: false });
             follow.advance(&node);
         }
         follow
@@ -87,6 +107,9 @@ impl Follow {
 
     async fn next(&mut self) -> Option<Result<v1::LogEntry, Status>> {
         while !self.ended {
+            if let Some(entry) = self.told.pop_front() {
+                return Some(Ok(entry));
+            }
             let idle = self.live.is_empty();
             if idle && (self.closing || self.fixed && self.nodes.values().all(|node| node.waiting.is_empty())) {
                 return None;
@@ -101,15 +124,23 @@ impl Follow {
                 },
                 step = self.live.next(), if !idle => match step {
                     None => {}
-                    Some((node, launch, Step::Item(Ok(item)))) => {
-                        if let Some(entry) = entry(&node, &launch, item) {
-                            return Some(Ok(entry));
+                    Some((name, launch, Step::Item(Ok(item)))) => {
+                        let entry = entry(&name, &launch, item);
+                        if entry.note.is_empty() {
+                            self.nodes.entry(name).or_default().unfinished = entry.partial.then_some(entry.next);
                         }
+                        return Some(Ok(entry));
                     }
                     Some((_, _, Step::Item(Err(error)))) => return Some(Err(failed(&error))),
-                    Some((node, _, Step::Over)) => {
-                        self.nodes.entry(node.clone()).or_default().current = None;
-                        self.advance(&node);
+                    Some((name, launch, Step::Over)) => {
+                        let node = self.nodes.entry(name.clone()).or_default();
+                        node.current = None;
+                        // Its last line has no newline and gets none any more.
+                        if let Some(offset) = node.unfinished.take() {
+                            let launch_id = launch.to_string();
+                            self.told.push_back(v1::LogEntry { node: name.clone(), launch_id, offset, next: offset, ..Default::default() });
+                        }
+                        self.advance(&name);
                     }
                 },
             }
@@ -146,7 +177,7 @@ impl Follow {
         let node = self.nodes.entry(name.clone()).or_default();
         if fresh {
             let path = PathBuf::from(&launch.spec.log_path);
-            node.waiting.push_back(Waiting { launch: id.clone(), path, start: 0, phase: launch.status.phase });
+            node.waiting.push_back(Waiting { launch: id.clone(), path, start: 0, phase: launch.status.phase, missed: false });
         }
         node.waiting.iter_mut().filter(|waiting| waiting.launch == *id).for_each(|waiting| {
             waiting.phase = if deleted { LaunchPhase::Ended } else { launch.status.phase };
@@ -163,8 +194,11 @@ impl Follow {
     fn advance(&mut self, name: &str) {
         let Some(node) = self.nodes.get_mut(name) else { return };
         while node.current.is_none() {
-            let Some(next) = node.waiting.front() else { return };
+            let Some(next) = node.waiting.front_mut() else { return };
             let there = next.path.exists();
+            if !there && next.phase == LaunchPhase::Running && !std::mem::replace(&mut next.missed, true) {
+                self.told.push_back(missing(name, &next.launch));
+            }
             if !there && next.phase != LaunchPhase::Ended {
                 return;
             }

@@ -1,7 +1,10 @@
 //! Reads planned pieces one after another, a batch at a time, as the client takes them.
 
-use super::{Entries, entry, failed, plan::Piece};
-use crate::logs::{Item, LogError, LogReader};
+use super::{Entries, entry, failed, missing, plan::Piece};
+use crate::{
+    logs::{Item, LogError, LogReader},
+    model::LaunchPhase,
+};
 use dvb_proto::devnet::v1;
 use futures::{StreamExt, stream};
 use std::{collections::VecDeque, io::ErrorKind};
@@ -42,7 +45,11 @@ fn next_batch(mut reading: Reading) -> Result<Option<(Vec<v1::LogEntry>, Reading
                 match LogReader::open(&piece.path, piece.start) {
                     Ok(reader) => (piece, reader),
                     // It was there when it was planned, or never was: retention and `delete` may take it at any time.
-                    Err(LogError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => continue,
+                    Err(LogError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {
+                        // The file of one that runs was there before its process.
+                        batch.extend((piece.phase == LaunchPhase::Running).then(|| missing(&piece.node, &piece.launch)));
+                        continue;
+                    }
                     Err(error) => return Err(error),
                 }
             }
@@ -50,12 +57,12 @@ fn next_batch(mut reading: Reading) -> Result<Option<(Vec<v1::LogEntry>, Reading
         match reader.next_or_rest()? {
             Some(Item::Line { offset, .. } | Item::Lost { from: offset, .. }) if offset >= piece.end => {}
             Some(item) => {
-                if let Some(entry) = entry(&piece.node, &piece.launch, item) {
-                    bytes += entry.line.len();
-                    batch.push(entry);
-                }
+                let entry = entry(&piece.node, &piece.launch, item);
+                bytes += entry.line.len();
+                batch.push(entry);
                 reading.open = Some((piece, reader));
             }
+            None if piece.phase == LaunchPhase::Running && reader.is_deleted()? => batch.push(missing(&piece.node, &piece.launch)),
             None => {}
         }
     }

@@ -36,6 +36,7 @@ pub(super) async fn stream(cx: &Context, request: v1::LogRequest) -> Result<Entr
     let nodes = choose(nodes, &request.nodes, &devnet.name)?;
     let (launches, revision) = list(Kind::Launch).await?;
     let launches: Vec<Arc<Launch>> = launches.into_iter().filter_map(|object| object.try_into().ok()).collect();
+    let known = launches.iter().map(|launch| launch.spec.launch_id.clone()).collect();
     let names: Vec<String> = nodes.iter().map(|node| node.metadata.name.clone()).collect();
     let only_these = (!request.nodes.is_empty()).then(|| names.iter().cloned().collect::<BTreeSet<_>>());
     let one_launch = wanted.launch.is_some() || wanted.previous;
@@ -46,7 +47,7 @@ pub(super) async fn stream(cx: &Context, request: v1::LogRequest) -> Result<Entr
     }
     // What is over is history; the last launch of each node is followed, from the same offset.
     let (live, over): (Vec<Piece>, Vec<Piece>) = pieces.into_iter().partition(|piece| piece.last);
-    let follow = follow::Follow::new(cx, &devnet, revision, live, only_these, one_launch);
+    let follow = follow::Follow::new(cx, &devnet, revision, live, known, only_these, one_launch);
     Ok(history::read(over).chain(follow.into_stream()).boxed())
 }
 
@@ -56,7 +57,9 @@ fn wanted(request: &v1::LogRequest) -> Result<Wanted, Fault> {
         Fault::invalid(vec![Violation::new("since", message)])
     })?;
     let tail = request.tail.map(|lines| usize::try_from(lines).unwrap_or(usize::MAX));
-    Ok(Wanted { tail, since, launch: request.launch_id.clone().map(LaunchId), previous: request.previous })
+    let cursor = |cursor: &v1::LogCursor| (cursor.node.clone(), (LaunchId(cursor.launch_id.clone()), cursor.offset));
+    let after = request.after.iter().map(cursor).collect();
+    Ok(Wanted { tail, since, launch: request.launch_id.clone().map(LaunchId), previous: request.previous, after })
 }
 
 /// The nodes with these short names, all when none is named.
@@ -72,16 +75,25 @@ fn choose(nodes: Vec<Object>, short: &[String], devnet: &str) -> Result<Vec<Arc<
     Ok(taken.map(|(node, _)| node).collect())
 }
 
-/// None for a deletion, which shows in the end.
-fn entry(node: &str, launch: &LaunchId, item: Item) -> Option<v1::LogEntry> {
+fn entry(node: &str, launch: &LaunchId, item: Item) -> v1::LogEntry {
     let about = v1::LogEntry { node: node.to_owned(), launch_id: launch.to_string(), ..v1::LogEntry::default() };
-    let gap = |offset, lost, cause: LossCause| v1::LogEntry { offset, lost, lost_because: cause.to_string(), ..about.clone() };
+    let gap = |offset, lost, cause: LossCause, next| v1::LogEntry { offset, lost, lost_because: cause.to_string(), next, ..about.clone() };
     match item {
-        Item::Line { bytes, offset, partial, .. } => Some(v1::LogEntry { offset, line: bytes, partial, ..about }),
-        Item::Lost { from, to, cause } => Some(gap(from, to - from, cause)),
-        Item::Truncated { at, size } => Some(gap(size, at.saturating_sub(size), LossCause::Truncated)),
-        Item::Deleted => None,
+        Item::Line { bytes, offset, next, partial } => v1::LogEntry { offset, next, line: bytes, partial, ..about },
+        Item::Lost { from, to, cause } => gap(from, to - from, cause, to),
+        Item::Truncated { at, size, next } => gap(size, at.saturating_sub(size), LossCause::Truncated, next),
+        Item::Deleted => v1::LogEntry { note: deleted(node, "only those who follow it already see what its process writes"), ..about },
     }
+}
+
+/// The log of a running launch that is not there.
+fn missing(node: &str, launch: &LaunchId) -> v1::LogEntry {
+    let note = deleted(node, "what its process wrote last and writes cannot be read");
+    v1::LogEntry { node: node.to_owned(), launch_id: launch.to_string(), note, ..v1::LogEntry::default() }
+}
+
+fn deleted(node: &str, so: &str) -> String {
+    format!("somebody deleted its log; {so} until it is restarted: dvbctl restart {node}")
 }
 
 fn failed(error: &LogError) -> Status {

@@ -1,11 +1,11 @@
 //! Which parts of which log files a request takes. Blocking: it looks into the files.
 
 use crate::{
-    logs::{Item, LogReader, since_offset, tail_offset},
+    logs::{self, Item, LogReader, since_offset, tail_offset},
     model::{Fault, FaultCode, Launch, LaunchId, LaunchPhase, Timestamp},
 };
 use std::{
-    fs,
+    collections::BTreeMap,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -17,6 +17,8 @@ pub(super) struct Wanted {
     pub(super) since: Option<Timestamp>,
     pub(super) launch: Option<LaunchId>,
     pub(super) previous: bool,
+    /// By full name of a node: where to read on in which launch.
+    pub(super) after: BTreeMap<String, (LaunchId, u64)>,
 }
 
 /// One file from `start` to `end`.
@@ -33,6 +35,15 @@ pub(super) struct Piece {
     pub(super) phase: LaunchPhase,
 }
 
+impl Piece {
+    /// All of it behind `start`.
+    fn of(node: &str, launch: &Launch, start: u64, last: bool) -> Self {
+        let path = PathBuf::from(&launch.spec.log_path);
+        let end = logs::size(&path).unwrap_or(0);
+        Self { node: node.to_owned(), launch: launch.spec.launch_id.clone(), path, start, end, last, phase: launch.status.phase }
+    }
+}
+
 /// Node by node in the given order, each node's launches from the oldest on.
 pub(super) fn plan(nodes: &[String], launches: &[Arc<Launch>], wanted: &Wanted) -> Result<Vec<Piece>, Fault> {
     let mut pieces = Vec::new();
@@ -44,7 +55,10 @@ pub(super) fn plan(nodes: &[String], launches: &[Arc<Launch>], wanted: &Wanted) 
             None if wanted.previous => own = own.iter().rev().nth(1).copied().into_iter().collect(),
             None => {}
         }
-        pieces.extend(of_node(node, &own, wanted)?);
+        pieces.extend(match wanted.after.get(node) {
+            Some(cursor) => after(node, &own, cursor),
+            None => of_node(node, &own, wanted)?,
+        });
     }
     if let Some(id) = &wanted.launch
         && !launches.iter().any(|launch| launch.spec.launch_id == *id && nodes.contains(&launch.spec.node_ref))
@@ -69,28 +83,32 @@ fn of_node(node: &str, launches: &[&Launch], wanted: &Wanted) -> Result<Vec<Piec
         if too_old || (back > 0 && left == Some(0)) {
             break;
         }
-        let path = PathBuf::from(&launch.spec.log_path);
-        let size = fs::metadata(&path).map(|meta| meta.len()).ok();
-        let (start, lines) = match size {
-            Some(_) => begin(&path, launch, wanted.since, left).map_err(|error| error.fault())?,
-            None => (0, 0),
-        };
-        left = left.map(|left| left.saturating_sub(lines));
+        let mut piece = Piece::of(node, launch, 0, back == 0);
+        let there = logs::size(&piece.path).is_some();
+        if there {
+            let (start, lines) = begin(&piece.path, launch, wanted.since, left).map_err(|error| error.fault())?;
+            piece.start = start;
+            left = left.map(|left| left.saturating_sub(lines));
+        }
         // A launch that has no file yet counts when it is the newest: there will be one.
-        if size.is_some() || back == 0 {
-            pieces.push(Piece {
-                node: node.to_owned(),
-                launch: launch.spec.launch_id.clone(),
-                path,
-                start,
-                end: size.unwrap_or(0),
-                last: back == 0,
-                phase: launch.status.phase,
-            });
+        if there || back == 0 {
+            pieces.push(piece);
         }
     }
     pieces.reverse();
     Ok(pieces)
+}
+
+/// The launch of the cursor from its offset on, and all that came later. It may be gone; then its id tells which are later.
+fn after(node: &str, launches: &[&Launch], (id, offset): &(LaunchId, u64)) -> Vec<Piece> {
+    let there = launches.iter().position(|launch| launch.spec.launch_id == *id);
+    let first = there.unwrap_or_else(|| launches.partition_point(|launch| launch.spec.launch_id < *id));
+    let left = &launches[first..];
+    let piece = |(index, launch): (usize, &&Launch)| {
+        let start = if launch.spec.launch_id == *id { *offset } else { 0 };
+        Piece::of(node, launch, start, index + 1 == left.len())
+    };
+    left.iter().enumerate().map(piece).collect()
 }
 
 /// Where to begin in one file, and how many lines of the wanted tail it has.

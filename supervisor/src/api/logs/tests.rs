@@ -120,6 +120,20 @@ async fn what_was_dropped_shows_as_a_gap_with_its_reason_and_is_no_line_of_the_t
 }
 
 #[tokio::test]
+async fn of_a_log_that_somebody_deleted_what_was_rotated_is_read() {
+    let served = mynet().await;
+    let parts = log_path(&served, "validator-0", "l1.log.d").with_extension("");
+    fs::create_dir(&parts).unwrap();
+    fs::write(parts.join("000000000000-000000000008.log"), "one\ntwo\n").unwrap();
+    launch(&served, 0, "l1", LaunchPhase::Running).await;
+    let request = v1::LogRequest { nodes: vec!["validator-0".into()], ..Default::default() };
+    let entries: Vec<v1::LogEntry> = open(&served, request.clone()).await.map(|entry| entry.unwrap()).collect().await;
+    assert!(entries[2].note.starts_with("somebody deleted its log"), "{entries:?}");
+    assert_eq!(entries.into_iter().take(2).map(short).collect::<Vec<_>>(), ["0 l1 one", "0 l1 two"]);
+    assert_eq!(all(&served, v1::LogRequest { tail: Some(1), ..request }).await, ["0 l1 two", "0 l1 "]);
+}
+
+#[tokio::test]
 async fn a_log_larger_than_a_batch_comes_whole() {
     let served = mynet().await;
     let text: String = (0..5_000).map(|i| format!("line {i} {}\n", "x".repeat(100))).collect();
@@ -141,6 +155,7 @@ async fn following_goes_on_over_a_restart_and_ends_with_the_devnet() {
     assert_eq!(some(&mut stream, 1).await, ["0 l1 c"]);
     set_phase(&served, 0, "l1", LaunchPhase::Ended).await;
     assert_eq!(some(&mut stream, 1).await, ["0 l1 last words…"]);
+    assert_eq!(some(&mut stream, 1).await, ["0 l1 "], "it ends with its launch");
 
     launch(&served, 0, "l2", LaunchPhase::Intended).await;
     say(&served, 0, "l2", "again\n");
@@ -154,6 +169,28 @@ async fn following_goes_on_over_a_restart_and_ends_with_the_devnet() {
     assert_eq!(some(&mut stream, 1).await, ["0 l2 the end"]);
     served.delete_devnet("mynet").await;
     assert!(next(&mut stream).await.is_none());
+}
+
+#[tokio::test]
+async fn an_old_launch_whose_record_is_corrected_is_not_read_again() {
+    let served = mynet().await;
+    say(&served, 0, "l1", "old\n");
+    launch(&served, 0, "l1", LaunchPhase::Running).await;
+    say(&served, 0, "l2", "a\n");
+    launch(&served, 0, "l2", LaunchPhase::Running).await;
+    let after = vec![v1::LogCursor { node: "mynet/validator-0".into(), launch_id: "l2".into(), offset: 0 }];
+    let mut resumed = open(&served, v1::LogRequest { follow: true, after, ..Default::default() }).await;
+    let mut tail = open(&served, v1::LogRequest { follow: true, tail: Some(1), ..Default::default() }).await;
+    for stream in [&mut resumed, &mut tail] {
+        assert_eq!(some(stream, 1).await, ["0 l2 a"]);
+    }
+    set_phase(&served, 0, "l1", LaunchPhase::Ended).await;
+    launch(&served, 0, "l3", LaunchPhase::Intended).await;
+    say(&served, 0, "l3", "b\n");
+    set_phase(&served, 0, "l3", LaunchPhase::Running).await;
+    for stream in [&mut resumed, &mut tail] {
+        assert_eq!(some(stream, 1).await, ["0 l3 b"]);
+    }
 }
 
 #[tokio::test]
@@ -171,6 +208,39 @@ async fn following_one_node_hears_nothing_of_others_and_one_launch_ends_with_it(
     assert_eq!(some(&mut one_launch, 1).await, ["0 l1 a"]);
     set_phase(&served, 0, "l1", LaunchPhase::Ended).await;
     assert!(next(&mut one_launch).await.is_none());
+}
+
+#[tokio::test]
+async fn a_reader_goes_on_from_its_cursors_whatever_tail_and_since_say() {
+    let served = mynet().await;
+    for (index, id, text) in [(0, "l1", "a\nb\n"), (0, "l2", "c\n"), (1, "l3", "x\ny\n")] {
+        say(&served, index, id, text);
+        launch(&served, index, id, LaunchPhase::Ended).await;
+    }
+    let cursor = |index: u32, launch: &str, offset| v1::LogCursor { node: format!("mynet/validator-{index}"), launch_id: launch.into(), offset };
+    let after = async |cursors: Vec<v1::LogCursor>| all(&served, v1::LogRequest { tail: Some(1), after: cursors, ..Default::default() }).await;
+    assert_eq!(after(vec![]).await, ["0 l2 c", "1 l3 y"]);
+    assert_eq!(after(vec![cursor(0, "l1", 2), cursor(1, "l3", 0)]).await, ["0 l1 b", "0 l2 c", "1 l3 x", "1 l3 y"]);
+    assert_eq!(after(vec![cursor(0, "l1", 4), cursor(1, "l3", 4)]).await, ["0 l2 c"]);
+    assert_eq!(after(vec![cursor(0, "l0", 99), cursor(1, "l4", 7)]).await, ["0 l1 a", "0 l1 b", "0 l2 c"], "launches that are gone");
+
+    let entries: Vec<v1::LogEntry> = open(&served, v1::LogRequest::default()).await.map(|entry| entry.unwrap()).collect().await;
+    assert_eq!(entries.iter().map(|entry| entry.next).collect::<Vec<_>>(), [2, 4, 2, 2, 4], "each entry says where to read on");
+    // One that begins at the end says so before there is a line.
+    let from_now = v1::LogRequest { follow: true, tail: Some(0), nodes: vec!["validator-1".into()], ..Default::default() };
+    let first = next(&mut open(&served, from_now).await).await.unwrap().unwrap();
+    assert_eq!((first.launch_id.as_str(), first.next, first.partial, first.line.len()), ("l3", 4, true, 0));
+}
+
+#[tokio::test]
+async fn a_log_that_is_missing_beside_its_running_process_is_told_with_the_mend() {
+    let served = mynet().await;
+    launch(&served, 0, "l1", LaunchPhase::Running).await;
+    launch(&served, 1, "l2", LaunchPhase::Intended).await;
+    for follow in [false, true] {
+        let told = next(&mut open(&served, v1::LogRequest { follow, ..Default::default() }).await).await.unwrap().unwrap();
+        assert!(told.node == "mynet/validator-0" && told.note.ends_with("dvbctl restart mynet/validator-0"), "{told:?}");
+    }
 }
 
 #[tokio::test]

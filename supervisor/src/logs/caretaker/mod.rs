@@ -7,13 +7,18 @@
 //!     └──────────────────────── not grown: set the alarm ◄────┘
 //! ```
 //! A quiet log costs no wake-up. A busy one costs a look each `FIRST_LOOK` to `LAST_LOOK`, on a grid, so that all slow ones share one
-//! wake-up; its writer pays nothing. Compression runs aside, one segment at a time.
+//! wake-up; its writer pays nothing. Compression runs aside, one segment at a time, and takes all of a log whose node has a later launch.
 
 #[cfg(test)]
 mod tests;
 mod tracked;
 
-use super::{Caps, Disk, LogError, LossCause, caps::excess, pack::pack_aside, parts::Part, rotate::Rotation};
+use super::{
+    Caps, Disk, LogError, LossCause,
+    caps::{devnet_cap, excess},
+    pack::{Load, pack_aside},
+    rotate::Rotation,
+};
 use crate::{
     model::{Key, LaunchId, Timestamp},
     sys::{Alarm, Clock},
@@ -33,6 +38,8 @@ use tracked::{Look, Tracked};
 
 const FIRST_LOOK: Duration = Duration::from_millis(100);
 const LAST_LOOK: Duration = Duration::from_secs(5);
+/// Less in the file of an ended launch is not worth a segment.
+const WORTH_PACKING: u64 = 16 << 10;
 /// Age is looked at when the oldest part is due, and so often at most.
 const EXPIRY: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(6 * 3_600));
 
@@ -43,22 +50,21 @@ pub struct KeptLog {
     pub launch: LaunchId,
     /// Its process may write to it.
     pub running: bool,
+    /// It was there before its process, which is forked.
+    pub forked: bool,
+    pub limits: Limits,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct KeepLimits {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Limits {
     /// A live file above this is rotated.
     pub rotate: u64,
     pub caps: Caps,
-    /// With less left on the disk, lines are dropped instead of copied. None: 2 % of the disk and at least 1 GiB, or a tenth where
-    /// that is less.
-    pub disk_floor: Option<u64>,
 }
 
-impl KeepLimits {
-    fn reserve(&self, total: u64) -> u64 {
-        self.disk_floor.unwrap_or_else(|| (total / 50).max((1 << 30).min(total / 10)))
-    }
+/// How many bytes are left free on a disk of `total`.
+fn reserve(disk_floor: Option<u64>, total: u64) -> u64 {
+    disk_floor.unwrap_or_else(|| (total / 50).max((1 << 30).min(total / 10)))
 }
 
 #[derive(Clone, Debug)]
@@ -83,7 +89,7 @@ pub enum Finding {
         to: u64,
         cause: LossCause,
     },
-    /// The process writes on into a file without a name.
+    /// The process writes on into a file that has lost its name, or has given it to another file.
     Deleted,
     /// The file system punches no holes: the log of a running node grows on.
     CannotRotate,
@@ -91,7 +97,7 @@ pub enum Finding {
 }
 
 pub struct Caretaker {
-    limits: KeepLimits,
+    disk_floor: Option<u64>,
     clock: Arc<dyn Clock>,
     disk: Arc<dyn Disk>,
     alarm: Alarm,
@@ -100,7 +106,7 @@ pub struct Caretaker {
     due: BTreeSet<(Instant, PathBuf)>,
     looked: HashMap<PathBuf, Instant>,
     grid: Instant,
-    to_pack: VecDeque<(PathBuf, Part)>,
+    to_pack: VecDeque<(PathBuf, Load)>,
     packing: Option<(PathBuf, oneshot::Receiver<Result<(), LogError>>)>,
     /// By wall clock, which may jump: recomputed whenever it was waited for.
     expiry: Instant,
@@ -116,10 +122,12 @@ enum Event {
 }
 
 impl Caretaker {
-    pub fn new(limits: KeepLimits, clock: Arc<dyn Clock>, disk: Arc<dyn Disk>, reports: mpsc::UnboundedSender<Report>) -> std::io::Result<Self> {
+    /// With less than `disk_floor` bytes left on the disk, lines are dropped instead of copied. None: 2 % of the disk and at least 1 GiB, or
+    /// a tenth where that is less.
+    pub fn new(disk_floor: Option<u64>, clock: Arc<dyn Clock>, disk: Arc<dyn Disk>, reports: mpsc::UnboundedSender<Report>) -> std::io::Result<Self> {
         let now = Instant::now();
         Ok(Self {
-            limits,
+            disk_floor,
             clock,
             disk,
             alarm: Alarm::new()?,
@@ -160,15 +168,15 @@ impl Caretaker {
 
     /// Takes further orders along: a start brings hundreds.
     async fn obey(&mut self, first: Order, orders: &mut mpsc::UnboundedReceiver<Order>) {
-        let (mut fresh, mut late, mut ended) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut fresh, mut late, mut changed) = (Vec::new(), Vec::new(), Vec::new());
         let mut next = Some(first);
         while let Some(order) = next {
             match order {
                 Order::Forget(path) => self.forget(&path),
                 Order::Keep(kept) => match self.logs.get_mut(&kept.path) {
                     Some(known) => {
-                        if known.kept.running && !kept.running {
-                            ended.push(kept.path.clone());
+                        if known.kept.running && !kept.running || known.kept.limits != kept.limits {
+                            changed.push(kept.path.clone());
                         } else if !known.was_there() {
                             late.push(kept.path.clone());
                         }
@@ -183,9 +191,9 @@ impl Caretaker {
         if !fresh.is_empty() {
             self.look(fresh, Tracked::take_up).await;
         }
-        let ended: Vec<Tracked> = ended.iter().filter_map(|path| self.logs.remove(path)).collect();
-        if !ended.is_empty() {
-            self.look(ended, Tracked::look).await;
+        let changed: Vec<Tracked> = changed.iter().filter_map(|path| self.logs.remove(path)).collect();
+        if !changed.is_empty() {
+            self.look(changed, Tracked::look).await;
         }
     }
 
@@ -221,26 +229,40 @@ impl Caretaker {
     }
 
     /// Looks at logs on a thread for blocking work, then decides about each when to look again.
-    async fn look(&mut self, logs: Vec<Tracked>, how: fn(&mut Tracked, &KeepLimits, &dyn Disk, Timestamp) -> Look) {
-        let (limits, disk, clock) = (self.limits, self.disk.clone(), self.clock.clone());
+    async fn look(&mut self, logs: Vec<Tracked>, how: fn(&mut Tracked, Option<u64>, &dyn Disk, Timestamp) -> Look) {
+        let (disk_floor, disk, clock) = (self.disk_floor, self.disk.clone(), self.clock.clone());
         let look = move |mut tracked: Tracked| {
-            let look = how(&mut tracked, &limits, disk.as_ref(), clock.now());
+            let look = how(&mut tracked, disk_floor, disk.as_ref(), clock.now());
             (tracked, look)
         };
         let Ok(looked) = tokio::task::spawn_blocking(move || logs.into_iter().map(look).collect::<Vec<_>>()).await else { return };
-        let mut devnets = BTreeSet::new();
+        let (mut devnets, mut nodes) = (BTreeSet::new(), BTreeSet::new());
         for (tracked, look) in looked {
             for report in look.reports {
                 let _ = self.reports.send(report); // nobody listens: the daemon goes down
             }
             let path = tracked.kept.path.clone();
-            self.to_pack.extend(look.to_pack.into_iter().map(|part| (path.clone(), part)));
+            self.to_pack.extend(look.to_pack.into_iter().map(|part| (path.clone(), Load::Segment(part))));
+            nodes.insert(tracked.kept.node.clone());
             let (namespace, devnet) = devnet_of(&tracked.kept.node);
             devnets.insert((namespace.to_owned(), devnet.to_owned()));
             self.logs.insert(path.clone(), tracked);
             self.look_again(path, look.grown);
         }
+        nodes.iter().for_each(|node| self.pack_ended(node));
         self.enforce(Some(devnets)).await;
+    }
+
+    /// What a node's launches before the newest have left is read less often; people look into the newest with tools of their own.
+    fn pack_ended(&mut self, node: &Key) {
+        let mut launches: Vec<&mut Tracked> = self.logs.values_mut().filter(|log| log.kept.node == *node).collect();
+        launches.sort_by(|one, other| one.kept.launch.cmp(&other.kept.launch));
+        launches.pop();
+        for log in launches {
+            if !log.kept.running && log.live >= WORTH_PACKING && !std::mem::replace(&mut log.packs_rest, true) {
+                self.to_pack.push_back((log.kept.path.clone(), Load::Rest));
+            }
+        }
     }
 
     fn look_again(&mut self, path: PathBuf, grown: u64) {
@@ -254,7 +276,7 @@ impl Caretaker {
         }
         if grown > 0 {
             let elapsed = before.map_or(FIRST_LOOK, |before| before.elapsed());
-            let room = self.limits.rotate.saturating_sub(tracked.live);
+            let room = tracked.kept.limits.rotate.saturating_sub(tracked.live);
             self.schedule(path, next_look(grown, elapsed, room));
             return;
         }
@@ -279,7 +301,7 @@ impl Caretaker {
     async fn packed(&mut self, result: Result<(), LogError>) {
         let Some((path, _)) = self.packing.take() else { return };
         if let Err(error) = result {
-            tracing::warn!(%error, "a segment of a log stays uncompressed");
+            tracing::warn!(%error, "a log stays uncompressed");
         }
         if let Some(tracked) = self.logs.get_mut(&path) {
             tracked.recount();
@@ -293,10 +315,10 @@ impl Caretaker {
         if self.packing.is_some() {
             return;
         }
-        if let Some((path, part)) = self.to_pack.pop_front() {
-            match pack_aside(path.clone(), part, self.disk.clone()) {
+        if let Some((path, load)) = self.to_pack.pop_front() {
+            match pack_aside(path.clone(), load, self.disk.clone()) {
                 Ok(done) => self.packing = Some((path, done)),
-                Err(error) => tracing::warn!(%error, log = %path.display(), "a segment of a log stays uncompressed"),
+                Err(error) => tracing::warn!(%error, log = %path.display(), "a log stays uncompressed"),
             }
         }
     }
@@ -304,31 +326,31 @@ impl Caretaker {
     /// Holds these devnets, or all, to the caps; also finds out when the next part is too old.
     async fn enforce(&mut self, devnets: Option<BTreeSet<(String, String)>>) {
         let now = self.clock.now();
-        let caps = self.limits.caps;
         let mut groups: BTreeMap<(&str, &str), Vec<&Tracked>> = BTreeMap::new();
-        let mut oldest = None;
+        let mut expires: Option<Timestamp> = None;
         for tracked in self.logs.values() {
-            oldest = [oldest, tracked.oldest].into_iter().flatten().min();
+            let expiry = tracked.oldest.map(|oldest| oldest.plus(tracked.kept.limits.caps.age));
+            expires = [expires, expiry].into_iter().flatten().min();
             let devnet = devnet_of(&tracked.kept.node);
             if devnets.as_ref().is_none_or(|devnets| devnets.iter().any(|(namespace, name)| (namespace.as_str(), name.as_str()) == devnet)) {
                 groups.entry(devnet).or_default().push(tracked);
             }
         }
-        let over = groups.into_values().filter(|logs| is_over(logs, &caps, now));
+        let over = groups.into_values().filter(|logs| is_over(logs, now));
         let over: Vec<Vec<PathBuf>> = over.map(|logs| logs.into_iter().map(|log| log.kept.path.clone()).collect()).collect();
         for paths in over {
-            self.trim(paths, caps, now).await;
+            self.trim(paths, now).await;
         }
-        let expires = oldest.map_or(EXPIRY.1, |oldest: Timestamp| oldest.plus(caps.age).since(now));
+        let expires = expires.map_or(EXPIRY.1, |expires| expires.since(now));
         self.expiry = Instant::now() + expires.clamp(EXPIRY.0, EXPIRY.1);
     }
 
-    async fn trim(&mut self, paths: Vec<PathBuf>, caps: Caps, now: Timestamp) {
+    async fn trim(&mut self, paths: Vec<PathBuf>, now: Timestamp) {
         // A log with a segment in the packer's hands waits for it.
         let busy = self.packing.as_ref().map(|(path, _)| path.clone());
         let logs: Vec<Tracked> = paths.iter().filter_map(|path| self.logs.remove(path)).collect();
         let disk = self.disk.clone();
-        let trimmed = tokio::task::spawn_blocking(move || trim(logs, busy.as_ref(), &caps, now, disk.as_ref())).await;
+        let trimmed = tokio::task::spawn_blocking(move || trim(logs, busy.as_ref(), now, disk.as_ref())).await;
         let Ok((logs, failures)) = trimmed else { return };
         self.logs.extend(logs.into_iter().map(|tracked| (tracked.kept.path.clone(), tracked)));
         failures.into_iter().for_each(|error| tracing::warn!(%error, "a log stays above its cap"));
@@ -336,24 +358,27 @@ impl Caretaker {
 }
 
 /// By what is known without looking.
-fn is_over(logs: &[&Tracked], caps: &Caps, now: Timestamp) -> bool {
-    let mut nodes: BTreeMap<&Key, u64> = BTreeMap::new();
-    logs.iter().for_each(|log| *nodes.entry(&log.kept.node).or_default() += log.bytes);
-    nodes.values().sum::<u64>() > caps.devnet_bytes
-        || nodes.values().any(|bytes| *bytes > caps.node_bytes)
-        || logs.iter().any(|log| log.oldest.is_some_and(|oldest| now.since(oldest) > caps.age))
+fn is_over(logs: &[&Tracked], now: Timestamp) -> bool {
+    let mut nodes: BTreeMap<&Key, (Caps, u64)> = BTreeMap::new();
+    logs.iter().for_each(|log| nodes.entry(&log.kept.node).or_insert((log.kept.limits.caps, 0)).1 += log.bytes);
+    let caps: Vec<Caps> = nodes.values().map(|(caps, _)| *caps).collect();
+    nodes.values().map(|(_, bytes)| bytes).sum::<u64>() > devnet_cap(&caps)
+        || nodes.values().any(|(caps, bytes)| *bytes > caps.node_bytes)
+        || logs.iter().any(|log| log.oldest.is_some_and(|oldest| now.since(oldest) > log.kept.limits.caps.age))
 }
 
 /// Blocking.
-fn trim(mut logs: Vec<Tracked>, busy: Option<&PathBuf>, caps: &Caps, now: Timestamp, disk: &dyn Disk) -> (Vec<Tracked>, Vec<LogError>) {
+fn trim(mut logs: Vec<Tracked>, busy: Option<&PathBuf>, now: Timestamp, disk: &dyn Disk) -> (Vec<Tracked>, Vec<LogError>) {
     let mut nodes: BTreeMap<&Key, usize> = BTreeMap::new();
-    let mut held = Vec::new();
+    let (mut held, mut caps) = (Vec::new(), Vec::new());
     for log in &logs {
-        let next = nodes.len();
-        let node = *nodes.entry(&log.kept.node).or_insert(next);
+        let node = *nodes.entry(&log.kept.node).or_insert(caps.len());
+        if node == caps.len() {
+            caps.push(log.kept.limits.caps);
+        }
         held.extend(log.held(node));
     }
-    let drops: Vec<(KeptLog, u64)> = excess(&held, caps, now).into_iter().map(|(log, to)| (log.clone(), to)).collect();
+    let drops: Vec<(KeptLog, u64)> = excess(&held, &caps, now).into_iter().map(|(log, to)| (log.clone(), to)).collect();
     let mut failures = Vec::new();
     for (log, to) in drops.into_iter().filter(|(log, _)| busy != Some(&log.path)) {
         let dropped = Rotation::of(&log.path, disk).discard(to, LossCause::Cap, !log.running);

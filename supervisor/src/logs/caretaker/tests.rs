@@ -27,33 +27,34 @@ const KIB: u64 = 1 << 10;
 
 struct Bench {
     dir: tempfile::TempDir,
+    limits: Limits,
     orders: mpsc::UnboundedSender<Order>,
     reports: mpsc::UnboundedReceiver<Report>,
     stop: CancellationToken,
     caretaker: JoinHandle<std::io::Result<()>>,
 }
 
-fn limits(rotate: u64, node_bytes: u64) -> KeepLimits {
+fn limits(rotate: u64, node_bytes: u64) -> Limits {
     let caps = Caps { node_bytes, devnet_bytes: u64::MAX, age: Duration::from_secs(86_400) };
-    KeepLimits { rotate, caps, disk_floor: Some(1) }
+    Limits { rotate, caps }
 }
 
 impl Bench {
-    fn new(limits: KeepLimits) -> Self {
+    fn new(limits: Limits) -> Self {
         Self::on(limits, Arc::new(RealDisk))
     }
 
-    fn on(limits: KeepLimits, disk: Arc<dyn Disk>) -> Self {
+    fn on(limits: Limits, disk: Arc<dyn Disk>) -> Self {
         let ((orders, ordered), (reporter, reports)) = (mpsc::unbounded_channel(), mpsc::unbounded_channel());
         let stop = CancellationToken::new();
-        let caretaker = Caretaker::new(limits, Arc::new(SystemClock), disk, reporter).unwrap();
+        let caretaker = Caretaker::new(Some(1), Arc::new(SystemClock), disk, reporter).unwrap();
         let caretaker = tokio::spawn(caretaker.run(ordered, stop.clone()));
-        Self { dir: tempfile::tempdir().unwrap(), orders, reports, stop, caretaker }
+        Self { dir: tempfile::tempdir().unwrap(), limits, orders, reports, stop, caretaker }
     }
 
     fn log(&self, launch: &str, running: bool) -> KeptLog {
         let path = self.dir.path().join(format!("{launch}.log"));
-        KeptLog { path, node: Key::node("default", "net/a"), launch: LaunchId(launch.into()), running }
+        KeptLog { path, node: Key::node("default", "net/a"), launch: LaunchId(launch.into()), running, forked: false, limits: self.limits }
     }
 
     fn open(&self, log: &KeptLog) -> File {
@@ -164,6 +165,49 @@ async fn beyond_its_cap_a_node_loses_its_oldest_lines_those_of_ended_launches_fi
     until("it fits for good", || on_disk(&new.path) <= 400 * KIB).await;
     let lost = lost_of(&new.path, &written);
     assert!(lost.len() == 1 && lost[0].start == 0 && lost[0].end > 400 * KIB, "{lost:?}");
+    bench.end().await;
+}
+
+#[tokio::test]
+async fn what_ended_launches_left_is_compressed_but_not_of_the_newest() {
+    let bench = Bench::new(limits(10 << 20, u64::MAX));
+    let logs = ["l1", "l2", "l3"].map(|launch| bench.log(launch, true));
+    let text: Vec<u8> = (0..10_000).flat_map(|line| format!("line {line}\n").into_bytes()).collect();
+    for log in &logs {
+        bench.open(log).write_all(&text).unwrap();
+        bench.keep(log);
+    }
+    // A running one never is, whatever came later.
+    bench.keep(&KeptLog { running: false, ..logs[1].clone() });
+    until("the ended one is compressed", || all_packed(&logs[1])).await;
+    assert_eq!((layout(&logs[0]), layout(&logs[2])), (Layout::default(), Layout::default()));
+    bench.keep(&KeptLog { running: false, ..logs[2].clone() });
+    bench.keep(&KeptLog { running: false, ..logs[0].clone() });
+    until("the next is compressed", || all_packed(&logs[0])).await;
+    assert_eq!(layout(&logs[2]), Layout::default(), "people look into it");
+    for log in &logs {
+        assert_eq!(lost_of(&log.path, &text), []);
+    }
+    until("the hole is there", || on_disk(&logs[0].path) * 4 < text.len() as u64).await;
+    bench.end().await;
+}
+
+#[tokio::test]
+async fn a_log_that_is_missing_or_another_file_beside_its_running_process_is_told() {
+    let mut bench = Bench::new(limits(64 * KIB, u64::MAX));
+    let (intended, gone, other) = (bench.log("l1", true), bench.log("l2", true), bench.log("l3", true));
+    bench.keep(&intended);
+    bench.keep(&KeptLog { forked: true, ..gone });
+    assert!(matches!(bench.report().await, Finding::Deleted), "it was deleted while no daemon ran");
+    let _node = bench.open(&other);
+    bench.keep(&other);
+    until("it is known", || crate::logs::parts::folder(&other.path).exists()).await;
+    let aside = other.path.with_extension("new");
+    fs::write(&aside, noise(200 * KIB, 1)).unwrap();
+    fs::rename(&aside, &other.path).unwrap();
+    assert!(matches!(bench.report().await, Finding::Deleted));
+    bench.keep(&KeptLog { running: false, ..other.clone() });
+    assert_eq!(layout(&other), Layout::default(), "a stranger's file is not rotated");
     bench.end().await;
 }
 

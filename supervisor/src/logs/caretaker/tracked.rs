@@ -1,6 +1,6 @@
 //! One log as the caretaker knows it, and what a look at it does. Blocking.
 
-use super::{Finding, KeepLimits, KeptLog, Report};
+use super::{Finding, KeptLog, Report, reserve};
 use crate::{
     logs::{
         Disk, LogError, LossCause,
@@ -30,9 +30,11 @@ pub(super) struct Tracked {
     /// All that it takes on the disk.
     pub(super) bytes: u64,
     pub(super) oldest: Option<Timestamp>,
+    /// Its launch is over, and the packer was told to take what is left.
+    pub(super) packs_rest: bool,
     index: Index,
-    /// The file was there once.
-    seen: bool,
+    /// Of the file, since it was there for the first time.
+    inode: Option<u64>,
     deleted: bool,
     unsupported: bool,
     /// What went wrong at the last look; told once.
@@ -63,8 +65,9 @@ impl Tracked {
             live: 0,
             bytes: 0,
             oldest: None,
+            packs_rest: false,
             index: Index::default(),
-            seen: false,
+            inode: None,
             deleted: false,
             unsupported: false,
             failed: None,
@@ -74,11 +77,11 @@ impl Tracked {
 
     /// Whether any look has found the file.
     pub(super) fn was_there(&self) -> bool {
-        self.seen
+        self.inode.is_some()
     }
 
     /// The first look: finishes what a crash left, and finds what waits for compression.
-    pub(super) fn take_up(&mut self, limits: &KeepLimits, disk: &dyn Disk, now: Timestamp) -> Look {
+    pub(super) fn take_up(&mut self, disk_floor: Option<u64>, disk: &dyn Disk, now: Timestamp) -> Look {
         let mut look = Look::default();
         let log = &self.kept.path.clone();
         match Rotation::of(log, disk).recover() {
@@ -90,15 +93,15 @@ impl Tracked {
         look.to_pack.extend(layout.segments().filter(|part| part.kind == PartKind::Plain).copied());
         // What was written while no daemon ran is no growth that anybody saw.
         self.size = fs::metadata(log).map(|about| about.len()).unwrap_or(0);
-        let further = self.look(limits, disk, now);
+        let further = self.look(disk_floor, disk, now);
         look.to_pack.extend(further.to_pack);
         look.reports.extend(further.reports);
         look
     }
 
-    pub(super) fn look(&mut self, limits: &KeepLimits, disk: &dyn Disk, now: Timestamp) -> Look {
+    pub(super) fn look(&mut self, disk_floor: Option<u64>, disk: &dyn Disk, now: Timestamp) -> Look {
         let mut look = Look::default();
-        if let Err(error) = self.try_to_look(limits, disk, now, &mut look) {
+        if let Err(error) = self.try_to_look(disk_floor, disk, now, &mut look) {
             look.reports.extend(self.fail(error));
         }
         look.reports.extend(self.due_loss(now));
@@ -111,19 +114,23 @@ impl Tracked {
         let _ = self.index.note(&self.kept.path, now, self.size);
     }
 
-    fn try_to_look(&mut self, limits: &KeepLimits, disk: &dyn Disk, now: Timestamp, look: &mut Look) -> Result<(), LogError> {
+    fn try_to_look(&mut self, disk_floor: Option<u64>, disk: &dyn Disk, now: Timestamp, look: &mut Look) -> Result<(), LogError> {
         let path = self.kept.path.clone();
         let fail = |source| LogError::Io { path: path.clone(), source };
         let about = match fs::metadata(&path) {
             Ok(about) => about,
             Err(error) if error.kind() == ErrorKind::NotFound => {
-                let first = self.kept.running && self.seen && !std::mem::replace(&mut self.deleted, true);
-                look.reports.extend(first.then(|| self.report(Finding::Deleted)));
+                look.reports.extend((self.inode.is_some() || self.kept.forked).then(|| self.deleted()).flatten());
                 return Ok(());
             }
             Err(error) => return Err(fail(error)),
         };
-        self.seen = true;
+        // The node holds its file open, so no other one can have its number.
+        let inode = *self.inode.get_or_insert(about.ino());
+        if self.kept.running && inode != about.ino() {
+            look.reports.extend(self.deleted());
+            return Ok(());
+        }
         let rotation = Rotation::of(&path, disk);
         let mut size = about.len();
         if size < self.size {
@@ -137,7 +144,7 @@ impl Tracked {
         self.size = size;
         let _ = self.index.note(&path, now, size); // see `grows`
         if self.kept.running {
-            let Rotated { segments, losses, unsupported } = rotation.rotate(limits.rotate, |total| limits.reserve(total))?;
+            let Rotated { segments, losses, unsupported } = rotation.rotate(self.kept.limits.rotate, |total| reserve(disk_floor, total))?;
             look.to_pack.extend(segments);
             losses.into_iter().for_each(|loss| self.lost.add(loss));
             if unsupported && !std::mem::replace(&mut self.unsupported, true) {
@@ -146,6 +153,12 @@ impl Tracked {
         }
         self.failed = None;
         self.count(&about)
+    }
+
+    /// Told once, and only of a log that is still written.
+    fn deleted(&mut self) -> Option<Report> {
+        let first = self.kept.running && !std::mem::replace(&mut self.deleted, true);
+        first.then(|| self.report(Finding::Deleted))
     }
 
     /// Somebody truncated it.

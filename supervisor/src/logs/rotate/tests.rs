@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::logs::{
+    Item, LogReader,
     pack::pack,
     tail, tail_offset,
     testing::{TestDisk, lost_of},
@@ -170,6 +171,50 @@ fn an_ended_log_can_be_dropped_whole_with_and_without_holes() {
 }
 
 #[test]
+fn what_an_ended_launch_left_becomes_compressed_with_its_time_and_stays_where_no_holes_can_be() {
+    let mut bench = Bench::new();
+    bench.say(&numbered(0..1_000_000)[..10 << 20]);
+    bench.rotate(8 << 20);
+    let floor = bench.layout().floor();
+    let yesterday = std::time::SystemTime::now() - std::time::Duration::from_secs(86_400);
+    bench.node.set_modified(yesterday).unwrap();
+    let disk = TestDisk::endless();
+    disk.no_holes.store(true, Ordering::SeqCst);
+    bench.on(&disk).pack_rest().unwrap();
+    assert_eq!(bench.layout().floor(), floor);
+    disk.no_holes.store(false, Ordering::SeqCst);
+    bench.on(&disk).pack_rest().unwrap();
+    assert_eq!(bench.check(), []);
+    let layout = bench.layout();
+    let fresh: Vec<&Part> = layout.segments().filter(|part| part.from >= floor).collect();
+    assert!(fresh.len() >= 2 && fresh.iter().all(|part| part.kind == PartKind::Packed && part.to - part.from <= SEGMENT), "{fresh:?}");
+    for path in fresh.iter().map(|part| part.path(&bench.log)).chain([bench.log.clone()]) {
+        assert_eq!(fs::metadata(&path).unwrap().modified().unwrap(), yesterday, "{}", path.display());
+    }
+    assert_eq!((layout.floor(), bench.blocks()), (10 << 20, 0));
+    bench.on(&disk).pack_rest().unwrap();
+    assert_eq!(bench.layout(), layout, "there is nothing left to do");
+}
+
+#[test]
+fn a_follower_does_not_see_the_zeros_of_a_truncated_log_that_is_mended() {
+    for steps in 0..6 {
+        // It looks after each step of the mend.
+        let mut bench = Bench::new();
+        bench.say(&numbered(0..10_000));
+        bench.rotate(50_000);
+        let floor = bench.layout().floor();
+        let mut reader = LogReader::open(&bench.log, floor).unwrap();
+        bench.node.set_len(0).unwrap();
+        assert!(matches!(reader.next_whole().unwrap(), None | Some(Item::Truncated { .. } | Item::Lost { .. })));
+        let _ = bench.on(&TestDisk::ending_after(steps)).mend(140_000);
+        while let Some(item) = reader.next_or_rest().unwrap() {
+            assert!(!matches!(&item, Item::Line { bytes, .. } if bytes.contains(&0)), "after {steps} steps: {item:?}");
+        }
+    }
+}
+
+#[test]
 fn a_rotated_log_that_somebody_truncates_goes_on_behind_all_known_offsets() {
     let mut bench = Bench::new();
     bench.say(&numbered(0..10_000));
@@ -207,6 +252,7 @@ enum Step {
     Pack { which: usize, end: usize },
     Drop { which: usize, end: usize },
     DropLive { end: usize },
+    PackRest { end: usize },
     Full { keep: u64, end: usize },
 }
 
@@ -225,6 +271,7 @@ fn step() -> impl Strategy<Value = Step> {
         3 => (any::<usize>(), end()).prop_map(|(which, end)| Step::Pack { which, end }),
         1 => (any::<usize>(), end()).prop_map(|(which, end)| Step::Drop { which, end }),
         1 => end().prop_map(|end| Step::DropLive { end }),
+        2 => end().prop_map(|end| Step::PackRest { end }),
         1 => (100..4_000_u64, end()).prop_map(|(keep, end)| Step::Full { keep, end }),
     ]
 }
@@ -232,7 +279,12 @@ fn step() -> impl Strategy<Value = Step> {
 fn take(bench: &mut Bench, step: Step) -> TestDisk {
     let end = match &step {
         Step::Say(_) => usize::MAX,
-        Step::Rotate { end, .. } | Step::Pack { end, .. } | Step::Drop { end, .. } | Step::DropLive { end } | Step::Full { end, .. } => *end,
+        Step::Rotate { end, .. }
+        | Step::Pack { end, .. }
+        | Step::Drop { end, .. }
+        | Step::DropLive { end }
+        | Step::PackRest { end }
+        | Step::Full { end, .. } => *end,
     };
     let disk = TestDisk::ending_after(end);
     let layout = bench.layout();
@@ -253,6 +305,7 @@ fn take(bench: &mut Bench, step: Step) -> TestDisk {
             bench.given_up = size;
             if size == 0 { Ok(()) } else { bench.on(&disk).discard(size, LossCause::Cap, true) }
         }
+        Step::PackRest { .. } => bench.on(&disk).pack_rest(),
         Step::Full { keep, .. } => {
             disk.full.store(true, Ordering::SeqCst);
             bench.given_up = bench.written.len() as u64;

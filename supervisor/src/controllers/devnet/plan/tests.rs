@@ -1,7 +1,7 @@
 //! What the plan decides, case by case.
 
 use super::*;
-use crate::model::{Condition, ConditionStatus, DevnetSpec, DevnetStatus, Meta, NodeSpec, NodeStatus, Timestamp};
+use crate::model::{ByteSize, Condition, ConditionStatus, DevnetSpec, DevnetStatus, LogsSpec, Meta, NodeOverride, NodeSpec, NodeStatus, Timestamp};
 
 fn devnet(phase: DevnetPhase) -> Devnet {
     Devnet {
@@ -138,6 +138,20 @@ fn a_stop_is_not_made_to_wait_for_provisioning() {
     assert_eq!(plan(&stopped, &[], made, 0), Step::Provision { refresh_binary: false });
     let running = [node(0, NodePhase::Running, READY)];
     assert_eq!(plan(&stopped, &running, made, 0), Step::Suspend { on: true, why: "stop" });
+}
+
+#[test]
+fn caps_of_logs_are_no_part_of_the_plan() {
+    let mut net = devnet(DevnetPhase::Running);
+    net.metadata.generation = 2;
+    net.status.conditions.set(Condition::new("Provisioned", ConditionStatus::True, "Provisioned", ""), Timestamp::default());
+    let digest = net.spec.digest();
+    let logs = Some(LogsSpec { rotate: Some(ByteSize(1 << 20)), ..LogsSpec::default() });
+    net.spec.logs = logs.clone();
+    net.spec.nodes = vec![NodeOverride { name: "validator-0".into(), logs, ..NodeOverride::default() }];
+    assert_eq!(plan(&net, &[], Some(made(&digest)), 0), Step::Acknowledge);
+    net.spec.nodes[0].args = vec!["--x".into()];
+    assert_eq!(plan(&net, &[], Some(made(&digest)), 0), Step::Provision { refresh_binary: false });
 }
 
 #[test]

@@ -1,0 +1,89 @@
+//! A dvbctl that goes on printing, and what it has printed so far.
+
+use crate::TestHome;
+use std::{
+    io::Read,
+    process::{Child, Stdio},
+    sync::{Arc, Condvar, Mutex},
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+/// How long something may take that is to come.
+const SOON: Duration = Duration::from_secs(60);
+
+/// Dropped, it is killed.
+pub struct Follower {
+    child: Child,
+    pub out: Arc<Stream>,
+    pub err: Arc<Stream>,
+    readers: Vec<JoinHandle<()>>,
+}
+
+/// All that came of a stream since it began.
+#[derive(Default)]
+pub struct Stream {
+    bytes: Mutex<Vec<u8>>,
+    more: Condvar,
+}
+
+impl Follower {
+    /// `dvbctl logs -f ARGS`.
+    pub fn of_logs(home: &TestHome, args: &[&str]) -> Self {
+        let mut command = home.command(&[&["logs", "-f"], args].concat());
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("dvbctl starts");
+        let (out, err) = (Arc::new(Stream::default()), Arc::new(Stream::default()));
+        let readers = vec![out.fill(child.stdout.take().expect("a pipe")), err.fill(child.stderr.take().expect("a pipe"))];
+        Self { child, out, err, readers }
+    }
+
+    /// Whether it ends, by itself, with exit code 0.
+    pub fn ends_well(&mut self) -> bool {
+        self.child.wait().is_ok_and(|status| status.success())
+    }
+}
+
+impl Drop for Follower {
+    fn drop(&mut self) {
+        let _ = self.child.kill(); // it may have ended
+        let _ = self.child.wait();
+        self.readers.drain(..).for_each(|reader| drop(reader.join()));
+    }
+}
+
+impl Stream {
+    fn fill(self: &Arc<Self>, mut from: impl Read + Send + 'static) -> JoinHandle<()> {
+        let stream = Arc::clone(self);
+        std::thread::spawn(move || {
+            let mut buffer = vec![0; 64 << 10];
+            while let Ok(read @ 1..) = from.read(&mut buffer) {
+                stream.bytes.lock().expect("no reader panics").extend_from_slice(&buffer[..read]);
+                stream.more.notify_all();
+            }
+        })
+    }
+
+    pub fn bytes(&self) -> Vec<u8> {
+        self.bytes.lock().expect("no reader panics").clone()
+    }
+
+    /// Waits for what must come; returns all that has.
+    #[track_caller]
+    pub fn until(&self, what: &str, done: impl Fn(&[u8]) -> bool) -> Vec<u8> {
+        let begun = Instant::now();
+        let mut bytes = self.bytes.lock().expect("no reader panics");
+        while !done(&bytes) {
+            let Some(left) = SOON.checked_sub(begun.elapsed()) else {
+                let end = String::from_utf8_lossy(&bytes[bytes.len().saturating_sub(300)..]).into_owned();
+                panic!("not within {SOON:?}: {what}; the last that came: {end}");
+            };
+            bytes = self.more.wait_timeout(bytes, left).expect("no reader panics").0;
+        }
+        bytes.clone()
+    }
+
+    #[track_caller]
+    pub fn says(&self, text: &str) {
+        self.until(text, |bytes| String::from_utf8_lossy(bytes).contains(text));
+    }
+}
