@@ -18,6 +18,6 @@ pub use by_hand::ByHand;
 pub use census::{all_pids, is_daemon};
 pub use chain::{NODES, quickstart};
 pub use home::TestHome;
-pub use limits::limit_descriptors;
+pub use limits::{limit_descriptors, open_files};
 pub use output::Output;
 pub use process::{is_alive, parent};

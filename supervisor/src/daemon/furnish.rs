@@ -70,6 +70,8 @@ pub async fn furnish(base: &Base) -> Result<Furniture, Fault> {
         orphans,
         cgroup_driver: capabilities.cgroup_driver,
         cgroup_message: capabilities.cgroup_message,
+        cgroup_limits: capabilities.limits,
+        cgroup_remedy: capabilities.cgroup_remedy.unwrap_or_default(),
         controllers: run_controllers(manager, context, logs::keep(base)?, base.stop.clone(), plugins, idle, base.settings.keep.transactions),
         keeper,
     })

@@ -247,7 +247,8 @@ impl PortError {
             Self::Taken { node, holder, .. } => {
                 let mend = match holder {
                     Holder::Process { pid, program } => format!("end {program} (kill {pid}), or give that program another port"),
-                    Holder::Hidden => "find the holder as root: ss -lntup".to_owned(),
+                    Holder::Hidden => "find the holder as root: ss -antup".to_owned(),
+                    Holder::TimeWait => "wait: the kernel forgets them within a minute".to_owned(),
                 };
                 Fault::new(FaultCode::PortBusy, message).retriable().about(node).remedy(mend)
             }

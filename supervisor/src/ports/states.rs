@@ -25,8 +25,9 @@ pub struct PortLease {
     pub wildcard: bool,
     pub udp: bool,
     pub state: String,
-    /// `pid 42 (geth)`
-    pub holder: Option<String>,
+    pub holder: Option<Holder>,
+    /// The kernel may give the number to an outgoing connection.
+    pub ephemeral: bool,
 }
 
 /// Blocking: walks /proc once.
@@ -40,6 +41,7 @@ pub(super) fn states(leases: &[Arc<Lease>], nodes: &[Arc<Node>]) -> Result<Vec<P
         let Ok(address) = row.address.parse::<Ipv4Addr>() else { continue };
         let there = machine.bound.iter().filter(|bound| bound.udp == row.udp && bound.port == row.port && bound.blocks(address));
         let inodes: BTreeSet<u64> = there.map(|bound| bound.inode).collect();
+        row.ephemeral = !row.udp && machine.may_give_away(row.port);
         row.state = if inodes.is_empty() { "free" } else { "taken" }.to_owned();
         rows.push((row, inodes));
     }
@@ -50,7 +52,7 @@ pub(super) fn states(leases: &[Arc<Lease>], nodes: &[Arc<Node>]) -> Result<Vec<P
         // A wrapper and its child may share the socket: the node's own process tells the state.
         here.sort_by_key(|holder| !belongs(holder, node));
         if let Some(holder) = here.first() {
-            row.holder = Some(holder.to_string());
+            row.holder = Some((*holder).clone());
             if belongs(holder, node) {
                 row.state = "held".to_owned();
             }

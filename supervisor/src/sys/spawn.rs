@@ -9,6 +9,7 @@
 use super::{
     Kernel,
     clone::{clone, clone_into},
+    open_files,
 };
 use nix::libc::{self, c_char, c_int, c_void};
 use std::{
@@ -70,6 +71,8 @@ struct Orders<'a> {
     inherit: &'a [RawFd],
     /// What it has to move itself into.
     cgroup: Option<RawFd>,
+    /// Its soft limit, where ours is another.
+    open_files: Option<u64>,
     failed: Option<(SpawnStep, c_int)>,
 }
 
@@ -85,6 +88,7 @@ pub fn spawn(spawn: &Spawn<'_>) -> Result<Spawned, SpawnFailure> {
         stdio: [null.as_raw_fd(), spawn.stdout.as_raw_fd(), spawn.stderr.as_raw_fd()],
         inherit: spawn.inherit,
         cgroup: None,
+        open_files: open_files::found(),
         failed: None,
     };
     let spawned = start(&mut orders, spawn.cgroup, spawn.kernel).map_err(fork)?;
@@ -158,6 +162,11 @@ unsafe fn become_program(orders: &Orders<'_>) -> SpawnStep {
             if libc::fcntl(*fd, libc::F_SETFD, 0) < 0 {
                 return SpawnStep::Descriptors;
             }
+        }
+        if let Some(soft) = orders.open_files
+            && !open_files::give_back(soft)
+        {
+            return SpawnStep::Descriptors;
         }
         let mut none: libc::sigset_t = std::mem::zeroed();
         libc::sigemptyset(&raw mut none);
