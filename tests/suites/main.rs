@@ -18,6 +18,7 @@ mod keys;
 mod leaks;
 mod orphans;
 mod plugins;
+mod ports;
 mod refused;
 mod scarce;
 mod stock;

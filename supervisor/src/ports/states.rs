@@ -1,6 +1,6 @@
 //! What is at each leased port now: nothing, the node that it belongs to, or a stranger.
 
-use super::{PortError, machine::Machine};
+use super::{PortError, machine::Machine, parks::Place};
 use crate::{
     holders::{Holder, socket_owners},
     model::{Lease, Node},
@@ -9,11 +9,12 @@ use crate::{
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::Ipv4Addr,
+    net::{Ipv4Addr, SocketAddrV4},
     sync::Arc,
 };
 
-/// One leased port. `state` is `free`, `held` (by the node that leases it) or `taken` (by another process).
+/// One leased port. `state` is `free`, `held` (by the node that leases it), `parked` (by us, for that node) or `taken` (by another
+/// process).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PortLease {
     /// Full node name.
@@ -31,7 +32,7 @@ pub struct PortLease {
 }
 
 /// Blocking: walks /proc once.
-pub(super) fn states(leases: &[Arc<Lease>], nodes: &[Arc<Node>]) -> Result<Vec<PortLease>, PortError> {
+pub(super) fn states(leases: &[Arc<Lease>], nodes: &[Arc<Node>], parked: &BTreeMap<SocketAddrV4, Place>) -> Result<Vec<PortLease>, PortError> {
     let machine = Machine::read()?;
     let nodes: BTreeMap<(&str, &str), &Node> =
         nodes.iter().map(|node| ((node.metadata.namespace.as_str(), node.metadata.name.as_str()), node.as_ref())).collect();
@@ -42,6 +43,11 @@ pub(super) fn states(leases: &[Arc<Lease>], nodes: &[Arc<Node>]) -> Result<Vec<P
         let there = machine.bound.iter().filter(|bound| bound.udp == row.udp && bound.port == row.port && bound.blocks(address));
         let inodes: BTreeSet<u64> = there.map(|bound| bound.inode).collect();
         row.ephemeral = !row.udp && machine.may_give_away(row.port);
+        if !row.udp && parked.contains_key(&SocketAddrV4::new(address, row.port)) {
+            row.state = "parked".to_owned();
+            rows.push((row, BTreeSet::new()));
+            continue;
+        }
         row.state = if inodes.is_empty() { "free" } else { "taken" }.to_owned();
         rows.push((row, inodes));
     }

@@ -118,7 +118,7 @@ async fn a_subnet_that_another_home_took_meanwhile_is_reported_with_its_holder()
     let error = ports.place(&devnet, &home(), &plan(1)).await.unwrap_err();
     assert!(matches!(error, PortError::Claimed { .. }), "{error}");
     assert!(error.to_string().contains("subnet 127."), "{error}");
-    thief.release("default", "a");
+    thief.release("default", "a").await.unwrap();
     ports.place(&devnet, &home(), &plan(1)).await.unwrap();
 }
 
@@ -273,7 +273,7 @@ async fn deleting_a_devnet_gives_everything_back() {
     let devnet = homestead.devnet("a").await;
     let placement = ports.place(&devnet, &home(), &plan(1)).await.unwrap();
     homestead.store.commit(vec![Write::Delete { key: crate::model::Key::devnet("default", "a"), expect: crate::store::Expect::Any }]).await.unwrap();
-    ports.release("default", "a");
+    ports.release("default", "a").await.unwrap();
     assert!(homestead.lease_names().await.is_empty());
     let again = homestead.ports().place(&homestead.devnet("a").await, &home(), &plan(1)).await.unwrap();
     assert_eq!(again, placement, "the same words choose the same place when it is free");

@@ -26,4 +26,4 @@ pub use kernel::Kernel;
 pub use open_files::{OpenFiles, raise_open_files, restore_open_files};
 pub use process::{Pidfd, ProcessStat, age, all_pids, executable, has_environment, process_env, process_name, process_stat, process_words};
 pub use signals::{signal_from_name, signal_name};
-pub use spawn::{Spawn, SpawnFailure, SpawnStep, Spawned, spawn};
+pub use spawn::{Spawn, SpawnFailure, SpawnStep, Spawned, spawn, with_no_child_in_between};

@@ -18,7 +18,17 @@ use std::{
     io,
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
     ptr,
+    sync::{PoisonError, RwLock},
 };
+
+/// Held by those who fork until their child has executed its program: until then it has a copy of each of our descriptors.
+static FORKING: RwLock<()> = RwLock::new(());
+
+/// Descriptors that `work` closes are closed for good: no child of `spawn` is there that still has a copy.
+pub fn with_no_child_in_between<T>(work: impl FnOnce() -> T) -> T {
+    let _alone = FORKING.write().unwrap_or_else(PoisonError::into_inner);
+    work()
+}
 
 /// What the child becomes. All descriptors in it must be 3 or higher.
 #[derive(Debug)]
@@ -91,7 +101,9 @@ pub fn spawn(spawn: &Spawn<'_>) -> Result<Spawned, SpawnFailure> {
         open_files: open_files::found(),
         failed: None,
     };
+    let forking = FORKING.read().unwrap_or_else(PoisonError::into_inner);
     let spawned = start(&mut orders, spawn.cgroup, spawn.kernel).map_err(fork)?;
+    drop(forking);
     // SAFETY: a plain read through a pointer of our own; volatile, because the child wrote it behind the compiler's back.
     match unsafe { ptr::read_volatile(&raw const orders.failed) } {
         None => Ok(spawned),
