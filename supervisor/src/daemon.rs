@@ -98,6 +98,8 @@ pub struct Furniture {
     pub orphans: Arc<dyn Orphans>,
     pub cgroup_driver: String,
     pub cgroup_message: String,
+    pub cgroup_limits: bool,
+    pub cgroup_remedy: String,
     pub keeper: Keeper,
     /// Runs them; ends when `Base::stop` fires.
     pub controllers: BoxFuture<'static, ()>,
@@ -166,7 +168,13 @@ where
         binaries: furniture.binaries,
         control: furniture.control,
         orphans: furniture.orphans,
-        about: Arc::new(About { cgroup_driver: furniture.cgroup_driver, cgroup_message: furniture.cgroup_message, ..about }),
+        about: Arc::new(About {
+            cgroup_driver: furniture.cgroup_driver,
+            cgroup_message: furniture.cgroup_message,
+            cgroup_limits: furniture.cgroup_limits,
+            cgroup_remedy: furniture.cgroup_remedy,
+            ..about
+        }),
         shutdown: shutdown.clone(),
     };
     info!(home = %base.home.root().display(), pid = std::process::id(), "serving");

@@ -95,6 +95,9 @@ fn start(flags: Flags) -> anyhow::Result<()> {
     let home = prepare_home(&wanted)?;
     let settings = Settings::load(&home.config())?;
     trace(flags.log_level.unwrap_or(settings.log_level), &home);
+    if let Err(error) = sys::raise_open_files() {
+        warn!(%error, "the limit of open descriptors stays as it is");
+    }
     let lock = match passed.lock {
         Some(lock) => HomeLock::inherit(&home, lock).map_or_else(|| HomeLock::acquire(&home), Ok)?,
         None => HomeLock::acquire(&home)?,

@@ -122,6 +122,21 @@ impl TestHome {
         command.current_dir(self.path());
         command
     }
+    /// dvbctl for this home, which may open only so many descriptors, as what it starts; the hard limit stays. Not yet started.
+    #[expect(clippy::disallowed_methods, reason = "tests drive programs; the ban is about the supervisor's children")]
+    pub fn command_with_open_files(&self, soft: u64, args: &[&str]) -> Command {
+        let plain = self.command(args);
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", r#"ulimit -Sn "$1"; shift; exec "$@""#, "sh", &soft.to_string()]).arg(plain.get_program()).args(plain.get_args());
+        command.current_dir(self.path());
+        for (name, value) in plain.get_envs() {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+        command
+    }
     /// Where the home's files are.
     #[expect(clippy::disallowed_methods, reason = "tests drive programs; the ban is about the supervisor's children")]
     fn run(&self, program: &Path) -> Command {

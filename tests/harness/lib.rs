@@ -20,6 +20,6 @@ pub use census::{all_pids, is_daemon};
 pub use chain::{NODES, quickstart};
 pub use follower::{Follower, Stream};
 pub use home::TestHome;
-pub use limits::{ProcessLimit, limit_descriptors, limit_processes};
+pub use limits::{ProcessLimit, limit_descriptors, limit_processes, open_files};
 pub use output::Output;
 pub use process::{is_alive, parent};

@@ -16,11 +16,16 @@ pub fn limit_descriptors(pid: Pid, more: Option<u64>) -> bool {
     prlimit(Some(process), Resource::Nofile, limit).is_ok()
 }
 
-/// From /proc, as prlimit of rustix only sets. None within: there is no limit.
 fn hard_limit(pid: Pid) -> Option<Option<u64>> {
+    Some(open_files(pid)?.1)
+}
+
+/// Soft and hard limit of a process, from /proc, as prlimit of rustix only sets. None within: there is no limit.
+pub fn open_files(pid: Pid) -> Option<(Option<u64>, Option<u64>)> {
     let limits = fs::read_to_string(format!("/proc/{pid}/limits")).ok()?;
     let files = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
-    Some(files.split_whitespace().nth(1)?.parse().ok())
+    let mut words = files.split_whitespace().map(|word| word.parse().ok());
+    Some((words.next()?, words.next()?))
 }
 
 /// A cgroup of the pids controller in which nobody may fork. Dropping it puts the process back where it was.

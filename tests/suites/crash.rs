@@ -27,7 +27,7 @@ spec:
   restart: {backoff: 100ms}
   services:
     - {name: a, command: [sh, -c, 'seq 1 40000; exec sleep 1000'], restart: {policy: always}}
-    - {name: b, command: [sleep, '1000'], restart: {policy: always}}
+    - {name: b, command: [sleep, '1000'], ports: {web: 18437}, park: [web], restart: {policy: always}}
 ";
 /// What a service of the devnet writes to its log: several segments, and the rest in the live file.
 const LINES: u32 = 40_000;
@@ -90,6 +90,9 @@ const MATRIX: &[(&str, Deed)] = &[
     ("launch/intended@3", Deed::Kill),
     ("launch/forked@3", Deed::Kill),
     ("launch/started@3", Deed::Restart),
+    ("port/bound", Deed::Kill),
+    ("port/bound", Deed::Stop),
+    ("port/released", Deed::Kill),
     ("keeper/put", Deed::Up),
     ("keeper/put@2", Deed::Up),
     ("keeper/release", Deed::Kill),

@@ -21,6 +21,7 @@ mod machine;
 mod logs;
 mod orphans;
 mod plugins;
+mod ports;
 mod refused;
 mod scarce;
 mod stock;

@@ -1,6 +1,6 @@
 //! What devnetd needs of the machine runs out: it says so, loses nothing, and goes on when there is enough again.
 
-use e2e::{TestHome, is_alive, limit_descriptors};
+use e2e::{TestHome, is_alive, limit_descriptors, open_files};
 use nix::sys::signal::{Signal, kill};
 use std::{fs, time::Duration};
 
@@ -36,6 +36,30 @@ fn a_full_disk_is_named_kills_nobody_and_is_forgotten_when_there_is_room() {
     assert_eq!(home.daemon_pid(), Some(daemon), "the same daemon");
     home.ctl(&["stop", "net", "--timeout", "20s"]).ok();
     home.assert_each_once("net");
+}
+
+#[test]
+fn a_daemon_raises_its_limit_of_descriptors_and_what_it_starts_gets_the_one_it_found() {
+    const FOUND: u64 = 900;
+    let home = TestHome::new();
+    let file = home.file("devnet.yaml", &document("[sleep, '1000']"));
+    let up = home.command_with_open_files(FOUND, &["up", &file]).output().unwrap();
+    assert!(up.status.success(), "{}", String::from_utf8_lossy(&up.stderr));
+    let daemon = home.daemon_pid().unwrap();
+    let (_, hard) = open_files(daemon).unwrap();
+    let check = |when: &str| {
+        assert_eq!(open_files(daemon).unwrap(), (Some(hard.map_or(65_536, |hard| hard.min(65_536))), hard), "devnetd {when}");
+        assert_eq!(open_files(home.pid("net/a")).unwrap(), (Some(FOUND), hard), "its node {when}");
+        home.ctl(&["apply", "-f", &file, "--dry-run"]).ok(); // the plugin is asked, so it runs
+        let plugin = home.processes().into_iter().find(|(_, command)| command.contains("dvb-plugin-exec"));
+        let plugin = plugin.unwrap_or_else(|| panic!("no plugin {when}: {:?}", home.processes()));
+        assert_eq!(open_files(plugin.0).unwrap(), (Some(FOUND), hard), "its plugin {when}");
+    };
+    check("at first");
+    home.ctl(&["daemon", "reload"]).ok();
+    assert_eq!(home.daemon_pid(), Some(daemon));
+    home.ctl(&["restart", "net/a", "--timeout", "60s"]).ok();
+    check("after a reload");
 }
 
 trait Refused {

@@ -119,6 +119,7 @@ fn devnet() -> Devnet {
             cwd: some(),
             after: vec![text()],
             ports: map(65_535),
+            park: vec![text()],
             readiness: Some(ReadinessSpec { tcp: some(), http: some(), log: some() }),
             restart: Some(restart()),
             resources: Some(resources()),

@@ -12,6 +12,7 @@ use crate::{
     binaries::{Binaries, CachedBinary, Eviction},
     model::{BinarySource, Fault, FaultCode, Kind, NodePhase, Object, Span, Timestamp},
     store::{Selector, Store},
+    sys::OpenFiles,
 };
 use async_trait::async_trait;
 use dvb_proto::devnet::v1::{self, daemon_service_server::DaemonService};
@@ -33,6 +34,8 @@ pub struct About {
     /// systemd | cgroupfs | none, and why.
     pub cgroup_driver: String,
     pub cgroup_message: String,
+    pub cgroup_limits: bool,
+    pub cgroup_remedy: String,
 }
 
 /// One step of a build or download; the last one has `done`.
@@ -221,6 +224,9 @@ impl Daemon {
             resource_version,
             cgroup_driver: about.cgroup_driver.clone(),
             cgroup_message: about.cgroup_message.clone(),
+            cgroup_limits: about.cgroup_limits,
+            cgroup_remedy: about.cgroup_remedy.clone(),
+            open_files: Some(open_files()),
             log_path: self.0.home.daemon_log().to_string_lossy().into_owned(),
             cpu_seconds,
             memory,
@@ -292,6 +298,12 @@ fn binary(cached: CachedBinary) -> v1::BinaryInfo {
 fn progress(step: BinaryStep) -> v1::BinaryProgress {
     let log_path = step.log_path.map(|path| path.to_string_lossy().into_owned());
     v1::BinaryProgress { message: step.message, done: step.done.map(binary), log_path }
+}
+
+fn open_files() -> v1::OpenFiles {
+    let OpenFiles { soft, hard, children } = OpenFiles::now();
+    let open = procfs::process::Process::myself().and_then(|process| process.fd_count()).unwrap_or_default();
+    v1::OpenFiles { soft, hard, children, used: u64::try_from(open).unwrap_or(u64::MAX) }
 }
 
 /// CPU seconds (user and system) and resident bytes of this process.

@@ -10,6 +10,7 @@ use super::{
     watch::{self, Item},
 };
 use crate::{
+    holders::Holder,
     model::{Desired, Fault, FaultCode, Kind, Node, NodePhase, Object},
     ports::{PortLease, Ports},
 };
@@ -130,8 +131,13 @@ impl Nodes {
 }
 
 fn port(lease: PortLease) -> v1::PortLease {
-    let PortLease { node, name, address, port, wildcard, state, holder, .. } = lease;
-    v1::PortLease { node, name, address, port: port.into(), wildcard, state, holder }
+    let PortLease { node, name, address, port, wildcard, state, holder, ephemeral, .. } = lease;
+    let (holder_pid, holder_program) = match &holder {
+        Some(Holder::Process { pid, program }) => (Some(*pid), Some(program.clone())),
+        _ => (None, None),
+    };
+    let holder = holder.map(|holder| holder.to_string());
+    v1::PortLease { node, name, address, port: port.into(), wildcard, state, holder, holder_pid, holder_program, ephemeral }
 }
 
 fn event(item: Item, observations: &crate::observe::Observations) -> Result<v1::NodeEvent, Fault> {

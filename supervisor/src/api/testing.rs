@@ -9,6 +9,7 @@ use super::{
 use crate::{
     binaries::CachedBinary,
     config::Home,
+    holders::Holder,
     model::{BinarySource, Fault, FaultCode, Key, Meta, Node, NodePhase, NodeSpec, NodeStatus, Object},
     observe::Observations,
     plugin::{ChainPlugin, PluginError, PluginState, Plugins, fake::FakePlugin},
@@ -211,7 +212,13 @@ struct Scripted;
 impl PortStates for Scripted {
     async fn states(&self, namespace: Option<&str>, devnet: Option<&str>) -> Result<Vec<PortLease>, Fault> {
         let name = format!("{} {}", namespace.unwrap_or("*"), devnet.unwrap_or("*"));
-        Ok(vec![PortLease { name, port: 26_657, state: "taken".into(), holder: Some("pid 42 (geth)".into()), ..PortLease::default() }])
+        Ok(vec![PortLease {
+            name,
+            port: 26_657,
+            state: "taken".into(),
+            holder: Some(Holder::Process { pid: 42, program: "geth".into() }),
+            ..PortLease::default()
+        }])
     }
 }
 

@@ -48,6 +48,7 @@ pub(super) fn planned_service(index: usize, service: &ServiceSpec) -> PlannedNod
     let ports = service.ports.iter().map(|(name, port)| PlannedPort {
         name: name.clone(),
         port: *port,
+        park: service.park.contains(name),
         scheme: scheme(service, name).into(),
         ..PlannedPort::default()
     });

@@ -6,6 +6,7 @@ use super::{furnish::internal, reload::Reload};
 use crate::{
     api::daemon::Control,
     model::{Fault, Kind, Launch, LaunchPhase, Object},
+    ports::Ports,
     runtime::{Handle, Runtime, StopPolicy},
     store::{Selector, Store},
     sys::signal_from_name,
@@ -22,6 +23,7 @@ const TOGETHER: usize = 64;
 pub(super) struct NativeEnding {
     pub(super) store: Arc<dyn Store>,
     pub(super) runtime: Arc<dyn Runtime>,
+    pub(super) ports: Arc<Ports>,
     /// Ends the controllers.
     pub(super) stop: CancellationToken,
     /// They have ended.
@@ -42,12 +44,13 @@ impl Control for NativeEnding {
             idle.cancelled().await;
             store.list(&Selector::kind(Kind::Launch)).await.map_err(|error| error.fault())
         };
-        futures::stream::once(begin)
-            .flat_map(move |listed| match listed {
-                Ok((objects, _)) => stop_all(objects, runtime.clone()),
-                Err(fault) => futures::stream::iter([Err(fault)]).boxed(),
-            })
-            .boxed()
+        let stopped = futures::stream::once(begin).flat_map(move |listed| match listed {
+            Ok((objects, _)) => stop_all(objects, runtime.clone()),
+            Err(fault) => futures::stream::iter([Err(fault)]).boxed(),
+        });
+        let ports = self.ports.clone();
+        let unparked = async move { ports.unpark_all().await.err().map(|error| Err(error.fault())) };
+        stopped.chain(futures::stream::once(unparked).filter_map(std::future::ready)).boxed()
     }
 }
 
@@ -96,6 +99,7 @@ mod tests {
         let clock = Arc::new(SystemClock);
         let store = Arc::new(MemoryStore::new(clock.clone()));
         let runtime = Arc::new(FakeRuntime::new(clock.clone()));
+        let ports = Arc::new(Ports::new(store.clone(), clock.clone(), "home".into()));
         let meta = |name: &str| Meta { name: name.into(), namespace: "default".into(), ..Meta::default() };
         let mut writes = vec![Write::create(Devnet { metadata: meta("n"), spec: DevnetSpec::default(), status: DevnetStatus::default() })];
         let mut handles = Vec::new();
@@ -111,7 +115,7 @@ mod tests {
         }
         store.commit(writes).await.unwrap();
         let (stop, idle) = (CancellationToken::new(), CancellationToken::new());
-        let ending = NativeEnding { store, runtime: runtime.clone(), stop: stop.clone(), idle: idle.clone(), reload: Reload::default() };
+        let ending = NativeEnding { store, runtime: runtime.clone(), ports, stop: stop.clone(), idle: idle.clone(), reload: Reload::default() };
         let controllers = tokio::spawn(async move {
             stop.cancelled().await;
             idle.cancel();

@@ -41,7 +41,8 @@ pub async fn furnish(base: &Base) -> Result<Furniture, Fault> {
     tokio::spawn(async move { telling.tell().await });
     let runtime: Arc<dyn Runtime> = Arc::new(runtime);
     let plugins = Arc::new(PluginHost::new(plugin_settings(base), base.clock.clone()));
-    let ports = Arc::new(Ports::new(base.store.clone(), base.clock.clone(), endpoint::home_hash(base.home.root())));
+    let ports = Ports::new(base.store.clone(), base.clock.clone(), endpoint::home_hash(base.home.root()));
+    let ports = Arc::new(ports.with_keeper(keeper.clone()));
     for conflict in ports.reclaim().await.map_err(|error| error.fault())? {
         warn!(%conflict, "an address of this home is claimed by another");
     }
@@ -62,11 +63,12 @@ pub async fn furnish(base: &Base) -> Result<Furniture, Fault> {
     let idle = CancellationToken::new();
     Ok(Furniture {
         plugins: plugins.clone(),
-        ports,
+        ports: ports.clone(),
         binaries: Arc::new(HomeBinaries { binaries, store: base.store.clone() }),
         control: Arc::new(NativeEnding {
             store: base.store.clone(),
             runtime,
+            ports,
             stop: base.stop.clone(),
             idle: idle.clone(),
             reload: base.reload.clone(),
@@ -74,6 +76,8 @@ pub async fn furnish(base: &Base) -> Result<Furniture, Fault> {
         orphans,
         cgroup_driver: capabilities.cgroup_driver,
         cgroup_message: capabilities.cgroup_message,
+        cgroup_limits: capabilities.limits,
+        cgroup_remedy: capabilities.cgroup_remedy.unwrap_or_default(),
         controllers: run_controllers(manager, context, logs::keep(base)?, base.stop.clone(), plugins, idle, base.settings.keep.transactions),
         keeper,
     })

@@ -12,7 +12,7 @@
 use crate::{
     config::HomeLock,
     model::{Fault, FaultCode},
-    sys::{command, own_program},
+    sys::{command, own_program, raise_open_files, restore_open_files},
 };
 use nix::unistd::execve;
 use rustix::io::{FdFlags, fcntl_setfd};
@@ -89,8 +89,9 @@ impl Inherited {
 /// Returns only when it failed; then nothing has changed. No other thread may run any more.
 pub fn execute(lock: &HomeLock, listener: &OwnedFd) -> io::Error {
     let kept = [lock.as_fd(), listener.as_fd()];
-    let failed = set_flags(kept, FdFlags::empty()).and_then(|()| become_program(kept)).err();
+    let failed = set_flags(kept, FdFlags::empty()).and_then(|()| restore_open_files()).and_then(|()| become_program(kept)).err();
     let _ = set_flags(kept, FdFlags::CLOEXEC);
+    let _ = raise_open_files(); // as at our own start
     failed.unwrap_or_else(|| io::Error::other("exec returned"))
 }
 

@@ -1,8 +1,10 @@
 //! Who on this machine has a socket or a folder in use: processes by pid and name, found in /proc. Everything here blocks.
 
 mod folder;
+mod inactive;
 
 pub use folder::{FolderUser, folder_users};
+pub use inactive::{InactiveSocket, inactive_sockets};
 
 use procfs::process::{FDTarget, Process, all_processes};
 use std::{collections::BTreeSet, fmt};
@@ -15,15 +17,18 @@ pub enum Holder {
         /// The program's short name.
         program: String,
     },
-    /// Another user's process, or a socket that is bound without listening: /proc does not tell.
+    /// Another user's process, or one with a socket that this kernel does not tell of.
     Hidden,
+    /// Nobody any more: connections of a process that ended, which the kernel keeps for a minute.
+    TimeWait,
 }
 
 impl fmt::Display for Holder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Process { pid, program } => write!(f, "pid {pid} ({program})"),
-            Self::Hidden => f.write_str("a process that cannot be seen from here (another user's, or it does not listen)"),
+            Self::Hidden => f.write_str("a process that cannot be seen from here (most likely another user's)"),
+            Self::TimeWait => f.write_str("connections of a process that has ended (TIME_WAIT)"),
         }
     }
 }

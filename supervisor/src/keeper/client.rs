@@ -118,6 +118,18 @@ impl Keeper {
         let _ = state.line.as_ref().map(|line| wire::send(line, Word::Drop, name, None));
     }
 
+    /// As `release`; when this returns the keeper has closed them too, unless it hangs.
+    pub fn release_all(&self, names: &[String]) {
+        let mut state = self.state();
+        state.held.retain(|name, _| !names.contains(name));
+        let Some(line) = &state.line else { return };
+        // A keeper that does not hear us is gone, with all that it held.
+        let told = names.iter().try_for_each(|name| wire::send(line, Word::Drop, name, None));
+        if let Err(error) = told.and_then(|()| greet(line).map(drop)) {
+            tracing::warn!(%error, "the keeper may hold on to what it was told to let go");
+        }
+    }
+
     /// What an earlier daemon has put in: names with this prefix and their descriptors. Starts no keeper to ask it.
     pub fn recall(&self, prefix: &str) -> Result<Vec<(String, OwnedFd)>, KeeperError> {
         let mut state = self.state();

@@ -93,7 +93,7 @@ pub(super) fn bind(name: &str) -> io::Result<Result<OwnedFd, Vec<Signer>>> {
 fn signers(owners: Vec<(u64, Holder)>) -> Vec<Signer> {
     let process = |holder| match holder {
         Holder::Process { pid, program } => Some(Signer::of(pid, program)),
-        Holder::Hidden => None,
+        Holder::Hidden | Holder::TimeWait => None,
     };
     let mut signers: Vec<Signer> = owners.into_iter().filter_map(|(_, holder)| process(holder)).collect();
     signers.dedup_by_key(|signer| signer.pid);

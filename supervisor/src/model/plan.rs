@@ -53,7 +53,7 @@ pub struct PlannedPort {
     pub port: u16,
     /// The binary binds 0.0.0.0 whatever it is told.
     pub wildcard: bool,
-    /// TCP, and the binary sets SO_REUSEADDR: it may be held while the node is down.
+    /// TCP: held while the node does not run.
     pub park: bool,
     pub udp: bool,
     /// For endpoints: http, ws, tcp.

@@ -308,6 +308,9 @@ pub struct ServiceSpec {
     pub after: Vec<String>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub ports: BTreeMap<String, u16>,
+    /// Names of ports that devnetd holds while the service does not run.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub park: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub readiness: Option<ReadinessSpec>,
     #[serde(skip_serializing_if = "Option::is_none")]

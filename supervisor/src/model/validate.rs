@@ -90,6 +90,9 @@ fn check_service(at: &str, service: &ServiceSpec, faults: &mut Vec<Violation>) {
     if service.command.first().is_none_or(String::is_empty) {
         faults.push(Violation::new(format!("{at}.command"), "is required: program and arguments as a list"));
     }
+    for (index, port) in service.park.iter().enumerate().filter(|(_, port)| !service.ports.contains_key(*port)) {
+        faults.push(Violation::new(format!("{at}.park[{index}]"), format!("names the port `{port}`, which {at}.ports does not list")));
+    }
     let Some(ReadinessSpec { tcp, http, log }) = &service.readiness else { return };
     if [tcp, http, log].into_iter().flatten().count() > 1 {
         faults.push(Violation::new(format!("{at}.readiness"), "takes one of tcp, http and log"));
@@ -213,6 +216,15 @@ mod tests {
         assert_eq!(faults(|d| d.spec.full_nodes = 10_000), ["spec.fullNodes"]);
         assert_eq!(faults(|d| d.spec.binary = Some(BinarySource::default())), ["spec.binary"]);
         assert_eq!(faults(|d| d.spec.plugin = "exec".into()), ["spec.services"]);
+        let parks = |port: &str| ServiceSpec {
+            name: "web".into(),
+            command: vec!["web".into()],
+            ports: [("http".to_owned(), 8080)].into(),
+            park: vec![port.into()],
+            ..ServiceSpec::default()
+        };
+        assert_eq!(faults(|d| d.spec.services = vec![parks("http")]), Vec::<String>::new());
+        assert_eq!(faults(|d| d.spec.services = vec![parks("htp")]), ["spec.services[0].park[0]"]);
     }
 
     #[test]

@@ -29,7 +29,7 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        let machine = Machine { bound: Vec::new(), claims: BTreeSet::new(), ephemeral: 32768..=60999 };
+        let machine = Machine { bound: Vec::new(), claims: BTreeSet::new(), ephemeral: 32768..=60999, reserved: Vec::new() };
         Self { leases: Vec::new(), machine, foreign: BTreeSet::new(), staying: BTreeSet::new(), addresses: Addresses::Loopback, localhost: true }
     }
     fn listen(&mut self, address: &str, port: u16) {

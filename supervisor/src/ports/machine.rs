@@ -1,7 +1,7 @@
 //! What the machine says about sockets at one moment, as a value.
 
 use super::{PortError, Subnet};
-use crate::holders::{Holder, abstract_sockets, holder_of};
+use crate::holders::{Holder, InactiveSocket, abstract_sockets, holder_of, inactive_sockets};
 use procfs::net::{TcpState, UnixNetEntry};
 use std::{
     collections::BTreeSet,
@@ -15,7 +15,10 @@ pub(super) const CLAIM_PREFIX: &str = "dvb-";
 /// The kernel's default, for a /proc without the file.
 const DEFAULT_EPHEMERAL: RangeInclusive<u16> = 32768..=60999;
 
-/// A socket that keeps others from binding its port: TCP that listens, UDP that is bound.
+/// What the kernel shows of a connection that no process has any more.
+const NO_INODE: u64 = 0;
+
+/// A socket that keeps others from binding its port: TCP that listens or is only bound, UDP that is bound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Bound {
     pub(super) udp: bool,
@@ -29,7 +32,8 @@ impl Bound {
     pub(super) fn blocks(&self, address: Ipv4Addr) -> bool {
         match self.address {
             IpAddr::V4(own) => own == address || own.is_unspecified() || address.is_unspecified(),
-            IpAddr::V6(own) => own == Ipv6Addr::UNSPECIFIED || own.to_ipv4_mapped().is_some_and(|own| own == address || address.is_unspecified()),
+            // What binds everything is tried as [::] too, which any address of IPv6 is in the way of.
+            IpAddr::V6(own) => own == Ipv6Addr::UNSPECIFIED || address.is_unspecified() || own.to_ipv4_mapped() == Some(address),
         }
     }
     pub(super) fn subnet(&self) -> Option<Subnet> {
@@ -48,6 +52,8 @@ pub(super) struct Machine {
     pub(super) claims: BTreeSet<String>,
     /// Ports that the kernel gives to outgoing connections.
     pub(super) ephemeral: RangeInclusive<u16>,
+    /// But not these.
+    pub(super) reserved: Vec<RangeInclusive<u16>>,
 }
 
 impl Machine {
@@ -55,7 +61,12 @@ impl Machine {
     pub(super) fn read() -> Result<Self, PortError> {
         let claims = procfs::net::unix().map_err(|e| PortError::proc("/proc/net/unix", e))?;
         let claims = claims.iter().filter_map(claim_name).collect();
-        Ok(Self { bound: bound_sockets()?, claims, ephemeral: ephemeral_range() })
+        let reserved = fs::read_to_string("/proc/sys/net/ipv4/ip_local_reserved_ports").unwrap_or_default();
+        Ok(Self { bound: bound_sockets()?, claims, ephemeral: ephemeral_range(), reserved: parse_ranges(&reserved) })
+    }
+    /// True for a number that an outgoing connection may get.
+    pub(super) fn may_give_away(&self, port: u16) -> bool {
+        self.ephemeral.contains(&port) && !self.reserved.iter().any(|range| range.contains(&port))
     }
 }
 
@@ -74,22 +85,50 @@ fn parse_range(text: &str) -> Option<RangeInclusive<u16>> {
     Some(words.next()?.ok()?..=words.next()?.ok()?)
 }
 
+/// `8080,9148-9150`
+fn parse_ranges(text: &str) -> Vec<RangeInclusive<u16>> {
+    let range = |word: &str| {
+        let (low, high) = word.split_once('-').unwrap_or((word, word));
+        Some(low.parse().ok()?..=high.parse().ok()?)
+    };
+    text.trim().split(',').filter_map(range).collect()
+}
+
+/// In the way of a bind, as far as the kernel tells: of TCP sockets that are only bound it does since Linux 6.8.
 fn bound_sockets() -> Result<Vec<Bound>, PortError> {
-    let tcp = procfs::net::tcp().map_err(|e| PortError::proc("/proc/net/tcp", e))?;
     let udp = procfs::net::udp().map_err(|e| PortError::proc("/proc/net/udp", e))?;
     // A kernel without IPv6 has no such files.
-    let tcp = tcp.into_iter().chain(procfs::net::tcp6().unwrap_or_default()).filter(|entry| entry.state == TcpState::Listen);
     let udp = udp.into_iter().chain(procfs::net::udp6().unwrap_or_default());
-    let tcp = tcp.map(|e| Bound { udp: false, address: e.local_address.ip(), port: e.local_address.port(), inode: e.inode });
     let udp = udp.map(|e| Bound { udp: true, address: e.local_address.ip(), port: e.local_address.port(), inode: e.inode });
-    Ok(tcp.chain(udp).collect())
+    let listening = tcp_sockets(|state| *state == TcpState::Listen)?;
+    Ok(listening.into_iter().chain(inactive()).chain(udp).collect())
+}
+
+/// TCP sockets that are only bound; none where the kernel does not tell.
+pub(super) fn inactive() -> Vec<Bound> {
+    let sockets = inactive_sockets().unwrap_or_default().into_iter();
+    sockets.map(|InactiveSocket { address, port, inode }| Bound { udp: false, address, port, inode }).collect()
+}
+
+fn tcp_sockets(wanted: impl Fn(&TcpState) -> bool) -> Result<Vec<Bound>, PortError> {
+    let tcp = procfs::net::tcp().map_err(|e| PortError::proc("/proc/net/tcp", e))?;
+    let tcp = tcp.into_iter().chain(procfs::net::tcp6().unwrap_or_default()).filter(|entry| wanted(&entry.state));
+    Ok(tcp.map(|e| Bound { udp: false, address: e.local_address.ip(), port: e.local_address.port(), inode: e.inode }).collect())
 }
 
 /// Who keeps `address:port` from being bound. Blocking: walks /proc.
 pub(super) fn port_holder(address: Ipv4Addr, port: u16, udp: bool) -> Holder {
-    let Ok(bound) = bound_sockets() else { return Holder::Hidden };
-    let inodes = bound.iter().filter(|s| s.udp == udp && s.port == port && s.blocks(address)).map(|s| s.inode).collect();
-    holder_of(&inodes)
+    let inodes = |sockets: Result<Vec<Bound>, PortError>| -> BTreeSet<u64> {
+        let sockets = sockets.unwrap_or_default();
+        sockets.iter().filter(|s| s.udp == udp && s.port == port && s.blocks(address)).map(|s| s.inode).collect()
+    };
+    let holder = holder_of(&inodes(bound_sockets()));
+    if udp || holder != Holder::Hidden {
+        return holder;
+    }
+    // A connection blocks its own port too, unless both sides said SO_REUSEADDR: one that the kernel gave this port, for instance.
+    let connected = inodes(tcp_sockets(|state| *state != TcpState::Listen));
+    if connected == BTreeSet::from([NO_INODE]) { Holder::TimeWait } else { holder_of(&connected) }
 }
 
 /// Who holds the claim of this name. Blocking: walks /proc.
@@ -111,11 +150,14 @@ mod tests {
         assert!(bound("127.64.0.9").blocks(Ipv4Addr::UNSPECIFIED));
         assert!(!bound("127.64.0.2").blocks(ours));
         assert!(!bound("::1").blocks(ours));
+        assert!(bound("::1").blocks(Ipv4Addr::UNSPECIFIED));
     }
 
     #[test]
     fn the_ephemeral_range_reads_as_the_kernel_writes_it() {
         assert_eq!(parse_range("32768\t60999\n"), Some(32768..=60999));
         assert_eq!(parse_range("nothing"), None);
+        assert_eq!(parse_ranges("8080,9148-9150\n"), [8080..=8080, 9148..=9150]);
+        assert_eq!(parse_ranges("\n"), []);
     }
 }

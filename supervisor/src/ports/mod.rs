@@ -9,10 +9,13 @@
 //! Leases make two devnets of one home differ and survive restarts; claims make two homes of one machine differ and live as long
 //! as the daemon. A claim that another home took while this daemon was down is a conflict that a person settles: moving a devnet
 //! would break configs that name its addresses.
+//!
+//! Ports whose plan says so are parked while their node does not run (`parks`): nobody else can take them then.
 
 mod claims;
 mod layout;
 mod machine;
+mod parks;
 mod probe;
 mod states;
 mod subnet;
@@ -23,16 +26,19 @@ pub use subnet::Subnet;
 use crate::{
     config::Home,
     holders::Holder,
-    model::{Devnet, Fault, FaultCode, Kind, Lease, LeaseSpec, Meta, Node, NodeName, Object, PlacedNode, PlannedNode, PlannedPort, Uid},
+    keeper::Keeper,
+    model::{Devnet, Fault, FaultCode, Key, Kind, Lease, LeaseSpec, Meta, Node, NodeName, Object, PlacedNode, PlannedNode, PlannedPort, Uid},
     store::{Selector, Store, StoreError, Write},
     sys::Clock,
 };
 use claims::{ClaimError, Claims, Owner, port_claim, subnet_claim};
 use layout::{Layout, LayoutError, Request};
 use machine::{Machine, claim_holder};
+use parks::{Parks, Place};
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
+    net::{Ipv4Addr, SocketAddrV4},
     sync::Arc,
 };
 
@@ -84,13 +90,19 @@ pub struct Ports {
     /// Tells this home from others on the machine.
     home_id: String,
     claims: Claims,
+    parks: Arc<Parks>,
     /// One placement at a time: each sees the leases of the one before.
     placing: tokio::sync::Mutex<()>,
 }
 
 impl Ports {
     pub fn new(store: Arc<dyn Store>, clock: Arc<dyn Clock>, home_id: String) -> Self {
-        Self { store, clock, home_id, claims: Claims::default(), placing: tokio::sync::Mutex::default() }
+        Self { store, clock, home_id, claims: Claims::default(), parks: Arc::default(), placing: tokio::sync::Mutex::default() }
+    }
+
+    /// With ports that are parked over any death of the daemon.
+    pub fn with_keeper(self, keeper: Keeper) -> Self {
+        Self { parks: Arc::new(Parks::with(keeper)), ..self }
     }
 
     /// Gives each node its address and ports. Idempotent: what is leased stays; leases of nodes that left the plan go back as soon as
@@ -146,10 +158,13 @@ impl Ports {
         Err(PortError::Contended { devnet: format!("{}/{}", owner.0, owner.1) })
     }
 
-    /// Claims what the store's leases say, once, when the daemon starts. Each conflict is its own error; the rest is claimed all the same.
+    /// Claims what the store's leases say, and takes back the ports that are parked, once, when the daemon starts. Each conflict is its own error; the rest is claimed all the same.
     pub async fn reclaim(&self) -> Result<Vec<PortError>, PortError> {
         let mut wanted: BTreeMap<Owner, BTreeSet<String>> = BTreeMap::new();
-        for lease in self.leases(None).await? {
+        let leases = self.leases(None).await?;
+        let (parks, leased) = (self.parks.clone(), leases.iter().filter_map(|lease| parkable(lease)).collect());
+        on_blocking_thread(move || parks.recall(&leased)).await?;
+        for lease in leases {
             let owner = (lease.metadata.namespace.clone(), lease.spec.devnet_ref.clone());
             wanted.entry(owner).or_default().extend(claim_of(&lease));
         }
@@ -166,9 +181,12 @@ impl Ports {
         Ok(conflicts)
     }
 
-    /// Drops the claims of a devnet that is deleted; its leases go with its row in the store.
-    pub fn release(&self, namespace: &str, devnet: &str) {
-        self.claims.keep(&(namespace.to_owned(), devnet.to_owned()), &BTreeSet::new());
+    /// Drops the claims and parked ports of a devnet that is deleted; its leases go with its row in the store.
+    pub async fn release(&self, namespace: &str, devnet: &str) -> Result<(), PortError> {
+        let _one = self.placing.lock().await;
+        let (namespace, devnet) = (namespace.to_owned(), devnet.to_owned());
+        self.claims.keep(&(namespace.clone(), devnet.clone()), &BTreeSet::new());
+        self.drop_parks(move |_, place| is_in(place, &namespace, &devnet)).await
     }
 
     /// What gives back the leases of one node, to go into the commit that removes it; `settle` follows.
@@ -178,17 +196,66 @@ impl Ports {
         Ok(of_node.map(|lease| Write::Delete { key: Object::Lease(lease).key(), expect: crate::store::Expect::Any }).collect())
     }
 
-    /// Drops the claims of a devnet that no lease of it needs any more.
+    /// Drops the claims and parked ports of a devnet that no lease of it needs any more.
     pub async fn settle(&self, namespace: &str, devnet: &str) -> Result<(), PortError> {
         let _one = self.placing.lock().await;
         let leases = self.leases(Some(Selector::in_devnet(Kind::Lease, namespace, devnet))).await?;
         self.claims.keep(&(namespace.to_owned(), devnet.to_owned()), &leases.iter().filter_map(|lease| claim_of(lease)).collect());
+        let leased: BTreeMap<SocketAddrV4, Place> = leases.iter().filter_map(|lease| parkable(lease)).collect();
+        let (namespace, devnet) = (namespace.to_owned(), devnet.to_owned());
+        self.drop_parks(move |address, place| is_in(place, &namespace, &devnet) && leased.get(address) != Some(place)).await
+    }
+
+    /// Binds each port for a moment, as the node will, but for those that are parked for it. Call it just before the start: a port that
+    /// is taken names its holder.
+    pub async fn probe(&self, node: &Node, ports: &[PlannedPort]) -> Result<(), PortError> {
+        let parked = self.parks.all();
+        let ours = |address: SocketAddrV4| parked.get(&address) == Some(&place(node));
+        let open = ports.iter().filter(|port| port.udp || !socket_address(node, port).is_some_and(ours));
+        let ports: Vec<PlannedPort> = open.cloned().collect();
+        probe::probe(node, &ports).await
+    }
+
+    /// Holds the ports of a node that does not run, as far as `ports` asks for it, until `unpark`. Idempotent. One that a stranger has
+    /// is left to him: the node's next start names him.
+    pub async fn park(&self, node: &Node, ports: &[PlannedPort]) -> Result<(), PortError> {
+        let place = place(node);
+        let mut wanted: BTreeSet<SocketAddrV4> =
+            ports.iter().filter(|port| port.park && !port.udp).filter_map(|port| socket_address(node, port)).collect();
+        if self.parks.are_held(&place, &wanted) {
+            return Ok(());
+        }
+        // Whoever gives leases back does so under this lock too, or has said so in the store before: nothing is parked after it.
+        let _one = self.placing.lock().await;
+        let devnet = self.store.get(&Key::devnet(&node.metadata.namespace, &node.spec.devnet_ref)).await?;
+        let stays = devnet.is_some_and(|devnet| devnet.meta().deleted_at.is_none());
+        let leases = self.leases(Some(Selector::in_devnet(Kind::Lease, &node.metadata.namespace, &node.spec.devnet_ref))).await?;
+        let leased: BTreeMap<SocketAddrV4, Place> = leases.iter().filter_map(|lease| parkable(lease)).collect();
+        wanted.retain(|address| stays && leased.get(address) == Some(&place));
+        let parks = self.parks.clone();
+        for (address, error) in on_blocking_thread(move || parks.park(&place, &wanted)).await? {
+            tracing::warn!(node = %node.metadata.name, %address, %error, "the port is not held while its node does not run");
+        }
         Ok(())
     }
 
-    /// Binds each port for a moment, as the node will. Call it just before the start: a port that is taken names its holder.
-    pub async fn probe(&self, node: &Node, ports: &[PlannedPort]) -> Result<(), PortError> {
-        probe::probe(node, ports).await
+    /// Lets go of what is parked for this node: call it just before the start.
+    pub async fn unpark(&self, node: &Node) -> Result<(), PortError> {
+        let place = place(node);
+        self.drop_parks(move |_, holder| *holder == place).await
+    }
+
+    /// Lets go of all that is parked, for a daemon that ends with its nodes.
+    pub async fn unpark_all(&self) -> Result<(), PortError> {
+        self.drop_parks(|_, _| true).await
+    }
+
+    async fn drop_parks(&self, goes: impl Fn(&SocketAddrV4, &Place) -> bool + Send + 'static) -> Result<(), PortError> {
+        if !self.parks.all().iter().any(|(address, place)| goes(address, place)) {
+            return Ok(());
+        }
+        let parks = self.parks.clone();
+        on_blocking_thread(move || parks.drop_where(goes)).await
     }
 
     /// Each leased port and what is there now, for `dvbctl ports`. None takes all namespaces, or all devnets.
@@ -198,7 +265,8 @@ impl Ports {
         let selector = Selector { namespace: namespace.map(Into::into), devnet: devnet.map(Into::into), ..Selector::kind(Kind::Node) };
         let (nodes, _) = self.store.list(&selector).await?;
         let nodes: Vec<Arc<Node>> = nodes.into_iter().filter_map(|object| object.try_into().ok()).collect();
-        on_blocking_thread(move || states::states(&leases, &nodes)).await?
+        let parked = self.parks.all();
+        on_blocking_thread(move || states::states(&leases, &nodes, &parked)).await?
     }
 
     async fn leases(&self, selector: Option<Selector>) -> Result<Vec<Arc<Lease>>, PortError> {
@@ -247,7 +315,8 @@ impl PortError {
             Self::Taken { node, holder, .. } => {
                 let mend = match holder {
                     Holder::Process { pid, program } => format!("end {program} (kill {pid}), or give that program another port"),
-                    Holder::Hidden => "find the holder as root: ss -lntup".to_owned(),
+                    Holder::Hidden => "find the holder as root: ss -antup".to_owned(),
+                    Holder::TimeWait => "wait: the kernel forgets them within a minute".to_owned(),
                 };
                 Fault::new(FaultCode::PortBusy, message).retriable().about(node).remedy(mend)
             }
@@ -285,6 +354,28 @@ impl PortError {
 /// Leases of this module; other modules lease other things.
 fn is_address(lease: &Lease) -> bool {
     ["subnet/", "port/", "address/"].iter().any(|sort| lease.metadata.name.starts_with(sort))
+}
+
+fn place(node: &Node) -> Place {
+    (node.metadata.namespace.clone(), node.metadata.name.clone())
+}
+
+fn is_in((of, node): &Place, namespace: &str, devnet: &str) -> bool {
+    of == namespace && NodeName::parse(node).is_some_and(|node| node.devnet == devnet)
+}
+
+/// Where the node binds the port; None before it has been placed.
+fn socket_address(node: &Node, port: &PlannedPort) -> Option<SocketAddrV4> {
+    let address = if port.wildcard { Ipv4Addr::UNSPECIFIED } else { node.spec.address.parse().ok()? };
+    node.spec.ports.get(&port.name).map(|number| SocketAddrV4::new(address, *number))
+}
+
+/// A lease of a TCP port, and the node that it is for.
+fn parkable(lease: &Lease) -> Option<(SocketAddrV4, Place)> {
+    let LeaseSpec { address, port, node_ref, .. } = &lease.spec;
+    let is_tcp = lease.metadata.name.starts_with("port/") && !lease.metadata.name.ends_with("/udp");
+    let address = SocketAddrV4::new(address.as_ref()?.parse().ok()?, (*port)?);
+    is_tcp.then(|| Some((address, (lease.metadata.namespace.clone(), node_ref.clone()?)))).flatten()
 }
 
 /// The machine-wide claim that goes with a lease.

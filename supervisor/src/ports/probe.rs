@@ -1,14 +1,24 @@
 //! Binds a node's ports for a moment, as the node will, to know before the start whether one is taken.
 
-use super::{PortError, machine::port_holder, on_blocking_thread};
-use crate::model::{Node, PlannedPort};
+use super::{
+    PortError,
+    machine::{inactive, port_holder},
+    on_blocking_thread,
+};
+use crate::{
+    holders::holder_of,
+    model::{Node, PlannedPort},
+};
 use std::{
+    collections::BTreeSet,
     io,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
 };
 use tokio::net::TcpSocket;
 
 pub(super) async fn probe(node: &Node, ports: &[PlannedPort]) -> Result<(), PortError> {
+    // Seen before anything is bound here: of our own sockets a child that is being forked may have copies for a moment.
+    let inactive = if ports.iter().all(|port| port.udp) { Vec::new() } else { on_blocking_thread(inactive).await? };
     for port in ports {
         let (owner, name) = (node.metadata.name.clone(), port.name.clone());
         let Some(number) = node.spec.ports.get(&name).copied().filter(|number| *number != 0) else {
@@ -22,12 +32,20 @@ pub(super) async fn probe(node: &Node, ports: &[PlannedPort]) -> Result<(), Port
             port: number,
             source: io::Error::new(io::ErrorKind::InvalidInput, e),
         })?;
-        let Err(source) = try_bind(address, number, port.udp) else { continue };
-        if source.kind() != io::ErrorKind::AddrInUse {
-            return Err(PortError::Bind { node: owner, name, address: at.to_owned(), port: number, source });
-        }
         let udp = port.udp;
-        let holder = on_blocking_thread(move || port_holder(address, number, udp)).await?;
+        let holder = match try_bind(address, number, udp) {
+            // Both sides said SO_REUSEADDR. The node may not, and it cannot listen when the other one does.
+            Ok(()) => {
+                let there = inactive.iter().filter(|bound| !udp && bound.port == number && bound.blocks(address));
+                let inodes: BTreeSet<u64> = there.map(|bound| bound.inode).collect();
+                if inodes.is_empty() {
+                    continue;
+                }
+                on_blocking_thread(move || holder_of(&inodes)).await?
+            }
+            Err(source) if source.kind() == io::ErrorKind::AddrInUse => on_blocking_thread(move || port_holder(address, number, udp)).await?,
+            Err(source) => return Err(PortError::Bind { node: owner, name, address: at.to_owned(), port: number, source }),
+        };
         return Err(PortError::Taken { node: owner, name, address: at.to_owned(), port: number, holder });
     }
     Ok(())

@@ -1,6 +1,6 @@
 //! What is at each leased port now: nothing, the node that it belongs to, or a stranger.
 
-use super::{PortError, machine::Machine};
+use super::{PortError, machine::Machine, parks::Place};
 use crate::{
     holders::{Holder, socket_owners},
     model::{Lease, Node},
@@ -9,11 +9,12 @@ use crate::{
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::Ipv4Addr,
+    net::{Ipv4Addr, SocketAddrV4},
     sync::Arc,
 };
 
-/// One leased port. `state` is `free`, `held` (by the node that leases it) or `taken` (by another process).
+/// One leased port. `state` is `free`, `held` (by the node that leases it), `parked` (by us, for that node) or `taken` (by another
+/// process).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PortLease {
     /// Full node name.
@@ -25,12 +26,13 @@ pub struct PortLease {
     pub wildcard: bool,
     pub udp: bool,
     pub state: String,
-    /// `pid 42 (geth)`
-    pub holder: Option<String>,
+    pub holder: Option<Holder>,
+    /// The kernel may give the number to an outgoing connection.
+    pub ephemeral: bool,
 }
 
 /// Blocking: walks /proc once.
-pub(super) fn states(leases: &[Arc<Lease>], nodes: &[Arc<Node>]) -> Result<Vec<PortLease>, PortError> {
+pub(super) fn states(leases: &[Arc<Lease>], nodes: &[Arc<Node>], parked: &BTreeMap<SocketAddrV4, Place>) -> Result<Vec<PortLease>, PortError> {
     let machine = Machine::read()?;
     let nodes: BTreeMap<(&str, &str), &Node> =
         nodes.iter().map(|node| ((node.metadata.namespace.as_str(), node.metadata.name.as_str()), node.as_ref())).collect();
@@ -40,6 +42,12 @@ pub(super) fn states(leases: &[Arc<Lease>], nodes: &[Arc<Node>]) -> Result<Vec<P
         let Ok(address) = row.address.parse::<Ipv4Addr>() else { continue };
         let there = machine.bound.iter().filter(|bound| bound.udp == row.udp && bound.port == row.port && bound.blocks(address));
         let inodes: BTreeSet<u64> = there.map(|bound| bound.inode).collect();
+        row.ephemeral = !row.udp && machine.may_give_away(row.port);
+        if !row.udp && parked.contains_key(&SocketAddrV4::new(address, row.port)) {
+            row.state = "parked".to_owned();
+            rows.push((row, BTreeSet::new()));
+            continue;
+        }
         row.state = if inodes.is_empty() { "free" } else { "taken" }.to_owned();
         rows.push((row, inodes));
     }
@@ -50,7 +58,7 @@ pub(super) fn states(leases: &[Arc<Lease>], nodes: &[Arc<Node>]) -> Result<Vec<P
         // A wrapper and its child may share the socket: the node's own process tells the state.
         here.sort_by_key(|holder| !belongs(holder, node));
         if let Some(holder) = here.first() {
-            row.holder = Some(holder.to_string());
+            row.holder = Some((*holder).clone());
             if belongs(holder, node) {
                 row.state = "held".to_owned();
             }

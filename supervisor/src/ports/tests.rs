@@ -6,7 +6,11 @@ use crate::{
     store::MemoryStore,
     sys::SystemClock,
 };
-use std::net::{Ipv4Addr, TcpListener, UdpSocket};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket},
+    os::fd::OwnedFd,
+};
 
 /// A home of its own: random, so that tests that run beside this one begin their searches elsewhere.
 struct Homestead {
@@ -114,7 +118,7 @@ async fn a_subnet_that_another_home_took_meanwhile_is_reported_with_its_holder()
     let error = ports.place(&devnet, &home(), &plan(1)).await.unwrap_err();
     assert!(matches!(error, PortError::Claimed { .. }), "{error}");
     assert!(error.to_string().contains("subnet 127."), "{error}");
-    thief.release("default", "a");
+    thief.release("default", "a").await.unwrap();
     ports.place(&devnet, &home(), &plan(1)).await.unwrap();
 }
 
@@ -165,6 +169,87 @@ async fn udp_and_wildcard_ports_are_probed_as_what_they_are() {
     drop(elsewhere);
 }
 
+/// As another program would: without SO_REUSEADDR, which the standard library sets.
+fn bound(address: SocketAddr, kind: SocketType) -> OwnedFd {
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let socket = socket_with(family, kind, SocketFlags::CLOEXEC, None).unwrap();
+    rustix::net::bind(&socket, &address).unwrap();
+    socket
+}
+
+fn knows_bound_sockets() -> bool {
+    let socket = bound(([127, 0, 0, 1], 0).into(), SocketType::STREAM);
+    let inode = rustix::fs::fstat(&socket).unwrap().st_ino;
+    crate::holders::inactive_sockets().unwrap().iter().any(|seen| seen.inode == inode)
+}
+
+#[tokio::test]
+async fn whatever_is_in_the_way_of_a_port_is_named() {
+    let homestead = Homestead::new();
+    let ports = homestead.ports();
+    // Numbers of this test alone: it binds them on all addresses, too.
+    let kinds =
+        [port("rpc", 21_657), PlannedPort { udp: true, ..port("discovery", 21_303) }, PlannedPort { wildcard: true, ..port("metrics", 6060) }];
+    let nodes = [PlannedNode { name: "validator-0".into(), role: "validator".into(), ports: kinds.to_vec(), ..PlannedNode::default() }];
+    let placement = ports.place(&homestead.devnet("a").await, &home(), &nodes).await.unwrap();
+    let node = placed("a", &placement.nodes[0]);
+    let address: Ipv4Addr = node.spec.address.parse().unwrap();
+    let holder = async || match ports.probe(&node, &kinds).await.unwrap_err() {
+        PortError::Taken { name, holder, .. } => (name, holder),
+        other => panic!("{other}"),
+    };
+    let me = || Holder::Process { pid: std::process::id(), program: program() };
+    let check = async |name: &str, thief: OwnedFd| {
+        assert_eq!(holder().await, (name.to_owned(), me()));
+        drop(thief);
+        ports.probe(&node, &kinds).await.unwrap();
+    };
+    let v4 = |port: &str| SocketAddr::from((address, node.spec.ports[port]));
+    let all_v4 = |port: &str| SocketAddr::from((Ipv4Addr::UNSPECIFIED, node.spec.ports[port]));
+    let both = |port: &str| SocketAddr::from((Ipv6Addr::UNSPECIFIED, node.spec.ports[port]));
+    let listening = |address| {
+        let socket = bound(address, SocketType::STREAM);
+        rustix::net::listen(&socket, 1).unwrap();
+        socket
+    };
+    check("rpc", listening(v4("rpc"))).await;
+    check("rpc", listening(all_v4("rpc"))).await;
+    check("rpc", listening(both("rpc"))).await;
+    check("discovery", bound(all_v4("discovery"), SocketType::DGRAM)).await;
+    check("discovery", bound(both("discovery"), SocketType::DGRAM)).await;
+    check("metrics", listening(both("metrics"))).await;
+    check("metrics", listening((Ipv6Addr::LOCALHOST, node.spec.ports["metrics"]).into())).await;
+    // A connection that goes out from the port, as the kernel itself may have chosen it.
+    let server = TcpListener::bind((address, 0)).unwrap();
+    let client = bound(v4("rpc"), SocketType::STREAM);
+    rustix::net::connect(&client, &server.local_addr().unwrap()).unwrap();
+    let (accepted, _) = server.accept().unwrap();
+    assert_eq!(holder().await, ("rpc".to_owned(), me()));
+    // The side that closes first keeps the port for a minute.
+    drop(client);
+    drop(accepted);
+    assert_eq!(holder().await, ("rpc".to_owned(), Holder::TimeWait));
+    if !knows_bound_sockets() {
+        return println!("SKIP: this kernel (before 6.8) does not tell of sockets that are bound and do not listen");
+    }
+    let others = homestead.devnet("b").await;
+    let only = [port("rpc", 21_658)];
+    let nodes = [PlannedNode { ports: only.to_vec(), ..plan(1).remove(0) }];
+    let placement = ports.place(&others, &home(), &nodes).await.unwrap();
+    let node = placed("b", &placement.nodes[0]);
+    homestead.store.commit(vec![Write::create(node.clone())]).await.unwrap();
+    let own = IpAddr::from(node.spec.address.parse::<Ipv4Addr>().unwrap());
+    for (address, reuse) in [(own, false), (own, true), (Ipv6Addr::UNSPECIFIED.into(), false)] {
+        let socket = bound((address, 21_658).into(), SocketType::STREAM);
+        // With SO_REUSEADDR on both sides a bind would succeed beside it.
+        rustix::net::sockopt::set_socket_reuseaddr(&socket, reuse).unwrap();
+        let error = ports.probe(&node, &only).await.unwrap_err();
+        assert!(matches!(&error, PortError::Taken { holder, .. } if *holder == me()), "{error}");
+        let states = ports.states(None, Some("b")).await.unwrap();
+        assert_eq!((states[0].state.as_str(), states[0].holder.clone()), ("taken", Some(me())));
+    }
+}
+
 #[tokio::test]
 async fn states_tell_free_held_and_taken_apart() {
     let homestead = Homestead::new();
@@ -188,7 +273,7 @@ async fn deleting_a_devnet_gives_everything_back() {
     let devnet = homestead.devnet("a").await;
     let placement = ports.place(&devnet, &home(), &plan(1)).await.unwrap();
     homestead.store.commit(vec![Write::Delete { key: crate::model::Key::devnet("default", "a"), expect: crate::store::Expect::Any }]).await.unwrap();
-    ports.release("default", "a");
+    ports.release("default", "a").await.unwrap();
     assert!(homestead.lease_names().await.is_empty());
     let again = homestead.ports().place(&homestead.devnet("a").await, &home(), &plan(1)).await.unwrap();
     assert_eq!(again, placement, "the same words choose the same place when it is free");

@@ -2,6 +2,7 @@
 
 #![allow(unsafe_code, reason = "what a child does before exec has no safe form")]
 
+use super::open_files;
 use nix::libc;
 use std::{
     ffi::{OsStr, OsString},
@@ -14,11 +15,16 @@ use std::{
     process::Command,
 };
 
-/// A command with an empty environment and no stdin: what it inherits is said where it is built.
+/// A command with an empty environment, no stdin and the limit of descriptors that we were started with: what else it inherits is said
+/// where it is built.
 #[expect(clippy::disallowed_methods, reason = "this is the door that the ban points to")]
 pub fn command(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new(program);
     command.env_clear().stdin(std::process::Stdio::null());
+    if let Some(soft) = open_files::found() {
+        // SAFETY: between fork and exec it makes two system calls and allocates nothing.
+        unsafe { command.pre_exec(move || if open_files::give_back(soft) { Ok(()) } else { Err(io::Error::last_os_error()) }) };
+    }
     command
 }
 

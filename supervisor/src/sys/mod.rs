@@ -1,5 +1,5 @@
 //! The machine, where the rest of the daemon may not touch it itself: clock and fresh ids, commands, processes, signal names, boot id,
-//! digests of files, inotify alarms, failpoints, what the kernel may be asked, the sockets that a service manager passes.
+//! digests of files, inotify alarms, failpoints, what the kernel may be asked, the limit of descriptors, the sockets that a service manager passes.
 
 mod activation;
 mod alarm;
@@ -10,6 +10,7 @@ mod command;
 mod digest;
 mod failpoint;
 mod kernel;
+mod open_files;
 mod process;
 mod signals;
 mod spawn;
@@ -22,6 +23,7 @@ pub use command::{boot_id, command, die_with_us, own_program};
 pub use digest::sha256_file;
 pub use failpoint::failpoint;
 pub use kernel::Kernel;
+pub use open_files::{OpenFiles, raise_open_files, restore_open_files};
 pub use process::{Pidfd, ProcessStat, age, all_pids, executable, has_environment, process_env, process_name, process_stat, process_words};
 pub use signals::{signal_from_name, signal_name};
-pub use spawn::{Spawn, SpawnFailure, SpawnStep, Spawned, spawn};
+pub use spawn::{Spawn, SpawnFailure, SpawnStep, Spawned, spawn, with_no_child_in_between};

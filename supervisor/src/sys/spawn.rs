@@ -9,6 +9,7 @@
 use super::{
     Kernel,
     clone::{clone, clone_into},
+    open_files,
 };
 use nix::libc::{self, c_char, c_int, c_void};
 use std::{
@@ -17,7 +18,17 @@ use std::{
     io,
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
     ptr,
+    sync::{PoisonError, RwLock},
 };
+
+/// Held by those who fork until their child has executed its program: until then it has a copy of each of our descriptors.
+static FORKING: RwLock<()> = RwLock::new(());
+
+/// Descriptors that `work` closes are closed for good: no child of `spawn` is there that still has a copy.
+pub fn with_no_child_in_between<T>(work: impl FnOnce() -> T) -> T {
+    let _alone = FORKING.write().unwrap_or_else(PoisonError::into_inner);
+    work()
+}
 
 /// What the child becomes. All descriptors in it must be 3 or higher.
 #[derive(Debug)]
@@ -70,6 +81,8 @@ struct Orders<'a> {
     inherit: &'a [RawFd],
     /// What it has to move itself into.
     cgroup: Option<RawFd>,
+    /// Its soft limit, where ours is another.
+    open_files: Option<u64>,
     failed: Option<(SpawnStep, c_int)>,
 }
 
@@ -85,9 +98,12 @@ pub fn spawn(spawn: &Spawn<'_>) -> Result<Spawned, SpawnFailure> {
         stdio: [null.as_raw_fd(), spawn.stdout.as_raw_fd(), spawn.stderr.as_raw_fd()],
         inherit: spawn.inherit,
         cgroup: None,
+        open_files: open_files::found(),
         failed: None,
     };
+    let forking = FORKING.read().unwrap_or_else(PoisonError::into_inner);
     let spawned = start(&mut orders, spawn.cgroup, spawn.kernel).map_err(fork)?;
+    drop(forking);
     // SAFETY: a plain read through a pointer of our own; volatile, because the child wrote it behind the compiler's back.
     match unsafe { ptr::read_volatile(&raw const orders.failed) } {
         None => Ok(spawned),
@@ -158,6 +174,11 @@ unsafe fn become_program(orders: &Orders<'_>) -> SpawnStep {
             if libc::fcntl(*fd, libc::F_SETFD, 0) < 0 {
                 return SpawnStep::Descriptors;
             }
+        }
+        if let Some(soft) = orders.open_files
+            && !open_files::give_back(soft)
+        {
+            return SpawnStep::Descriptors;
         }
         let mut none: libc::sigset_t = std::mem::zeroed();
         libc::sigemptyset(&raw mut none);

@@ -258,7 +258,7 @@ async fn destroy(devnet: &Devnet, nodes: &[Arc<Node>], cx: &Context) -> Result<(
         remove_tree(&cx.home.devnet(namespace, name))?;
     }
     failpoint("delete/files");
-    cx.ports.release(namespace, name);
+    cx.ports.release(namespace, name).await?;
     failpoint("lease/released");
     let key = devnet_key(devnet);
     let mut writes = vec![Write::Delete { key: key.clone(), expect: Expect::Any }];

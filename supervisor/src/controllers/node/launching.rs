@@ -85,6 +85,7 @@ pub(super) async fn start(node: &Node, counted: bool, released: Option<Write>, c
     let mut next = commit_and_read(next, NodePhase::Starting, story, writes, cx).await?;
     failpoint("launch/intended");
 
+    cx.ports.unpark(&next).await?; // only now: nobody else can be quicker than the program itself
     let started = cx.runtime.start(&spec, grants).await;
     failpoint("launch/started");
     match started {

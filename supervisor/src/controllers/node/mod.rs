@@ -19,7 +19,7 @@ mod signing;
 pub(super) use launch::{job_spec, program, run_job};
 pub(super) use plan::class_reason;
 
-use super::{Action, Context, ReconcileError, Reconciler};
+use super::{Action, Context, ReconcileError, Reconciler, devnet::planned_ports};
 use crate::{
     model::{FROZEN, Key, Kind, Launch, LaunchId, LaunchPhase, Node},
     runtime::{Adopted, Handle},
@@ -71,6 +71,9 @@ impl NodeController {
         let seen = Seen { process, now: cx.clock.now(), waits_for: self.first_unready(&node, cx).await?, jitter };
         let decision = self.budgets.hold(&node, plan::plan(&node, &seen), cx).await?;
         apply::apply(&node, launch.as_deref(), released, &decision.step, cx).await?;
+        if seen.process == Process::None && !matches!(decision.step, Step::Launch { .. }) {
+            park(&node, cx).await;
+        }
         Ok(Some(decision))
     }
 
@@ -122,6 +125,17 @@ impl NodeController {
             }
         }
         Ok(None)
+    }
+}
+
+/// Nobody takes the ports of a node that does not run, if its plan says so. One that cannot be had is no reason to do nothing else.
+async fn park(node: &Node, cx: &Context) {
+    let parked = async {
+        let Some(devnet) = cx.accepted_devnet(&node.metadata.namespace, &node.spec.devnet_ref).await? else { return Ok(()) };
+        Ok::<_, ReconcileError>(cx.ports.park(node, &planned_ports(&devnet, node, cx).await?).await?)
+    };
+    if let Err(error) = parked.await {
+        tracing::warn!(node = %node.metadata.name, %error, "ports are not held while the node does not run");
     }
 }
 

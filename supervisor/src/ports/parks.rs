@@ -1,0 +1,220 @@
+//! Ports that are held for nodes that do not run: bound and no more, by sockets that the keeper holds over any death of the daemon.
+//!
+//! ```text
+//!            park: bind, then the keeper gets it
+//! (nothing) ─────────────────────────────────────► parked ──► recalled by the next daemon, as long as it is leased
+//!     ▲            unpark: just before the start     │
+//!     └──────────────────────────────────────────────┘ also: the lease goes, or the plan does not ask for it any more
+//! ```
+//!
+//! Bound with SO_REUSEADDR, since connections of the node's last process may still be in TIME_WAIT, and then without: from there on
+//! nobody can bind the port, whatever he says. It is closed before its node starts, which needs to know nothing of all this.
+
+use crate::{
+    keeper::Keeper,
+    sys::{failpoint, with_no_child_in_between},
+};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, socket_with, sockopt};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt, io,
+    net::SocketAddrV4,
+    os::fd::{AsFd, OwnedFd},
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+/// In the keeper a parked port has this before its address.
+const PREFIX: &str = "port/";
+
+/// Namespace and full name of the node that a port is for.
+pub(super) type Place = (String, String);
+
+/// Each call blocks, mostly for microseconds.
+#[derive(Default)]
+pub(super) struct Parks {
+    /// None: nothing is parked.
+    keeper: Option<Keeper>,
+    held: Mutex<BTreeMap<SocketAddrV4, Place>>,
+}
+
+impl Parks {
+    pub(super) fn with(keeper: Keeper) -> Self {
+        Self { keeper: Some(keeper), held: Mutex::default() }
+    }
+
+    /// Takes back what an earlier daemon has left with the keeper, and lets go of what is not `leased` any more.
+    pub(super) fn recall(&self, leased: &BTreeMap<SocketAddrV4, Place>) {
+        let Some(keeper) = &self.keeper else { return };
+        let found = keeper.recall(PREFIX).unwrap_or_else(|error| {
+            tracing::warn!(%error, "whether ports are parked cannot be told");
+            Vec::new()
+        });
+        for (name, _) in found {
+            let address = name[PREFIX.len()..].parse::<SocketAddrV4>().ok();
+            match address.and_then(|address| Some((address, leased.get(&address)?))) {
+                Some((address, place)) => drop(self.held().insert(address, place.clone())),
+                None => keeper.release(&name),
+            }
+        }
+    }
+
+    /// Holds these of the node's ports and no others. Those that could not be had come back with the reason.
+    pub(super) fn park(&self, place: &Place, wanted: &BTreeSet<SocketAddrV4>) -> Vec<(SocketAddrV4, io::Error)> {
+        let Some(keeper) = &self.keeper else { return Vec::new() };
+        self.drop_where(|address, holder| holder == place && !wanted.contains(address));
+        let mut failed = Vec::new();
+        for address in wanted {
+            if self.held().contains_key(address) {
+                continue;
+            }
+            match bound(*address) {
+                Ok(socket) => {
+                    failpoint("port/bound");
+                    match keeper.put(&name_of(address), socket.as_fd()) {
+                        Ok(()) => drop(self.held().insert(*address, place.clone())),
+                        Err(error) => {
+                            keeper.release(&name_of(address));
+                            failed.push((*address, io::Error::other(error)));
+                        }
+                    }
+                }
+                Err(error) => failed.push((*address, error)),
+            }
+        }
+        failed
+    }
+
+    /// Lets go of what `goes`; when this returns the ports are free.
+    pub(super) fn drop_where(&self, goes: impl Fn(&SocketAddrV4, &Place) -> bool) {
+        let Some(keeper) = &self.keeper else { return };
+        let mut held = self.held();
+        let names: Vec<String> = held.extract_if(.., |address, place| goes(address, place)).map(|(address, _)| name_of(address)).collect();
+        if names.is_empty() {
+            return;
+        }
+        // A child that is about to execute its program has copies of our descriptors until it has.
+        with_no_child_in_between(|| keeper.release_all(&names));
+        failpoint("port/released");
+    }
+
+    pub(super) fn are_held(&self, place: &Place, wanted: &BTreeSet<SocketAddrV4>) -> bool {
+        let held = self.held();
+        held.iter().filter(|(_, holder)| *holder == place).map(|(address, _)| address).eq(wanted)
+    }
+
+    pub(super) fn all(&self) -> BTreeMap<SocketAddrV4, Place> {
+        self.held().clone()
+    }
+
+    /// Each step leaves the map whole, so a panic elsewhere is no reason to stop.
+    fn held(&self) -> MutexGuard<'_, BTreeMap<SocketAddrV4, Place>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn name_of(address: impl fmt::Display) -> String {
+    format!("{PREFIX}{address}")
+}
+
+fn bound(address: SocketAddrV4) -> io::Result<OwnedFd> {
+    let socket = socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    sockopt::set_socket_reuseaddr(&socket, true)?;
+    bind(&socket, &address)?;
+    sockopt::set_socket_reuseaddr(&socket, false)?;
+    Ok(socket)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::{Clock, SystemClock};
+    use std::{
+        net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener, TcpStream},
+        sync::atomic::{AtomicU8, Ordering},
+    };
+
+    /// Of this test alone: its keeper is a thread.
+    fn home() -> String {
+        format!("parks-{}", SystemClock.fresh_id().simple())
+    }
+    fn place(node: &str) -> Place {
+        ("default".into(), node.into())
+    }
+    /// A port that was free a moment ago, on an address that nobody else uses.
+    fn port() -> SocketAddrV4 {
+        static NEXT: AtomicU8 = AtomicU8::new(200);
+        let [_, _, high, low] = std::process::id().to_be_bytes();
+        let address = Ipv4Addr::new(127, NEXT.fetch_add(1, Ordering::SeqCst), high, low.max(2));
+        let listener = TcpListener::bind((address, 0)).unwrap();
+        SocketAddrV4::new(address, listener.local_addr().unwrap().port())
+    }
+    /// Whether another program could have it, without SO_REUSEADDR and with it, as the standard library sets it.
+    fn can_be_bound(address: SocketAddrV4) -> bool {
+        let socket = socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None).unwrap();
+        let plain = bind(&socket, &address).is_ok();
+        drop(socket);
+        let reusing = TcpListener::bind(address).is_ok();
+        assert_eq!(plain, reusing);
+        reusing
+    }
+
+    #[test]
+    fn a_parked_port_can_be_bound_by_nobody_until_it_is_let_go() {
+        let parks = Parks::with(Keeper::in_a_thread(home()));
+        let address = port();
+        assert!(parks.park(&place("a/b"), &BTreeSet::from([address])).is_empty());
+        assert!(!can_be_bound(address));
+        for all in [IpAddr::from(Ipv4Addr::UNSPECIFIED), Ipv6Addr::UNSPECIFIED.into()] {
+            assert!(TcpListener::bind((all, address.port())).is_err(), "{all}");
+        }
+        assert!(TcpStream::connect(address).is_err(), "who dials is refused");
+        assert!(parks.park(&place("a/b"), &BTreeSet::from([address])).is_empty(), "once more is no harm");
+        parks.drop_where(|_, holder| *holder == place("a/other"));
+        assert!(!can_be_bound(address));
+        parks.drop_where(|_, holder| *holder == place("a/b"));
+        assert!(can_be_bound(address));
+        assert!(parks.all().is_empty());
+    }
+
+    #[test]
+    fn connections_of_the_process_before_are_not_in_the_way() {
+        let parks = Parks::with(Keeper::in_a_thread(home()));
+        let address = port();
+        let listener = TcpListener::bind(address).unwrap();
+        let client = TcpStream::connect(address).unwrap();
+        drop(listener.accept().unwrap()); // the side that closes first is in TIME_WAIT
+        drop(listener);
+        drop(client);
+        assert!(parks.park(&place("a/b"), &BTreeSet::from([address])).is_empty());
+        assert!(TcpListener::bind(address).is_err(), "TIME_WAIT lets others in, we do not");
+        parks.drop_where(|_, _| true);
+        drop(TcpListener::bind(address).unwrap());
+    }
+
+    #[test]
+    fn a_port_that_a_stranger_has_comes_back_with_the_reason() {
+        let parks = Parks::with(Keeper::in_a_thread(home()));
+        let address = port();
+        let stranger = TcpListener::bind(address).unwrap();
+        let failed = parks.park(&place("a/b"), &BTreeSet::from([address]));
+        assert_eq!(failed[0].1.kind(), io::ErrorKind::AddrInUse);
+        drop(stranger);
+        assert!(parks.park(&place("a/b"), &BTreeSet::from([address])).is_empty());
+    }
+
+    #[test]
+    fn the_next_daemon_takes_back_what_is_leased_and_lets_go_of_the_rest() {
+        let home = home();
+        let (kept, stale) = (port(), port());
+        let first = Parks::with(Keeper::in_a_thread(home.clone()));
+        assert!(first.park(&place("a/b"), &BTreeSet::from([kept, stale])).is_empty());
+        drop(first); // as a daemon that is killed: its own descriptors go, without a word to the keeper
+        assert!(!can_be_bound(kept) && !can_be_bound(stale));
+        let next = Parks::with(Keeper::in_a_thread(home));
+        next.recall(&BTreeMap::from([(kept, place("a/b"))]));
+        assert_eq!(next.all(), BTreeMap::from([(kept, place("a/b"))]));
+        assert!(!can_be_bound(kept));
+        next.drop_where(|_, _| true);
+        assert!(can_be_bound(kept) && can_be_bound(stale));
+    }
+}
