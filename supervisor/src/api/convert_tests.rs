@@ -308,6 +308,7 @@ fn transaction() -> Transaction {
         cause: Some(EventId(text())),
         code: Some(-5),
         sender: some(),
+        former_chain: true,
     };
     Transaction { metadata: meta(), spec, status }
 }
@@ -324,6 +325,7 @@ fn upgrade() -> Upgrade {
         cancel: true,
         retry: 2,
         assume_handler: true,
+        rolling: true,
     };
     let status = UpgradeStatus {
         phase: UpgradePhase::Verifying,

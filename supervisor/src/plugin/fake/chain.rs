@@ -169,7 +169,7 @@ impl TxPlugin for FakePlugin {
         Ok(TxAccount { exists: address != "fake1poor", address, sequence, height: state.chain.height, balance: balance.to_string(), detail: vec![] })
     }
 
-    async fn build(&self, _devnet: &DevnetContext, _node: &PlacedNode, request: BuildRequest) -> Result<Vec<BuildOutcome>, PluginError> {
+    async fn build(&self, _devnet: &DevnetContext, _node: Option<&PlacedNode>, request: BuildRequest) -> Result<Vec<BuildOutcome>, PluginError> {
         self.begin("build", "").await?;
         let build = |intent: crate::plugin::tx::TxIntent| {
             let payload: serde_json::Value = serde_json::from_str(&intent.payload).unwrap_or_default();
