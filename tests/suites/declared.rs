@@ -53,7 +53,9 @@ fn a_devnet_and_what_belongs_to_it_are_applied_in_order_once_each_and_deleted() 
     home.ctl(&["apply", "-f", &changed]).exits(4).says("changed.yaml:8:36").says("is 7 and cannot become 8").says("another metadata.name");
 
     home.ctl(&["delete", "-f", &rest]).exits(2);
-    home.eventually("the saved homes are gone", Duration::from_secs(30), |home| home.json(&["get", "upgrade", "quick/v2"])["status"]["saved"].is_null());
+    home.eventually("the saved homes are gone", Duration::from_secs(30), |home| {
+        home.json(&["get", "upgrade", "quick/v2"])["status"]["saved"].is_null()
+    });
     home.ctl(&["delete", "-f", &rest, "--yes"])
         .ok()
         .prints("export quick/snap deleted")

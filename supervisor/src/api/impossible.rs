@@ -33,40 +33,59 @@ async fn ask(cx: &Context, devnet: &Devnet, txs: &[&Transaction]) -> Option<(usi
         return Some((0, Fault::new(FaultCode::Unimplemented, message).about(devnet.metadata.name.as_str())));
     }
     let context = context(cx, devnet).await?;
-    let mut refused = types(plugin.as_ref(), &context, txs).await.into_iter().collect::<Vec<_>>();
     let mut signers: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
     for (at, tx) in txs.iter().enumerate() {
         signers.entry(tx.spec.signer.as_str()).or_default().push(at);
     }
+    let (mut refused, mut untold) = (Vec::new(), Vec::new());
     for (signer, places) in signers {
-        refused.extend(payloads(plugin.as_ref(), &context, signer, &places, txs).await);
+        match payloads(plugin.as_ref(), &context, signer, &places, txs).await {
+            Word::Refused(at, violation) => refused.push((at, violation)),
+            Word::Fine => {}
+            Word::None => untold.extend(places),
+        }
     }
+    if refused.is_empty() && untold.is_empty() {
+        return None;
+    }
+    let known: Vec<String> = plugin.tx_support(&context).await.ok()?.types.into_iter().map(|kind| kind.name).collect();
+    refused.extend(untold.into_iter().filter_map(|at| Some((at, unknown_type(txs[at], &known)?))));
     let (at, violation) = refused.into_iter().min_by_key(|(at, _)| *at)?;
+    let violation = match unknown_type(txs[at], &known) {
+        Some(unknown) if violation.field == PAYLOAD => Violation { message: violation.message, ..unknown }, // the plugin may know more of it
+        _ => violation,
+    };
     Some((at, Fault::invalid(vec![violation]).about(devnet.metadata.name.as_str())))
 }
 
-async fn types(plugin: &dyn ChainPlugin, context: &DevnetContext, txs: &[&Transaction]) -> Option<(usize, Violation)> {
-    let known: Vec<String> = plugin.tx_support(context).await.ok()?.types.into_iter().map(|kind| kind.name).collect();
-    let (at, tx) = txs.iter().enumerate().find(|(_, tx)| !known.contains(&tx.spec.tx_type))?;
-    let message = format!("there is no transaction type `{}`; there are {}", tx.spec.tx_type, known.join(", "));
-    let suggestion = nearest(&tx.spec.tx_type, known.iter().map(String::as_str));
-    Some((at, Violation { suggestion, ..Violation::new("spec.txType", message) }))
+const PAYLOAD: &str = "spec.payload";
+
+/// What a plugin says of the transactions of one signer.
+enum Word {
+    Fine,
+    Refused(usize, Violation),
+    /// It cannot tell now.
+    None,
+}
+
+fn unknown_type(tx: &Transaction, known: &[String]) -> Option<Violation> {
+    let named = &tx.spec.tx_type;
+    if known.contains(named) {
+        return None;
+    }
+    let message = format!("there is no transaction type `{named}`; there are {}", known.join(", "));
+    let suggestion = nearest(named, known.iter().map(String::as_str));
+    Some(Violation { suggestion, ..Violation::new("spec.txType", message) })
 }
 
 /// `places` are those of this signer.
-async fn payloads(
-    plugin: &dyn ChainPlugin,
-    context: &DevnetContext,
-    signer: &str,
-    places: &[usize],
-    txs: &[&Transaction],
-) -> Option<(usize, Violation)> {
+async fn payloads(plugin: &dyn ChainPlugin, context: &DevnetContext, signer: &str, places: &[usize], txs: &[&Transaction]) -> Word {
     let account = match plugin.account(context, None, signer).await {
         Ok(account) => account,
         Err(PluginError::Rejected { code, message, .. }) if code == "InvalidArgument" => {
-            return Some((*places.first()?, Violation::new("spec.signer", message)));
+            return places.first().map_or(Word::Fine, |at| Word::Refused(*at, Violation::new("spec.signer", message)));
         }
-        Err(_) => return None,
+        Err(_) => return Word::None,
     };
     let intent = |at: &usize| {
         let spec = &txs[*at].spec;
@@ -75,9 +94,12 @@ async fn payloads(
     };
     let intents = places.iter().map(intent).collect();
     let request = BuildRequest { signer: signer.to_owned(), account, intents, next_sequence: 0, gas_factor: 1.0 };
-    let outcomes = plugin.build(context, None, request).await.ok()?;
+    let Ok(outcomes) = plugin.build(context, None, request).await else { return Word::None };
     let refused = places.iter().zip(outcomes).find_map(|(at, outcome)| Some((*at, outcome.err()?)));
-    refused.filter(|(_, refusal)| refusal.class == RefusalClass::Invalid).map(|(at, refusal)| (at, Violation::new("spec.payload", refusal.message)))
+    match refused.filter(|(_, refusal)| refusal.class == RefusalClass::Invalid) {
+        Some((at, refusal)) => Word::Refused(at, Violation::new(PAYLOAD, refusal.message)),
+        None => Word::Fine,
+    }
 }
 
 /// With what provisioning found out, if it has.

@@ -97,7 +97,7 @@ async fn a_batch_is_answered_in_its_order_and_ends_with_the_first_that_is_refuse
 async fn what_the_plugin_knows_to_be_impossible_is_refused_and_what_it_cannot_tell_is_not() {
     let served = served().await;
     for (edit, field, says) in [
-        ((|spec| spec.tx_type = "transfers".into()) as fn(&mut v1::TransactionSpec), "spec.txType", "there are transfer"),
+        ((|spec| spec.tx_type = "transfers".into()) as fn(&mut v1::TransactionSpec), "spec.txType", "there is transfer"),
         (|spec| spec.signer = "bob".into(), "spec.signer", "no signer"),
         (|spec| spec.payload = r#"{"amount":"x"}"#.into(), "spec.payload", "no number"),
     ] {

@@ -78,7 +78,8 @@ pub(super) async fn find(ctx: &Context, client: &Client, names: &[String], selec
 /// The long form, with its events.
 pub(super) async fn describe(ctx: &Context, client: &Client, wanted: &str) -> Result<String, Error> {
     let tx = client.transactions().get(ctx.object(wanted)).await?.into_inner();
-    let request = ListEventsRequest { selector: Some(ctx.selector()), name: wanted.to_owned(), limit: 20, ..ListEventsRequest::default() };
+    let own = name(&tx.metadata).to_owned(); // it may have been asked for by its request id
+    let request = ListEventsRequest { selector: Some(ctx.selector()), name: own, limit: 20, ..ListEventsRequest::default() };
     let events: Vec<_> = client.devnets().list_events(request).await?.into_inner().try_collect().await?;
     render::describe::transaction(&tx, &events, &ctx.style())
 }
