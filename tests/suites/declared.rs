@@ -82,7 +82,7 @@ fn what_is_wrong_in_such_a_document_is_told_with_line_and_column() {
     let (devnet, tx) = (quickstart("quick", QUICK), format!("{}spec: {{devnetRef: quick}}\n", head("Transaction")));
     check(&format!("{tx}---\n{devnet}"), 2, &["x.yaml:3:18", "stands before its devnet", "x.yaml:10:9"]);
     check(&format!("{tx}---\n{tx}"), 2, &["x.yaml:8:18", "the transaction quick/v2 is defined twice; first at"]);
-    check(&tx, 4, &["x.yaml:4:7", "spec.txType: is missing", "spec.signer: is missing"]);
+    check(&tx, 4, &["x.yaml:4:1", "spec.txType: is missing", "spec.signer: is missing"]);
     check(&format!("{}spec: {{devnetRef: nope, binary: {{path: /bin/true}}}}\n", head("Upgrade")), 3, &["devnet `nope` does not exist"]);
     home.ctl(&["up", &home.file("x.yaml", &tx)]).exits(2).says("of kind transaction").says("dvbctl apply -f FILE --wait");
 }

@@ -160,7 +160,7 @@ fn a_transfer_on_the_devchain_is_confirmed_and_the_same_request_id_pays_once() {
         .says("10 accounts");
     home.ctl(&["tx", "submit", "quick", "--type", "transfr", "--signer", "account:0", "--to", "account:1", "--amount", "1"])
         .exits(4)
-        .says("there is no transaction type `transfr`");
+        .says("spec.txType: there is no transaction type");
     home.ctl(&["tx", "submit", "quick", "--type", "transfer", "--signer", "account:0", "--to", "account:1", "--amount", "seven"])
         .exits(4)
         .says("no whole number");

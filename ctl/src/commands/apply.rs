@@ -181,7 +181,7 @@ mod tests {
             change("spec.operations.reset", None, Some("0")),
             change("spec.operations.restart", Some("1"), Some("2")),
         ];
-        let object = Object::Devnet(Devnet { metadata, ..Devnet::default() });
+        let object = Object::Devnet(Box::new(Devnet { metadata, ..Devnet::default() }));
         let mut made = Made { object, action: "created".into(), changes };
         let text = foretold(&made, false);
         assert_eq!(text, "devnet a would be created\n  + spec.plugin: exec\n  + spec.seed: drawn when applied\n  ~ spec.operations.restart: 1 -> 2");

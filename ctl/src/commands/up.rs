@@ -40,7 +40,8 @@ pub(crate) async fn run(ctx: &Context, args: Args) -> Result<(), Error> {
     for document in &documents {
         let Wanted::Devnet(wanted) = &document.wanted else { continue };
         let made = apply::send(&client, document, false).await?;
-        let apply::Object::Devnet(mut devnet) = made.object else { continue };
+        let apply::Object::Devnet(devnet) = made.object else { continue };
+        let mut devnet = *devnet;
         ctx.note(format!("devnet {} {}", name(&devnet.metadata), made.action));
         let stopped = |devnet: &Devnet| devnet.spec.as_ref().and_then(|spec| spec.desired.as_deref()) == Some("stopped");
         if stopped(&devnet) && !stopped(wanted) {

@@ -28,10 +28,10 @@ pub(crate) struct Document {
 /// What a document declares, without what only the daemon writes.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Wanted {
-    Devnet(Devnet),
-    Transaction(Transaction),
-    Upgrade(Upgrade),
-    Export(Export),
+    Devnet(Box<Devnet>),
+    Transaction(Box<Transaction>),
+    Upgrade(Box<Upgrade>),
+    Export(Box<Export>),
 }
 
 /// As they are written, in the order in which they are told.
@@ -143,10 +143,10 @@ pub(crate) fn parse_documents(source: &Arc<Source>, namespace: &str, env: &Envir
         check_head(source, &tree)?;
         expand(source, &mut tree, env, base)?;
         let mut wanted = match tree.get("kind").and_then(Tree::text) {
-            Some("Upgrade") => Wanted::Upgrade(decode(source, &tree)?),
-            Some("Transaction") => Wanted::Transaction(decode(source, &tree)?),
-            Some("Export") => Wanted::Export(decode(source, &tree)?),
-            _ => Wanted::Devnet(decode(source, &tree)?),
+            Some("Upgrade") => Wanted::Upgrade(Box::new(decode(source, &tree)?)),
+            Some("Transaction") => Wanted::Transaction(Box::new(decode(source, &tree)?)),
+            Some("Export") => Wanted::Export(Box::new(decode(source, &tree)?)),
+            _ => Wanted::Devnet(Box::new(decode(source, &tree)?)),
         };
         wanted.strip();
         if let Some(metadata) = wanted.metadata_mut() {

@@ -17,7 +17,7 @@ fn read(spec: &str) -> Devnet {
 
 fn devnet(document: Document) -> Devnet {
     match document.wanted {
-        Wanted::Devnet(devnet) => devnet,
+        Wanted::Devnet(devnet) => *devnet,
         other => panic!("a {}", other.word()),
     }
 }

@@ -55,7 +55,8 @@ async fn ask(cx: &Context, devnet: &Devnet, txs: &[&Transaction]) -> Option<(usi
         Some(unknown) if violation.field == PAYLOAD => Violation { message: violation.message, ..unknown }, // the plugin may know more of it
         _ => violation,
     };
-    Some((at, Fault::invalid(vec![violation]).about(devnet.metadata.name.as_str())))
+    let name = devnet.metadata.name.as_str();
+    Some((at, Fault::invalid(vec![violation]).about(name).remedy(format!("dvbctl tx types {name}; dvbctl tx templates {name} TYPE"))))
 }
 
 const PAYLOAD: &str = "spec.payload";

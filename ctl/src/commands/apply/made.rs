@@ -23,10 +23,10 @@ pub(in crate::commands) struct Made {
 }
 
 pub(in crate::commands) enum Object {
-    Devnet(Devnet),
-    Transaction(Transaction),
-    Upgrade(Upgrade),
-    Export(Export),
+    Devnet(Box<Devnet>),
+    Transaction(Box<Transaction>),
+    Upgrade(Box<Upgrade>),
+    Export(Box<Export>),
 }
 
 /// Applies one document; faults of the spec come back with their place in it.
@@ -37,20 +37,20 @@ pub(in crate::commands) async fn send(client: &Client, document: &Document, dry_
 async fn ask(client: &Client, document: &Document, dry_run: bool) -> Result<Made, Status> {
     Ok(match document.wanted.clone() {
         Wanted::Devnet(devnet) => {
-            let answer = client.devnets().apply(ApplyRequest { devnet: Some(devnet), dry_run }).await?.into_inner();
-            Made { object: Object::Devnet(answer.devnet.unwrap_or_default()), action: answer.action, changes: answer.changes }
+            let answer = client.devnets().apply(ApplyRequest { devnet: Some(*devnet), dry_run }).await?.into_inner();
+            Made { object: Object::Devnet(Box::new(answer.devnet.unwrap_or_default())), action: answer.action, changes: answer.changes }
         }
         Wanted::Transaction(tx) => {
-            let answer = client.transactions().apply(ApplyTransactionRequest { transaction: Some(tx), dry_run }).await?.into_inner();
-            Made { object: Object::Transaction(answer.transaction.unwrap_or_default()), action: answer.action, changes: answer.changes }
+            let answer = client.transactions().apply(ApplyTransactionRequest { transaction: Some(*tx), dry_run }).await?.into_inner();
+            Made { object: Object::Transaction(Box::new(answer.transaction.unwrap_or_default())), action: answer.action, changes: answer.changes }
         }
         Wanted::Upgrade(upgrade) => {
-            let answer = client.upgrades().apply(ApplyUpgradeRequest { upgrade: Some(upgrade), dry_run }).await?.into_inner();
-            Made { object: Object::Upgrade(answer.upgrade.unwrap_or_default()), action: answer.action, changes: answer.changes }
+            let answer = client.upgrades().apply(ApplyUpgradeRequest { upgrade: Some(*upgrade), dry_run }).await?.into_inner();
+            Made { object: Object::Upgrade(Box::new(answer.upgrade.unwrap_or_default())), action: answer.action, changes: answer.changes }
         }
         Wanted::Export(export) => {
-            let answer = client.exports().apply(ApplyExportRequest { export: Some(export), dry_run }).await?.into_inner();
-            Made { object: Object::Export(answer.export.unwrap_or_default()), action: answer.action, changes: answer.changes }
+            let answer = client.exports().apply(ApplyExportRequest { export: Some(*export), dry_run }).await?.into_inner();
+            Made { object: Object::Export(Box::new(answer.export.unwrap_or_default())), action: answer.action, changes: answer.changes }
         }
     })
 }
@@ -121,23 +121,23 @@ impl Object {
     pub(super) async fn settled(self, ctx: &Context, client: &Client) -> Result<Self, Error> {
         let ctx = ctx.in_namespace(self.metadata().map_or("", |metadata| metadata.namespace.as_str()));
         Ok(match self {
-            Self::Devnet(devnet) => Self::Devnet(super::wait(&ctx, client, &devnet).await?),
+            Self::Devnet(devnet) => Self::Devnet(Box::new(super::wait(&ctx, client, &devnet).await?)),
             Self::Transaction(transaction) => {
                 let transaction = tx::settle::one(&ctx, client, name(&transaction.metadata)).await?;
                 if tx::phase(&transaction) == "Failed" {
                     return Err(tx::failure(&transaction));
                 }
-                Self::Transaction(transaction)
+                Self::Transaction(Box::new(transaction))
             }
             Self::Upgrade(upgrade) => {
                 let upgrade = upgrade::settle::ended(&ctx, client, name(&upgrade.metadata)).await?;
                 upgrade::succeeded(&upgrade)?;
-                Self::Upgrade(upgrade)
+                Self::Upgrade(Box::new(upgrade))
             }
             Self::Export(export) => {
                 let export = export::settle::ended(&ctx, client, name(&export.metadata)).await?;
                 export::succeeded(&export)?;
-                Self::Export(export)
+                Self::Export(Box::new(export))
             }
         })
     }
