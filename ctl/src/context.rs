@@ -15,7 +15,7 @@ use std::{
     io::{self, Write},
 };
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Context {
     pub(crate) settings: Settings,
     pub(crate) now: fn() -> Timestamp,
@@ -24,6 +24,13 @@ pub(crate) struct Context {
 impl Context {
     pub(crate) async fn client(&self) -> Result<Client, Error> {
         Client::connect(self).await
+    }
+
+    /// For an object that says its own namespace.
+    pub(crate) fn in_namespace(&self, namespace: &str) -> Self {
+        let mut settings = self.settings.clone();
+        settings.namespace = namespace.to_owned();
+        Self { settings, now: self.now }
     }
 
     /// One line of result on stdout.

@@ -1,13 +1,18 @@
 //! Governance on a real chain: what is proposed, voted and changed is what the chain itself says.
 
-use e2e::{TestHome, wasmds};
-use std::path::Path;
+use e2e::{TestHome, Wasmd, is_alive, wasmds};
+use nix::sys::signal::{Signal, kill};
+use std::{path::Path, process::Stdio, time::Duration};
 
-/// Short periods, and more than enough for them on a busy machine.
-const VOTING: &str = "voting_period: 8s";
+/// A short period, and more than enough for all votes on a busy machine.
+const SHORT: &str = "voting_period: 8s";
+/// Nobody waits for its end.
+const LONG: &str = "voting_period: 1h";
+/// 0.47 has no such field.
+const LONG_EXPEDITED: &str = "voting_period: 1h, expedited_voting_period: 30m";
 
-fn up(home: &TestHome, program: &Path) {
-    let patch = format!("{{app_state: {{gov: {{params: {{{VOTING}}}}}}}}}");
+fn up(home: &TestHome, program: &Path, params: &str) {
+    let patch = format!("{{app_state: {{gov: {{params: {{{params}}}}}}}}}");
     let text = format!(
         "apiVersion: devnet.builder/v1\nkind: Devnet\nmetadata: {{name: net}}\nspec:\n  plugin: cosmos\n  binary: {{path: {}}}\n  validators: 4\n  \
          blockTime: 400ms\n  localhost: false\n  genesis: {{patch: {patch}}}\n",
@@ -22,7 +27,7 @@ fn up(home: &TestHome, program: &Path) {
 fn a_parameter_is_changed_by_a_vote_of_all_validators_on_each_sdk() {
     for wasmd in wasmds() {
         let home = TestHome::new();
-        up(&home, &wasmd.path);
+        up(&home, &wasmd.path, SHORT);
         let propose = ["gov", "propose", "net", "--title", "Fewer validators", "--param"];
         let with = |param: &'static str| home.ctl(&[propose.as_slice(), &[param, "--param", "gov.min_deposit=7stake"]].concat());
         with("staking.max_validator=50").exits(4).says("did you mean staking.max_validators?");
@@ -49,7 +54,7 @@ fn a_parameter_is_changed_by_a_vote_of_all_validators_on_each_sdk() {
 fn a_rejected_proposal_is_exit_1_and_a_late_vote_gets_the_chains_words() {
     let Some(program) = e2e::wasmd() else { return };
     let home = TestHome::new();
-    up(&home, &program);
+    up(&home, &program, SHORT);
     home.ctl(&["gov", "propose", "net", "--title", "Words", "--text"]).ok().prints("proposal 1 is voted on");
     home.ctl(&["gov", "vote", "net", "1", "no", "--all-validators", "--wait", "--timeout", "60s"]).exits(1).says("proposal 1 of net is rejected");
     home.ctl(&["gov", "vote", "net", "1", "yes", "--from", "validator:0"]).exits(1).says("inactive proposal");
@@ -62,4 +67,86 @@ fn a_rejected_proposal_is_exit_1_and_a_late_vote_gets_the_chains_words() {
         "plan": {"name": "late", "height": "2"}}]"#;
     home.ctl(&["gov", "propose", "net", "--title", "Late", "--file", &home.file("late.json", spend)]).ok();
     home.ctl(&["gov", "vote", "net", "2", "yes", "--all-validators", "--wait", "--timeout", "60s"]).exits(1).says("is failed").says("past");
+}
+
+#[test]
+fn votes_in_parts_low_deposits_and_what_a_newer_sdk_has_on_each_sdk() {
+    for wasmd in wasmds() {
+        let home = TestHome::new();
+        up(&home, &wasmd.path, if wasmd.sdk == "v0.47" { LONG } else { LONG_EXPEDITED });
+        proposed_once(&home);
+        voted(&home);
+        newer(&home, &wasmd);
+    }
+}
+
+fn proposals(home: &TestHome) -> usize {
+    home.json(&["gov", "list", "net"])["items"].as_array().map_or(0, Vec::len)
+}
+
+/// However often it is asked for under one request id.
+fn proposed_once(home: &TestHome) {
+    let messages = r#"[{"@type": "/cosmos.bank.v1beta1.MsgSetSendEnabled", "authority": "wasm10d07y265gmmuvt4z0w9aw880jnsr700js7zslc",
+        "send_enabled": [{"denom": "other", "enabled": false}], "use_default_for": []}]"#;
+    let file = home.file("messages.json", messages);
+    let propose = ["gov", "propose", "net", "--title", "No other", "--file", &file, "--request-id", "once"];
+    home.ctl(&propose).ok().prints("proposal 1 is voted on");
+    home.ctl(&propose).ok().prints("proposal 1 is voted on");
+    home.ctl(&["gov", "propose", "net", "--title", "Another", "--text", "--request-id", "once"]).exits(4).says("request id `once` was used before");
+    assert_eq!(proposals(home), 1);
+    home.ctl(&["gov", "show", "net", "1"]).ok().prints("MsgSetSendEnabled");
+}
+
+fn voted(home: &TestHome) {
+    home.ctl(&["gov", "vote", "net", "1", "--option", "yes=0.7,no=0.3", "--from", "validator:0"]).ok().prints("1 signer voted yes=0.7,no=0.3");
+    home.ctl(&["gov", "vote", "net", "1", "--option", "yes=0.5", "--from", "validator:1"]).exits(1).says("weight lower than 1.00");
+    home.ctl(&["gov", "vote", "net", "1", "--option", "maybe=1", "--from", "validator:1"]).exits(2).says("noWithVeto");
+    home.ctl(&["gov", "vote", "net", "1", "yes", "--from", "validator:1,validator:9,validator:2"])
+        .exits(1)
+        .says("1 vote of 3 on proposal 1 failed")
+        .says("validator:9")
+        .prints("2 signers voted yes");
+    let proposal = home.json(&["gov", "show", "net", "1"]);
+    let votes: Vec<&str> = proposal["votes"].as_array().unwrap().iter().filter_map(|vote| vote["option"].as_str()).collect();
+    assert_eq!(votes.iter().filter(|vote| **vote == "yes").count(), 2, "{votes:?}");
+    assert!(votes.iter().any(|vote| vote.contains("yes=0.7") && vote.contains("no=0.3")), "{votes:?}");
+}
+
+/// 0.47 says what it lacks; the others do it.
+fn newer(home: &TestHome, wasmd: &Wasmd) {
+    let low = home.ctl(&["gov", "propose", "net", "--title", "Low", "--text", "--deposit", "1stake"]);
+    let fast = home.ctl(&["gov", "propose", "net", "--title", "Fast", "--text", "--expedited"]);
+    let cancel = |from: &str| home.ctl(&["gov", "cancel", "net", "1", "--from", from]);
+    if wasmd.sdk == "v0.47" {
+        low.ok().prints("proposal 2 waits for its deposit");
+        fast.exits(4).says("expedited proposals came with SDK 0.50").says("v0.47");
+        cancel("account:0").exits(4).says("since SDK 0.50");
+        return;
+    }
+    low.exits(1).says("minimum deposit is too small");
+    home.ctl(&["gov", "deposit", "net", "1", "1stake"]).exits(1).says("minimum deposit is too small");
+    fast.ok().prints("proposal 2 is voted on until");
+    assert_eq!(home.json(&["gov", "show", "net", "2"])["expedited"], true);
+    cancel("account:3").exits(1).says("proposer");
+    cancel("account:0").ok().prints("proposal 1 of net is cancelled");
+    home.ctl(&["gov", "show", "net", "1"]).exits(3).says("no proposal 1");
+    cancel("account:0").exits(3);
+}
+
+#[test]
+fn a_daemon_that_is_killed_under_a_proposal_makes_it_no_second_one() {
+    let Some(program) = e2e::wasmd() else { return };
+    let home = TestHome::new();
+    up(&home, &program, LONG);
+    let words = ["gov", "propose", "net", "--title", "Words", "--text", "--request-id", "once"];
+    let first = home.command(&words).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("dvbctl starts");
+    home.eventually("it is stored", Duration::from_secs(30), |home| home.rows("transactions") == 1);
+    let daemon = home.daemon_pid().expect("the daemon runs");
+    kill(daemon, Signal::SIGKILL).expect("it is ours");
+    home.eventually("it is dead", Duration::from_secs(10), |_| !is_alive(daemon));
+    home.ctl(&["daemon", "start"]).ok();
+    let first = first.wait_with_output().expect("dvbctl ends");
+    assert!(first.status.success(), "{}", String::from_utf8_lossy(&first.stderr));
+    home.ctl(&words).ok().prints("proposal 1 is voted on");
+    assert_eq!((proposals(&home), home.rows("transactions")), (1, 1));
 }

@@ -7,6 +7,7 @@ mod binary;
 mod chaos;
 mod crash;
 mod daemon;
+mod declared;
 mod devchain;
 mod exec;
 mod export;

@@ -154,9 +154,28 @@ fn a_transfer_on_the_devchain_is_confirmed_and_the_same_request_id_pays_once() {
     let refused =
         home.ctl(&["tx", "submit", "quick", "--type", "transfer", "--signer", "account:0", "--to", "account:1", "--amount", "5000000000", "--wait"]);
     refused.exits(1).says("insufficient balance");
-    home.ctl(&["tx", "submit", "quick", "--type", "transfer", "--signer", "account:99", "--to", "account:1", "--amount", "1", "--wait"])
-        .exits(1)
+    home.ctl(&["tx", "submit", "quick", "--type", "transfer", "--signer", "account:99", "--to", "account:1", "--amount", "1"])
+        .exits(4)
+        .says("spec.signer")
         .says("10 accounts");
+    home.ctl(&["tx", "submit", "quick", "--type", "transfr", "--signer", "account:0", "--to", "account:1", "--amount", "1"])
+        .exits(4)
+        .says("spec.txType: there is no transaction type");
+    home.ctl(&["tx", "submit", "quick", "--type", "transfer", "--signer", "account:0", "--to", "account:1", "--amount", "seven"])
+        .exits(4)
+        .says("no whole number");
+    let line = |amount: &str| format!(r#"{{"type": "transfer", "signer": "account:2", "to": "account:3", "amount": {amount}}}"#);
+    let batch = home.file("wrong.jsonl", &[line("1"), String::new(), line("2"), line("-3"), line("4")].join("\n"));
+    home.ctl(&["tx", "batch", "quick", "-f", &batch, "--request-id", "b"])
+        .exits(4)
+        .says("wrong.jsonl:4: spec.payload")
+        .says("2 transactions before it");
+    // Mended, it goes on where it stood.
+    home.file("wrong.jsonl", &[line("1"), String::new(), line("2"), line("3"), line("4")].join("\n"));
+    home.ctl(&["tx", "batch", "quick", "-f", &batch, "--request-id", "b", "--wait"]).ok().prints("4 transactions: 4 confirmed");
+    assert_eq!(Devchain.account(&home, "quick", "account:2").1, 4);
+    home.ctl_with_input(&["tx", "batch", "quick", "-f", "-"], &line("x")).exits(2).says("<stdin>:1:");
+    home.ctl_with_input(&["tx", "batch", "quick", "-f", "-"], &line("\"x\"")).exits(4).says("<stdin>:1: spec.payload");
     home.ctl(&["tx", "submit", "nope", "--type", "transfer", "--signer", "account:0"]).exits(3);
     home.ctl(&["delete", "quick", "--yes"]).ok();
     assert_eq!(home.rows("transactions"), 0);
@@ -187,8 +206,29 @@ fn a_reset_fails_the_unconfirmed_and_the_new_chain_starts_from_nothing() {
     let name = tx["metadata"]["name"].as_str().unwrap();
     home.ctl(&["tx", "status", name, "--wait", "--timeout", "20s"]).exits(1).says("was reset");
     home.ctl(&["start", "quick"]).ok();
-    home.ctl(&["tx", "submit", "quick", "--type", "transfer", "--signer", "account:0", "--to", "account:1", "--amount", "7", "--wait"]).ok();
+    let pay = [
+        "tx",
+        "submit",
+        "quick",
+        "--type",
+        "transfer",
+        "--signer",
+        "account:0",
+        "--to",
+        "account:1",
+        "--amount",
+        "7",
+        "--request-id",
+        "rent",
+        "--wait",
+    ];
+    home.ctl(&pay).ok().prints("Confirmed in block");
     assert_eq!(Devchain.account(&home, "quick", "account:0").1, 1);
+    home.ctl(&["reset", "quick", "--yes"]).ok();
+    assert_eq!(home.json(&["tx", "status", "quick/rent"])["status"]["formerChain"], true);
+    home.ctl(&["tx", "list", "quick"]).ok().prints("of the former chain");
+    home.ctl(&["tx", "status", "quick/rent"]).ok().prints("the devnet was reset since");
+    home.ctl(&pay).ok().prints("of the former chain");
 }
 
 #[test]

@@ -84,6 +84,16 @@ fn a_devchain_halts_at_the_height_and_goes_on_with_the_new_binary() {
     home.ctl(&["describe", "upgrade", "quick/v2"]).ok().prints("no handler for v2");
     home.ctl(&["upgrade", "cancel", "quick/v2"]).exits(4).says("moved on");
     home.ctl(&["upgrade", "retry", "quick/v2"]).exits(4);
+    home.ctl(&["describe", "quick"]).ok().prints("protocol-1  from the beginning").prints(&format!("protocol-2  from height {height}"));
+    // The file is as it was before the upgrade.
+    let file = home.path().join("quick.yaml").display().to_string();
+    for verb in [["apply", "-f"].as_slice(), &["apply", "--dry-run", "-f"], &["up"]] {
+        home.ctl(&[verb, &[file.as_str()]].concat()).exits(4).says("from before upgrade quick/v2").says(&next_binary());
+    }
+    let text = std::fs::read_to_string(&file).unwrap().replace("spec:\n", &format!("spec:\n  binary: {{path: {}}}\n", next_binary()));
+    home.ctl(&["apply", "-f", &home.file("quick.yaml", &text)]).ok().prints("unchanged");
+    home.ctl(&["reset", "quick", "--yes"]).ok();
+    home.all_rise("quick", 1);
 }
 
 #[test]
@@ -287,6 +297,58 @@ fn governance_migrates_wasmd_from_sdk_to_sdk() {
         home.all_rise("wasm", 2);
     }
     assert_eq!(home.devnet("wasm")["status"]["sdkVersionHistory"].as_array().unwrap().len(), releases.len());
+}
+
+#[test]
+fn a_binary_is_swapped_one_node_after_the_other_while_the_chain_goes_on_and_back_when_one_fails() {
+    let home = TestHome::new();
+    up(&home);
+    let old = binary("devchain").display().to_string();
+    let bad = home.program("bad", &format!("[ \"$1\" != run ] || exit 2\nexec {old} \"$@\""));
+    let rolled = |name: &str, program: &str| {
+        let words = ["upgrade", "create", "quick", "--name", name, "--binary", program, "--skip-vote", "--rolling", "--wait", "--timeout", "200s"];
+        home.ctl(&words)
+    };
+    home.ctl(&["upgrade", "create", "quick", "--name", "x", "--binary", &old, "--rolling"]).exits(2);
+    rolled("bad", &bad).exits(1).says("RolledBack");
+    let back = status(&home, "quick/bad");
+    assert_eq!(reasons(&home, "quick/bad").iter().filter(|reason| *reason == "Rolling").count(), 1, "the others were left alone: {back}");
+    let spec = home.devnet("quick")["spec"].clone();
+    assert!(spec["nodes"].as_array().is_none_or(Vec::is_empty) && spec["binary"].is_null(), "{spec}");
+    home.all_rise("quick", 2);
+
+    let before = home.pids("quick");
+    let good = home.program("good", &format!("exec {old} \"$@\" # the same again"));
+    rolled("good", &good).ok().prints("Completed");
+    let (after, spec) = (home.pids("quick"), home.devnet("quick")["spec"].clone());
+    assert!(before.iter().all(|(node, pid)| after[node] != *pid), "{before:?} {after:?}");
+    assert!(spec["nodes"].as_array().is_none_or(Vec::is_empty) && spec["binary"]["path"] == good.as_str(), "{spec}");
+    assert_eq!(reasons(&home, "quick/good").iter().filter(|reason| *reason == "Rolling").count(), before.len());
+    assert!(!reasons(&home, "quick/good").contains(&"HoldsNodes".to_owned()), "the chain never stood still");
+    home.all_rise("quick", 2);
+}
+
+/// A fix that changes no state needs no vote: the binary is swapped under the chain, at a height or at once.
+#[test]
+fn a_wasmd_binary_is_swapped_without_a_vote_at_a_height_and_at_once() {
+    let Some(program) = e2e::wasmd() else { return };
+    let home = TestHome::new();
+    up_wasmd(&home, &Wasmd { version: "v0.54.0", sdk: "v0.50", path: program.clone() }, "10s");
+    let fixed = |name: &str| home.program(name, &format!("exec {} \"$@\" # {name}", program.display()));
+    let (first, second) = (fixed("fix-1"), fixed("fix-2"));
+    let height = home.highest("wasm") + 12;
+    let swap = |name: &str, binary: &str, more: &[&str]| {
+        let words = ["upgrade", "create", "wasm", "--name", name, "--binary", binary, "--skip-vote", "--wait", "--timeout", "150s"];
+        home.ctl(&[words.as_slice(), more].concat()).ok().prints("Completed");
+    };
+    swap("fix-1", &first, &["--height", &height.to_string()]);
+    let done = status(&home, "wasm/fix-1");
+    assert!(done["verified"]["height"].as_u64() > Some(height) && done["proposalId"].is_null(), "{done}");
+    swap("fix-2", &second, &[]);
+    assert_eq!(home.devnet("wasm")["spec"]["binary"]["path"], second.as_str());
+    let file = home.path().join("wasm.yaml").display().to_string();
+    home.ctl(&["apply", "-f", &file]).exits(4).says("from before upgrade wasm/fix-1");
+    home.all_rise("wasm", 2);
 }
 
 #[test]

@@ -1,20 +1,28 @@
-//! `apply`: create or update devnets to match documents.
+//! `apply`: create or update devnets to match documents, and begin the upgrades, transactions and exports that they declare.
+
+mod made;
+
+pub(super) use made::{Made, Object, send};
 
 use super::generation;
 use crate::{
     cli::Format,
     client::Client,
     context::Context,
-    document::{Document, DocumentError, load},
-    error::{Error, Exit},
+    document::{Document, load},
+    error::Error,
     follow::{Target, follow},
     goal::Goal,
-    render::{self, Named, Row, objects::name, print_items, progress::Progress},
+    render::{self, progress::Progress},
 };
-use dvb_proto::devnet::v1::{ApplyRequest, ApplyResponse, Devnet, FieldChange};
-use serde_json::json;
+use dvb_proto::devnet::v1::{Devnet, FieldChange, Metadata};
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
 
-/// Create or change devnets to match YAML or JSON documents
+/// Create or change devnets to match YAML or JSON documents, and begin upgrades, transactions and exports
+///
+/// Documents are applied in their order. What happens once (an upgrade, a transaction, an export) is begun by the first apply; applied
+/// again it is unchanged.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// File, folder, or - for stdin; may be given several times
@@ -23,7 +31,7 @@ pub(crate) struct Args {
     /// Change nothing; show field by field what would change
     #[arg(long)]
     dry_run: bool,
-    /// Wait until the devnets are as asked for
+    /// Wait until the devnets are as asked for, and the rest has ended; what is not a devnet is waited for before the next document
     #[arg(long)]
     wait: bool,
 }
@@ -31,52 +39,76 @@ pub(crate) struct Args {
 pub(crate) async fn run(ctx: &Context, args: Args) -> Result<(), Error> {
     let documents = load(&args.file, &ctx.settings.namespace, &ctx.settings.env, &ctx.settings.cwd)?;
     let client = ctx.client().await?;
-    let mut applied = Vec::new();
+    if args.dry_run {
+        return look(ctx, &client, &documents).await;
+    }
+    let is_text = matches!(ctx.settings.format, Format::Table | Format::Wide);
+    let (mut done, mut devnets) = (Vec::new(), Vec::new());
     for document in &documents {
-        let response = send(&client, document, args.dry_run).await?;
-        if matches!(ctx.settings.format, Format::Table | Format::Wide) {
-            ctx.print(told(&response, args.dry_run, ctx.settings.stdout.color))?;
+        if args.wait && !document.wanted.is_devnet() {
+            settle(ctx, &client, &mut devnets, &mut done).await?;
         }
-        applied.push(response);
-    }
-    if args.wait && !args.dry_run {
-        for devnet in applied.iter_mut().filter_map(|response| response.devnet.as_mut()) {
-            *devnet = wait(ctx, &client, devnet).await?;
+        let made = send(&client, document, false).await?;
+        if is_text {
+            ctx.print(told(&made))?;
+        }
+        if !args.wait {
+            done.push(made.object);
+        } else if document.wanted.is_devnet() {
+            devnets.push(made.object);
+        } else {
+            let object = made.object.settled(ctx, &client).await?;
+            if is_text {
+                ctx.print(format!("{}: {}", object.title(), object.phase()))?;
+            }
+            done.push(object);
         }
     }
+    settle(ctx, &client, &mut devnets, &mut done).await?;
     match ctx.settings.format {
-        Format::Json | Format::Yaml if args.dry_run => {
-            let item = |response: &ApplyResponse| {
-                Ok(
-                    json!({"name": response.devnet.as_ref().map(Row::reference), "action": response.action, "changes": render::to_value(&response.changes)?}),
-                )
-            };
-            let items: Vec<_> = applied.iter().map(item).collect::<Result<_, Error>>()?;
-            ctx.print_structured(&json!({ "items": items }))
+        Format::Json | Format::Yaml => {
+            let values = done.iter().map(Object::to_value).collect::<Result<Vec<Value>, Error>>()?;
+            match values.as_slice() {
+                [one] => ctx.print_structured(one),
+                many => ctx.print_structured(&json!({ "items": many })),
+            }
         }
-        Format::Json | Format::Yaml | Format::Name => {
-            let named = if applied.len() == 1 { Named::One } else { Named::Many };
-            let devnets: Vec<Devnet> = applied.into_iter().filter_map(|response| response.devnet).collect();
-            print_items(ctx, &devnets, named, "devnets")
-        }
+        Format::Name => Ok(done.iter().try_for_each(|object| ctx.print(object.reference()))?),
         Format::Table | Format::Wide => Ok(()),
     }
 }
 
-/// Applies one document; faults of the spec come back with their place in it.
-pub(super) async fn send(client: &Client, document: &Document, dry_run: bool) -> Result<ApplyResponse, Error> {
-    let request = ApplyRequest { devnet: Some(document.devnet.clone()), dry_run };
-    match client.devnets().apply(request).await {
-        Ok(response) => Ok(response.into_inner()),
-        Err(status) => Err(with_places(status.into(), document)),
+/// Devnets come up side by side.
+async fn settle(ctx: &Context, client: &Client, waiting: &mut Vec<Object>, done: &mut Vec<Object>) -> Result<(), Error> {
+    for devnet in waiting.drain(..) {
+        done.push(devnet.settled(ctx, client).await?);
     }
+    Ok(())
 }
 
-fn with_places(mut error: Error, document: &Document) -> Error {
-    if error.exit == Exit::Refused && !error.fault.violations.is_empty() {
-        error.document = Some(DocumentError::from_violations(&document.source, &document.tree, &error.fault.violations));
+/// What an apply would do. Of what belongs to a devnet that the same documents create, the daemon can say nothing yet.
+async fn look(ctx: &Context, client: &Client, documents: &[Document]) -> Result<(), Error> {
+    let (mut items, mut new) = (Vec::new(), BTreeSet::new());
+    for document in documents {
+        let (wanted, own) = (&document.wanted, (document.wanted.namespace().to_owned(), document.wanted.devnet()));
+        let item = if !wanted.is_devnet() && new.contains(&own) {
+            if !ctx.is_structured() {
+                ctx.print(format!("{} {} would be created after its devnet; more can be said when that is there", wanted.word(), wanted.name()))?;
+            }
+            json!({"name": format!("{}/{}", wanted.word(), wanted.name()), "action": "created", "changes": []})
+        } else {
+            let made = send(client, document, true).await?;
+            if wanted.is_devnet() && made.action == "created" {
+                new.insert(own);
+            }
+            if !ctx.is_structured() {
+                ctx.print(foretold(&made, ctx.settings.stdout.color))?;
+            }
+            json!({"name": made.object.reference(), "action": made.action, "changes": render::to_value(&made.changes)?})
+        };
+        items.push(item);
     }
-    error
+    if ctx.is_structured() { ctx.print_structured(&json!({ "items": items })) } else { Ok(()) }
 }
 
 pub(super) async fn wait(ctx: &Context, client: &Client, devnet: &Devnet) -> Result<Devnet, Error> {
@@ -89,30 +121,35 @@ pub(super) async fn wait(ctx: &Context, client: &Client, devnet: &Devnet) -> Res
     Ok(view.devnet.unwrap_or_else(|| devnet.clone()))
 }
 
-/// `devnet mynet created`, and below it what differs.
-fn told(response: &ApplyResponse, dry_run: bool, color: bool) -> String {
-    let name = response.devnet.as_ref().map_or("", |devnet| name(&devnet.metadata));
-    let word = match (dry_run, response.action.as_str()) {
-        (true, "unchanged") => "would stay unchanged".to_owned(),
-        (true, action) => format!("would be {action}"),
-        (false, action) => action.to_owned(),
-    };
-    let mut lines = vec![format!("devnet {name} {word}")];
-    if dry_run {
-        lines.extend(response.changes.iter().filter_map(|change| difference(change, response, color)));
+/// `devnet mynet created`, `upgrade mynet/v2 unchanged: Completed`
+fn told(made: &Made) -> String {
+    let phase = made.object.phase();
+    match (made.action.as_str(), phase.as_str()) {
+        ("created", _) | (_, "") => format!("{} {}", made.object.title(), made.action),
+        (action, phase) => format!("{} {action}: {phase}", made.object.title()),
     }
+}
+
+/// `devnet mynet would be created`, and below it what differs.
+fn foretold(made: &Made, color: bool) -> String {
+    let word = match made.action.as_str() {
+        "unchanged" => "would stay unchanged".to_owned(),
+        action => format!("would be {action}"),
+    };
+    let mut lines = vec![format!("{} {word}", made.object.title())];
+    lines.extend(made.changes.iter().filter_map(|change| difference(change, made.object.metadata(), color)));
     lines.join("\n")
 }
 
 /// None for what is the daemon's own bookkeeping.
-fn difference(change: &FieldChange, response: &ApplyResponse, color: bool) -> Option<String> {
+fn difference(change: &FieldChange, metadata: Option<&Metadata>, color: bool) -> Option<String> {
     use crate::render::table::{Tone, paint};
     let is_idle = |value: &Option<String>| value.as_deref().is_none_or(|count| count == "0");
     if change.field.starts_with("spec.operations.") && is_idle(&change.before) && is_idle(&change.after) {
         return None;
     }
     Some(match (&change.before, &change.after) {
-        (None, Some(after)) if is_drawn(change, after, response) => paint(&format!("  + {}: drawn when applied", change.field), Tone::Good, color),
+        (None, Some(after)) if is_drawn(change, after, metadata) => paint(&format!("  + {}: drawn when applied", change.field), Tone::Good, color),
         (None, Some(after)) => paint(&format!("  + {}: {after}", change.field), Tone::Good, color),
         (Some(before), None) => paint(&format!("  - {}: {before}", change.field), Tone::Bad, color),
         (before, after) => {
@@ -123,15 +160,13 @@ fn difference(change: &FieldChange, response: &ApplyResponse, color: bool) -> Op
 }
 
 /// A seed made of name and uid is not the document's, and the apply itself draws another.
-fn is_drawn(change: &FieldChange, after: &str, response: &ApplyResponse) -> bool {
-    let metadata = response.devnet.as_ref().and_then(|devnet| devnet.metadata.as_ref());
+fn is_drawn(change: &FieldChange, after: &str, metadata: Option<&Metadata>) -> bool {
     change.field == "spec.seed" && metadata.is_some_and(|metadata| after == format!("{}-{}", metadata.name, metadata.uid))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use dvb_proto::devnet::v1::Metadata;
 
     fn change(field: &str, before: Option<&str>, after: Option<&str>) -> FieldChange {
         FieldChange { field: field.into(), before: before.map(Into::into), after: after.map(Into::into) }
@@ -146,11 +181,11 @@ mod tests {
             change("spec.operations.reset", None, Some("0")),
             change("spec.operations.restart", Some("1"), Some("2")),
         ];
-        let devnet = Some(Devnet { metadata, ..Devnet::default() });
-        let mut response = ApplyResponse { devnet, action: "created".into(), changes };
-        let text = told(&response, true, false);
+        let object = Object::Devnet(Box::new(Devnet { metadata, ..Devnet::default() }));
+        let mut made = Made { object, action: "created".into(), changes };
+        let text = foretold(&made, false);
         assert_eq!(text, "devnet a would be created\n  + spec.plugin: exec\n  + spec.seed: drawn when applied\n  ~ spec.operations.restart: 1 -> 2");
-        response.changes = vec![change("spec.seed", None, Some("my-own"))];
-        assert_eq!(told(&response, true, false), "devnet a would be created\n  + spec.seed: my-own");
+        made.changes = vec![change("spec.seed", None, Some("my-own"))];
+        assert_eq!(foretold(&made, false), "devnet a would be created\n  + spec.seed: my-own");
     }
 }

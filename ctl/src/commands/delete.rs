@@ -1,7 +1,10 @@
-//! `delete`: devnets go, with processes, files, ports and leases.
+//! `delete`: devnets go, with processes, files, ports and leases; with `-f`, all that documents declare.
+
+mod declared;
 
 use super::revision;
 use crate::{
+    client::Client,
     confirm::confirm,
     context::Context,
     error::Error,
@@ -14,12 +17,15 @@ use dvb_proto::devnet::v1::DeleteRequest;
 
 /// Delete devnets with their processes, files, ports and leases
 ///
-/// dvbctl delete NAME...   |   dvbctl delete devnets --all --yes
+/// dvbctl delete NAME...   |   dvbctl delete devnets --all --yes   |   dvbctl delete -f FILE
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// [devnet] NAME...
     #[arg(value_name = "NAME")]
     words: Vec<String>,
+    /// What the documents of a file or folder (- for stdin) declare: devnets, and upgrades, transactions and exports of others
+    #[arg(short, long = "filename", value_name = "FILE", conflicts_with_all = ["words", "all"])]
+    file: Vec<String>,
     /// All devnets of the namespace (with -A, of all namespaces)
     #[arg(long)]
     all: bool,
@@ -35,6 +41,9 @@ pub(crate) struct Args {
 }
 
 pub(crate) async fn run(ctx: &Context, args: Args) -> Result<(), Error> {
+    if !args.file.is_empty() {
+        return declared::run(ctx, &args).await;
+    }
     let names = names(&args)?;
     let client = ctx.client().await?;
     let targets: Vec<Target> = if args.all {
@@ -57,8 +66,13 @@ pub(crate) async fn run(ctx: &Context, args: Args) -> Result<(), Error> {
     let files = if args.keep_data { "their files stay" } else { "their files are lost" };
     let command = if args.all { "dvbctl delete devnets --all".to_owned() } else { format!("dvbctl delete {list}") };
     confirm(ctx, args.yes, &format!("Delete {list}; {files}."), &command)?;
+    devnets(ctx, &client, &args, &targets).await
+}
+
+/// All are marked first: they end side by side.
+async fn devnets(ctx: &Context, client: &Client, args: &Args, targets: &[Target]) -> Result<(), Error> {
     let mut revisions = Vec::new();
-    for target in &targets {
+    for target in targets {
         let request =
             DeleteRequest { namespace: target.namespace.clone(), name: target.devnet.clone(), keep_data: args.keep_data, resource_version: None };
         let deleted = client.devnets().delete(request).await?.into_inner();
@@ -70,7 +84,7 @@ pub(crate) async fn run(ctx: &Context, args: Args) -> Result<(), Error> {
             let mut progress = Progress::of(ctx, Request { revision, node: None });
             let goal = Goal::Deleted { node: None };
             let way_on = format!("dvbctl wait --for=delete {}; the deletion goes on without dvbctl", target.devnet);
-            follow(ctx, &client, target, &goal, &way_on, |view| progress.see(view)).await?;
+            follow(ctx, client, target, &goal, &way_on, |view| progress.see(view)).await?;
         }
         match ctx.settings.format {
             crate::cli::Format::Name => ctx.print(format!("devnet/{}", target.devnet))?,

@@ -5,7 +5,7 @@ use crate::{
     cli::Format,
     client::Client,
     context::Context,
-    document::{Document, Source, load, parse_devnets},
+    document::{Document, Source, Wanted, load, parse_documents},
     error::Error,
     render::{self, Named, Row, objects::name, print_items},
 };
@@ -31,14 +31,20 @@ pub(crate) struct Args {
 
 pub(crate) async fn run(ctx: &Context, args: Args) -> Result<(), Error> {
     let documents = documents(ctx, args.file)?;
+    if let Some(other) = documents.iter().find(|document| !document.wanted.is_devnet()) {
+        let error = Error::usage(format!("{}: `up` brings devnets up, and this is of kind {}", other.position(), other.wanted.word()));
+        return Err(error.with_remedy("dvbctl apply -f FILE --wait takes all kinds"));
+    }
     let client = ctx.client().await?;
     let mut devnets = Vec::new();
     for document in &documents {
-        let response = apply::send(&client, document, false).await?;
-        let mut devnet = response.devnet.unwrap_or_default();
-        ctx.note(format!("devnet {} {}", name(&devnet.metadata), response.action));
+        let Wanted::Devnet(wanted) = &document.wanted else { continue };
+        let made = apply::send(&client, document, false).await?;
+        let apply::Object::Devnet(devnet) = made.object else { continue };
+        let mut devnet = *devnet;
+        ctx.note(format!("devnet {} {}", name(&devnet.metadata), made.action));
         let stopped = |devnet: &Devnet| devnet.spec.as_ref().and_then(|spec| spec.desired.as_deref()) == Some("stopped");
-        if stopped(&devnet) && !stopped(&document.devnet) {
+        if stopped(&devnet) && !stopped(wanted) {
             let metadata = devnet.metadata.clone().unwrap_or_default();
             devnet = client.devnets().start(ObjectRef { namespace: metadata.namespace, name: metadata.name }).await?.into_inner();
         }
@@ -69,7 +75,7 @@ fn documents(ctx: &Context, file: Option<String>) -> Result<Vec<Document>, Error
         None if !settings.cwd.join(DEFAULT_FILE).exists() => {
             ctx.note(format!("no {DEFAULT_FILE} here: bringing up the devnet `local` of the embedded chain (plugin commonware)"));
             let source = Arc::new(Source { name: "<default>".into(), text: DEFAULT_DEVNET.into() });
-            return Ok(parse_devnets(&source, &settings.namespace, &settings.env, &settings.cwd)?);
+            return Ok(parse_documents(&source, &settings.namespace, &settings.env, &settings.cwd)?);
         }
         file => file.unwrap_or_else(|| DEFAULT_FILE.to_owned()),
     };

@@ -1,6 +1,6 @@
 //! The field names of the API's messages, and the nearest one to a mistyped one.
 
-use dvb_proto::devnet::v1::{DevnetSpec, Metadata};
+use dvb_proto::devnet::v1::{DevnetSpec, ExportSpec, Metadata, TransactionSpec, UpgradeSpec};
 use serde::{
     Deserialize, Deserializer,
     de::{Error as _, value::Error as Nothing},
@@ -14,7 +14,13 @@ pub(super) fn suggestion(field: &str, expected: &[&str]) -> Option<String> {
         return Some(near.to_owned());
     }
     let top = expected.contains(&"apiVersion");
-    let below = [("spec", fields_of::<DevnetSpec>()), ("metadata", fields_of::<Metadata>())];
+    let below = [
+        ("spec", fields_of::<DevnetSpec>()),
+        ("metadata", fields_of::<Metadata>()),
+        ("spec", fields_of::<UpgradeSpec>()),
+        ("spec", fields_of::<TransactionSpec>()),
+        ("spec", fields_of::<ExportSpec>()),
+    ];
     below.into_iter().filter(|_| top).find_map(|(parent, names)| nearest(field, names).map(|near| format!("{parent}.{near}")))
 }
 

@@ -7,7 +7,7 @@ use super::{
     tree::{MAX_BYTES, Tree, parse},
 };
 use crate::error::Error;
-use dvb_proto::devnet::v1::Devnet;
+use dvb_proto::devnet::v1::{Devnet, Export, Metadata, Transaction, Upgrade};
 use std::{
     fs,
     io::Read,
@@ -17,12 +17,97 @@ use std::{
 
 pub(crate) const API_VERSION: &str = "devnet.builder/v1";
 
-/// One devnet of a file, and where its fields stand.
+/// One object of a file, and where its fields stand.
 #[derive(Debug)]
 pub(crate) struct Document {
     pub(crate) source: Arc<Source>,
     pub(crate) tree: Tree,
-    pub(crate) devnet: Devnet,
+    pub(crate) wanted: Wanted,
+}
+
+/// What a document declares, without what only the daemon writes.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Wanted {
+    Devnet(Box<Devnet>),
+    Transaction(Box<Transaction>),
+    Upgrade(Box<Upgrade>),
+    Export(Box<Export>),
+}
+
+/// As they are written, in the order in which they are told.
+const KINDS: [&str; 4] = ["Devnet", "Upgrade", "Transaction", "Export"];
+
+impl Wanted {
+    /// In lower case.
+    pub(crate) fn word(&self) -> &'static str {
+        match self {
+            Self::Devnet(_) => "devnet",
+            Self::Transaction(_) => "transaction",
+            Self::Upgrade(_) => "upgrade",
+            Self::Export(_) => "export",
+        }
+    }
+
+    pub(crate) fn namespace(&self) -> &str {
+        self.metadata().map_or("", |metadata| metadata.namespace.as_str())
+    }
+
+    /// `mynet`, or `mynet/v2` of what belongs to a devnet.
+    pub(crate) fn name(&self) -> String {
+        let name = self.metadata().map_or("", |metadata| metadata.name.as_str());
+        let of_devnet = match self {
+            Self::Devnet(_) => None,
+            Self::Transaction(tx) => tx.spec.as_ref().map(|spec| &spec.devnet_ref),
+            Self::Upgrade(upgrade) => upgrade.spec.as_ref().map(|spec| &spec.devnet_ref),
+            Self::Export(export) => export.spec.as_ref().map(|spec| &spec.devnet_ref),
+        };
+        match of_devnet {
+            Some(devnet) if !name.contains('/') => format!("{devnet}/{name}"),
+            _ => name.to_owned(),
+        }
+    }
+
+    /// The devnet that it is or belongs to.
+    pub(crate) fn devnet(&self) -> String {
+        self.name().split('/').next().unwrap_or_default().to_owned()
+    }
+
+    pub(crate) fn is_devnet(&self) -> bool {
+        matches!(self, Self::Devnet(_))
+    }
+
+    fn metadata(&self) -> Option<&Metadata> {
+        match self {
+            Self::Devnet(devnet) => devnet.metadata.as_ref(),
+            Self::Transaction(tx) => tx.metadata.as_ref(),
+            Self::Upgrade(upgrade) => upgrade.metadata.as_ref(),
+            Self::Export(export) => export.metadata.as_ref(),
+        }
+    }
+
+    fn metadata_mut(&mut self) -> Option<&mut Metadata> {
+        match self {
+            Self::Devnet(devnet) => devnet.metadata.as_mut(),
+            Self::Transaction(tx) => tx.metadata.as_mut(),
+            Self::Upgrade(upgrade) => upgrade.metadata.as_mut(),
+            Self::Export(export) => export.metadata.as_mut(),
+        }
+    }
+
+    /// What the daemon wrote into an exported document is not the user's to set.
+    fn strip(&mut self) {
+        match self {
+            Self::Devnet(devnet) => {
+                devnet.status = None;
+                if let Some(spec) = &mut devnet.spec {
+                    spec.operations = None;
+                }
+            }
+            Self::Transaction(tx) => tx.status = None,
+            Self::Upgrade(upgrade) => upgrade.status = None,
+            Self::Export(export) => export.status = None,
+        }
+    }
 }
 
 impl Document {
@@ -41,34 +126,40 @@ pub(crate) fn load(names: &[String], namespace: &str, env: &Environment, cwd: &P
                 "-" => cwd.to_owned(),
                 path => cwd.join(path).parent().map_or_else(|| cwd.to_owned(), Path::to_owned),
             };
-            documents.extend(parse_devnets(&source, namespace, env, &base)?);
+            documents.extend(parse_documents(&source, namespace, env, &base)?);
         }
     }
     refuse_twins(&documents)?;
+    refuse_disorder(&documents)?;
     if documents.is_empty() {
         return Err(Error::usage(format!("no document in {}", names.join(", "))).with_remedy("dvbctl apply --help"));
     }
     Ok(documents)
 }
 
-/// The devnets of one text.
-pub(crate) fn parse_devnets(source: &Arc<Source>, namespace: &str, env: &Environment, base: &Path) -> Result<Vec<Document>, DocumentError> {
+/// The documents of one text.
+pub(crate) fn parse_documents(source: &Arc<Source>, namespace: &str, env: &Environment, base: &Path) -> Result<Vec<Document>, DocumentError> {
     let read = |mut tree: Tree| {
         check_head(source, &tree)?;
         expand(source, &mut tree, env, base)?;
-        let mut devnet: Devnet = decode(source, &tree)?;
-        // What the daemon wrote into an exported document is not the user's to set.
-        devnet.status = None;
-        if let Some(spec) = &mut devnet.spec {
-            spec.operations = None;
-        }
-        if let Some(metadata) = &mut devnet.metadata {
+        let mut wanted = match tree.get("kind").and_then(Tree::text) {
+            Some("Upgrade") => Wanted::Upgrade(Box::new(decode(source, &tree)?)),
+            Some("Transaction") => Wanted::Transaction(Box::new(decode(source, &tree)?)),
+            Some("Export") => Wanted::Export(Box::new(decode(source, &tree)?)),
+            _ => Wanted::Devnet(Box::new(decode(source, &tree)?)),
+        };
+        wanted.strip();
+        if let Some(metadata) = wanted.metadata_mut() {
             if metadata.namespace.is_empty() {
                 metadata.namespace = namespace.to_owned();
             }
             metadata.resource_version = 0;
         }
-        Ok(Document { source: source.clone(), tree, devnet })
+        if wanted.name().starts_with('/') {
+            let help = Some("spec: {devnetRef: mynet}".to_owned());
+            return Err(DocumentError::new(source, tree.locate("spec.devnetRef"), "spec.devnetRef is missing: which devnet is it for?", help));
+        }
+        Ok(Document { source: source.clone(), tree, wanted })
     };
     parse(source)?.into_iter().map(read).collect()
 }
@@ -113,8 +204,8 @@ fn check_head(source: &Source, tree: &Tree) -> Result<(), DocumentError> {
         return fault("", "a document is a map of fields".into(), "begin with `apiVersion: devnet.builder/v1`");
     }
     match tree.get("kind").map(Tree::text) {
-        Some(Some("Devnet")) => {}
-        Some(Some(kind)) => return fault("kind", format!("kind `{kind}` cannot be applied"), "Devnet"),
+        Some(Some(kind)) if KINDS.contains(&kind) => {}
+        Some(Some(kind)) => return fault("kind", format!("kind `{kind}` cannot be applied"), KINDS.join(", ").as_str()),
         _ if tree.get("kind").is_none() && !looks_like_ours(tree) => return fault("", "is not a Devnet: it has no kind".into(), "kind: Devnet"),
         Some(None) => return fault("kind", "kind must be a text".into(), "kind: Devnet"),
         // The field that is misspelt is told by name when the fields are read.
@@ -151,15 +242,28 @@ fn misspelt(tree: &Tree, name: &str) -> bool {
 }
 
 fn refuse_twins(documents: &[Document]) -> Result<(), DocumentError> {
+    let identity = |document: &Document| (document.wanted.word(), document.wanted.namespace().to_owned(), document.wanted.name());
     for (i, document) in documents.iter().enumerate() {
-        let Some(metadata) = &document.devnet.metadata else { continue };
-        let same = |other: &&Document| {
-            other.devnet.metadata.as_ref().is_some_and(|other| (&other.namespace, &other.name) == (&metadata.namespace, &metadata.name))
-        };
-        if let Some(first) = documents[..i].iter().find(same) {
-            let message = format!("the devnet {} is defined twice; first at {}", metadata.name, first.position());
-            let mark = document.tree.locate("metadata.name");
-            return Err(DocumentError::new(&document.source, mark, message, Some("give one of the two another name or namespace".into())));
+        if let Some(first) = documents[..i].iter().find(|other| identity(other) == identity(document)) {
+            let (word, name) = (document.wanted.word(), document.wanted.name());
+            let message = format!("the {word} {name} is defined twice; first at {}", first.position());
+            let help = Some("give one of the two another name or namespace".into());
+            return Err(DocumentError::new(&document.source, document.tree.locate("metadata.name"), message, help));
+        }
+    }
+    Ok(())
+}
+
+/// Documents are applied in their order: what belongs to a devnet stands below it.
+fn refuse_disorder(documents: &[Document]) -> Result<(), DocumentError> {
+    for (i, document) in documents.iter().enumerate().filter(|(_, document)| !document.wanted.is_devnet()) {
+        let (namespace, devnet) = (document.wanted.namespace(), document.wanted.devnet());
+        let is_its = |other: &&Document| other.wanted.is_devnet() && other.wanted.namespace() == namespace && other.wanted.name() == devnet;
+        if let Some(later) = documents[i..].iter().find(is_its) {
+            let message =
+                format!("the {} {} stands before its devnet, which is at {}", document.wanted.word(), document.wanted.name(), later.position());
+            let help = Some("documents are applied in their order: put the devnet first".into());
+            return Err(DocumentError::new(&document.source, document.tree.locate("metadata.name"), message, help));
         }
     }
     Ok(())

@@ -16,7 +16,7 @@ mod tree;
 mod tests;
 
 pub(crate) use expand::{Environment, absolute, expand_binary};
-pub(crate) use load::{Document, load, parse_devnets, read_source};
+pub(crate) use load::{Document, Wanted, load, parse_documents, read_source};
 pub(crate) use report::{DocumentError, Source};
 pub(crate) use tree::{Tree, Value, parse};
 

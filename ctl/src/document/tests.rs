@@ -9,9 +9,16 @@ const HEAD: &str = "apiVersion: devnet.builder/v1\nkind: Devnet\nmetadata: {name
 fn read(spec: &str) -> Devnet {
     let source = Arc::new(Source { name: "x.yaml".into(), text: format!("{HEAD}spec:\n{spec}") });
     let env = Environment { vars: HashMap::from([("BIN".to_owned(), "/opt/bin".to_owned())]), home: Some("/home/u".into()) };
-    match parse_devnets(&source, "default", &env, Path::new("/p")) {
-        Ok(mut documents) => documents.remove(0).devnet,
+    match parse_documents(&source, "default", &env, Path::new("/p")) {
+        Ok(mut documents) => devnet(documents.remove(0)),
         Err(error) => panic!("{}", error.render(false, false, 100)),
+    }
+}
+
+fn devnet(document: Document) -> Devnet {
+    match document.wanted {
+        Wanted::Devnet(devnet) => *devnet,
+        other => panic!("a {}", other.word()),
     }
 }
 
@@ -79,16 +86,36 @@ fn anchors_merges_and_json_are_yaml() {
     assert_eq!(backoffs, ["1s", "2s"]);
     let text = r#"{"apiVersion": "devnet.builder/v1", "kind": "Devnet", "metadata": {"name": "j"}, "spec": {"plugin": "exec"}}"#;
     let source = Arc::new(Source { name: "x.json".into(), text: text.into() });
-    let documents = parse_devnets(&source, "ns", &Environment::default(), Path::new("/p")).unwrap();
-    assert_eq!(documents[0].devnet.metadata.as_ref().unwrap().namespace, "ns");
+    let documents = parse_documents(&source, "ns", &Environment::default(), Path::new("/p")).unwrap();
+    assert_eq!(documents[0].wanted.namespace(), "ns");
 }
 
 #[test]
 fn what_the_daemon_writes_into_a_document_is_not_sent_back() {
     let text = format!("{HEAD}spec: {{plugin: a, operations: {{restart: 7}}}}\nstatus: {{phase: Running}}\n");
     let source = Arc::new(Source { name: "x.yaml".into(), text });
-    let devnet = parse_devnets(&source, "default", &Environment::default(), Path::new("/p")).unwrap().remove(0).devnet;
+    let devnet = devnet(parse_documents(&source, "default", &Environment::default(), Path::new("/p")).unwrap().remove(0));
     assert_eq!((devnet.status, devnet.spec.unwrap().operations), (None, None));
+}
+
+#[test]
+fn each_kind_is_read_as_what_it_is_and_named_within_its_devnet() {
+    let text = concat!(
+        "apiVersion: devnet.builder/v1\nkind: Upgrade\nmetadata: {name: v2}\nspec: {devnetRef: mynet, height: 40, binary: {path: ./next}}\n---\n",
+        "apiVersion: devnet.builder/v1\nkind: Transaction\nmetadata: {name: mynet/rent}\nspec: {txType: transfer, payload: {to: account:1, amount: 7}}\n",
+        "status: {phase: Confirmed}\n---\n",
+        "apiVersion: devnet.builder/v1\nkind: Export\nmetadata: {name: snap}\nspec: {devnetRef: mynet}\n",
+    );
+    let source = Arc::new(Source { name: "x.yaml".into(), text: text.into() });
+    let documents = parse_documents(&source, "default", &Environment::default(), Path::new("/p")).unwrap();
+    let names: Vec<_> = documents.iter().map(|document| format!("{} {}", document.wanted.word(), document.wanted.name())).collect();
+    assert_eq!(names, ["upgrade mynet/v2", "transaction mynet/rent", "export mynet/snap"]);
+    let [Wanted::Upgrade(upgrade), Wanted::Transaction(tx), _] = [&documents[0].wanted, &documents[1].wanted, &documents[2].wanted] else {
+        panic!("{documents:?}")
+    };
+    assert_eq!(upgrade.spec.as_ref().unwrap().binary.as_ref().unwrap().path.as_deref(), Some("/p/next"));
+    assert_eq!(tx.spec.as_ref().unwrap().payload, r#"{"to":"account:1","amount":7}"#);
+    assert!(tx.status.is_none());
 }
 
 #[test]
@@ -112,7 +139,7 @@ fn a_field_is_found_by_its_path_or_by_the_nearest_thing_around_it() {
 #[test]
 fn colours_and_line_art_are_used_only_where_asked_for() {
     let source = Arc::new(Source { name: "x.yaml".into(), text: format!("{HEAD}spec: {{validator: 4}}\n") });
-    let error = parse_devnets(&source, "default", &Environment::default(), Path::new("/p")).unwrap_err();
+    let error = parse_documents(&source, "default", &Environment::default(), Path::new("/p")).unwrap_err();
     insta::assert_snapshot!("error_plain", error.render(false, false, 100));
     insta::assert_snapshot!("error_terminal_without_colour", error.render(false, true, 100));
     assert!(error.render(true, true, 100).contains('\x1b'));

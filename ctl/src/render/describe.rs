@@ -8,7 +8,7 @@ use super::{
     to_value, yaml,
 };
 use crate::error::Error;
-use dvb_proto::devnet::v1::{Condition, Devnet, Event, Export, LastExit, Launch, Metadata, Node, Transaction, Upgrade, Usage};
+use dvb_proto::devnet::v1::{Condition, Devnet, Event, Export, LastExit, Launch, Metadata, Node, SdkChange, Transaction, Upgrade, Usage};
 use std::{collections::BTreeMap, fmt::Write as _};
 
 pub(crate) fn devnet(devnet: &Devnet, nodes: &[Node], events: &[Event], style: &Style) -> Result<String, Error> {
@@ -22,6 +22,9 @@ pub(crate) fn devnet(devnet: &Devnet, nodes: &[Node], events: &[Event], style: &
         text.line("Height", &number(status.current_height));
         text.line("Chain id", status.chain_id.as_deref().unwrap_or_default());
         text.line("Version", &status.sdk_version);
+    }
+    if status.sdk_version_history.len() > 1 {
+        text.block("Version history", status.sdk_version_history.iter().map(turn));
     }
     if let Some(binary) = &status.binary {
         text.line("Binary", &format!("{} ({})", binary.source, binary.sha256.chars().take(12).collect::<String>()));
@@ -38,6 +41,12 @@ pub(crate) fn devnet(devnet: &Devnet, nodes: &[Node], events: &[Event], style: &
     text.block("Accounts", accounts);
     text.events(events, style);
     Ok(text.0)
+}
+
+/// `v0.50.11  from height 38, 2026-01-02T03:04:05Z`
+fn turn(turn: &SdkChange) -> String {
+    let from = if turn.height == 0 { "the beginning".to_owned() } else { format!("height {}", turn.height) };
+    format!("{}  from {from}, {}", turn.version, turn.at)
 }
 
 pub(crate) fn node(node: &Node, launches: &[Launch], events: &[Event], style: &Style) -> Result<String, Error> {
@@ -155,6 +164,7 @@ pub(crate) fn transaction(tx: &Transaction, events: &[Event], style: &Style) -> 
         text.line("Attempts", &status.attempts.to_string());
     }
     text.line("Error", status.error.as_deref().unwrap_or_default());
+    text.line("Chain", if status.former_chain { "the former one: the devnet was reset since, and its chain does not have it" } else { "" });
     text.conditions(&status.conditions, style);
     let said = status.events.iter().map(|event| {
         let attributes: Vec<String> = event.attributes.iter().map(|(key, value)| format!("{key}={value}")).collect();

@@ -304,6 +304,7 @@ impl Row for Transaction {
         let kind = self.spec.clone().unwrap_or_default().tx_type;
         let height = status.height.map(|height| height.to_string()).unwrap_or_default();
         let hash = status.tx_hash.unwrap_or_default();
+        let height = if status.former_chain { format!("{height} of the former chain") } else { height };
         let tail = [kind.into(), Cell::state(&status.phase), height.into(), created(&self.metadata, style), hash.into()];
         head_cells(&self.metadata, style).into_iter().chain(tail).collect()
     }

@@ -83,6 +83,11 @@ impl Chain {
         serde_json::to_vec(self).expect("a struct of strings is JSON")
     }
 
+    /// Expedited proposals, and proposals that are cancelled: not in 0.47.
+    pub fn has_newer_gov(&self) -> bool {
+        Version::parse(&self.sdk_version) >= Some(Version { major: 0, minor: 50 })
+    }
+
     /// 0.47 serves REST by dialling gRPC at 127.0.0.1, where a node with its own address does not listen.
     pub fn serves_rest_anywhere(&self) -> bool {
         Version::parse(&self.sdk_version) > Some(Version { major: 0, minor: 47 })

@@ -98,8 +98,8 @@ impl Plugin for Cosmos {
         heights::stream(&rpc_address(placed(&request)?)?).await
     }
 
-    async fn get_supported_tx_types(&self, _request: pb::GetSupportedTxTypesRequest) -> Result<pb::SupportedTxTypes> {
-        Ok(tx::supported())
+    async fn get_supported_tx_types(&self, request: pb::GetSupportedTxTypesRequest) -> Result<pb::SupportedTxTypes> {
+        Ok(tx::supported(&request))
     }
 
     async fn get_account(&self, request: pb::GetAccountRequest) -> Result<pb::TxAccount> {

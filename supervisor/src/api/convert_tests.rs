@@ -316,6 +316,7 @@ fn transaction() -> Transaction {
         cause: Some(EventId(text())),
         code: Some(-5),
         sender: some(),
+        former_chain: true,
     };
     Transaction { metadata: meta(), spec, status }
 }
@@ -332,6 +333,7 @@ fn upgrade() -> Upgrade {
         cancel: true,
         retry: 2,
         assume_handler: true,
+        rolling: true,
     };
     let status = UpgradeStatus {
         phase: UpgradePhase::Verifying,

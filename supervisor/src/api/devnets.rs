@@ -151,6 +151,9 @@ impl Devnets {
             if present.as_ref().is_none_or(|present| present.spec.plugin != admitted.devnet.spec.plugin) {
                 self.check_plugin(&admitted.devnet.spec.plugin).await?;
             }
+            if let Some(present) = present.as_deref() {
+                foresight::refuse_the_binary_of_before(&admitted.devnet, present, self.0.store.as_ref()).await?;
+            }
             if dry_run {
                 foresight::foresee(&admitted.devnet, present.as_deref(), self.0.plugins.as_ref(), self.0.store.as_ref()).await?;
             } else if admitted.spec_changed {

@@ -5,6 +5,7 @@ use super::{
     auth::Caller,
     change::{Decision, Draft, key_of},
     convert,
+    declared::{Applied, short_name},
     devnets::reply,
     watch::{self, Item},
 };
@@ -34,6 +35,20 @@ impl ExportService for Exports {
         let wanted = convert::export_from_message(request.get_ref());
         reply(match wanted {
             Ok(wanted) => self.store(caller, wanted).await.and_then(|object| message(&object)),
+            Err(fault) => Err(fault),
+        })
+    }
+
+    async fn apply(&self, request: Request<v1::ApplyExportRequest>) -> Reply<v1::ApplyExportResponse> {
+        let caller = Caller::of(&request)?;
+        let v1::ApplyExportRequest { export, dry_run } = request.into_inner();
+        let wanted = convert::export_from_message(&export.unwrap_or_default());
+        reply(match wanted {
+            Ok(wanted) => self.put(caller, wanted, dry_run).await.and_then(|applied| {
+                let export = Some(message(&applied.object)?);
+                let (action, changes) = applied.told();
+                Ok(v1::ApplyExportResponse { export, action, changes })
+            }),
             Err(fault) => Err(fault),
         })
     }
@@ -86,10 +101,26 @@ impl ExportService for Exports {
 }
 
 impl Exports {
-    async fn store(&self, caller: Caller, wanted: Export) -> Result<Object, Fault> {
+    /// What is there already is compared; what is not is made, or only looked at.
+    async fn put(&self, caller: Caller, mut wanted: Export, dry_run: bool) -> Result<Applied, Fault> {
         let namespace = admission::namespace_or_default(&wanted.metadata.namespace).to_owned();
+        let short = short_name(&wanted.metadata.name, &mut wanted.spec.devnet_ref)?;
+        let export = self.identify(&wanted, &namespace, &wanted.spec.devnet_ref, &short);
+        check(&export, &short)?;
+        if let Some(applied) = self.0.apply_present(caller, &export.clone().into(), dry_run).await? {
+            return Ok(applied);
+        }
+        if dry_run {
+            self.devnet(&namespace, &wanted).await?;
+            return Ok(Applied::created(export.into()));
+        }
+        Ok(Applied::created(self.store(caller, wanted).await?))
+    }
+
+    async fn store(&self, caller: Caller, mut wanted: Export) -> Result<Object, Fault> {
+        let namespace = admission::namespace_or_default(&wanted.metadata.namespace).to_owned();
+        let named = short_name(&wanted.metadata.name, &mut wanted.spec.devnet_ref)?;
         let devnet = self.devnet(&namespace, &wanted).await?;
-        let named = wanted.metadata.name.strip_prefix(&format!("{}/", devnet.metadata.name)).unwrap_or(&wanted.metadata.name).to_owned();
         for _ in 0..ATTEMPTS {
             let short = if named.is_empty() { self.next_name(&namespace, &devnet.metadata.name).await? } else { named.clone() };
             let export = self.identify(&wanted, &namespace, &devnet.metadata.name, &short);

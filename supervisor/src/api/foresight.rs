@@ -2,11 +2,11 @@
 
 use crate::{
     binaries::{self, describe},
-    model::{BinarySource, Devnet, Fault, FaultCode, Kind, Object},
+    model::{BinarySource, Devnet, Fault, FaultCode, Kind, Object, Upgrade, UpgradePhase, Violation},
     plugin::{DevnetContext, PluginError, PluginInfo, Plugins},
     store::{Selector, Store},
 };
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 use tokio::time::timeout;
 
 /// How long an apply waits for the plugin's word. One that is slower, hangs or is ill keeps nobody from applying: provisioning asks
@@ -42,6 +42,41 @@ pub(super) async fn foresee(devnet: &Devnet, present: Option<&Devnet>, plugins: 
         binaries::inspect(source).await.map_err(|error| error.fault())?;
     }
     Ok(())
+}
+
+/// The binary of before an upgrade, as it stands in a file that was not changed since: with it the chain would go back.
+pub(super) async fn refuse_the_binary_of_before(devnet: &Devnet, present: &Devnet, store: &dyn Store) -> Result<(), Fault> {
+    if devnet.spec.binary == present.spec.binary {
+        return Ok(());
+    }
+    let selector = Selector::in_devnet(Kind::Upgrade, &devnet.metadata.namespace, &devnet.metadata.name);
+    let (upgrades, _) = store.list(&selector).await.map_err(|error| error.fault())?;
+    let left_it = |upgrade: &&Arc<Upgrade>| {
+        let status = &upgrade.status;
+        let counts = status.phase == UpgradePhase::Completed || status.phase.is_past_the_switch();
+        let of_this_chain = status.chain_epoch == present.spec.operations.reset;
+        counts && of_this_chain && status.notes.before.as_ref().is_some_and(|before| before.binary == devnet.spec.binary)
+    };
+    let upgrades: Vec<Arc<Upgrade>> = upgrades.into_iter().filter_map(|object| object.try_into().ok()).collect();
+    match upgrades.iter().find(left_it) {
+        Some(upgrade) => Err(left_behind(devnet, present, upgrade)),
+        None => Ok(()),
+    }
+}
+
+fn left_behind(devnet: &Devnet, present: &Devnet, upgrade: &Upgrade) -> Fault {
+    let (name, by) = (&devnet.metadata.name, &upgrade.metadata.name);
+    let old = devnet.spec.binary.as_ref().map_or_else(|| "the plugin's own binary".to_owned(), describe);
+    let height = upgrade.status.height.map(|height| format!(" at height {height}")).unwrap_or_default();
+    let new = serde_json::to_string(&present.spec.binary).unwrap_or_default();
+    let message = format!("{old} is from before upgrade {by}, by which the chain has gone on{height}");
+    let violation = Violation { suggestion: Some(format!("binary: {new}")), ..Violation::new("spec.binary", message) };
+    let remedy = format!(
+        "put `binary: {new}` into the file; to go back to the old one all the same: dvbctl upgrade create {name} --name NAME --skip-vote --binary ...; \
+         to begin anew with it: dvbctl reset {name}, then apply"
+    );
+    let fault = Fault::invalid(vec![violation]);
+    Fault { code: FaultCode::Immutable, ..fault }.about(name).remedy(remedy)
 }
 
 /// A full node that is to join a chain whose family takes none after genesis.

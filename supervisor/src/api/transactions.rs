@@ -5,8 +5,9 @@ use super::{
     auth::Caller,
     change::key_of,
     convert,
+    declared::{Applied, short_name},
     devnets::reply,
-    status,
+    impossible, status,
     watch::{self, Item},
 };
 use crate::{
@@ -14,7 +15,7 @@ use crate::{
     model::{Devnet, Fault, FaultCode, Key, Kind, Meta, Object, Transaction, TransactionPhase, TransactionStatus, Uid, Violation},
     observe::Observations,
     plugin::tx::TX_CAPABILITY,
-    store::{Expect, StoreError, Write},
+    store::{Expect, Selector, StoreError, Write},
 };
 use dvb_proto::devnet::v1::{self, transaction_service_server::TransactionService};
 use futures::{StreamExt, stream, stream::BoxStream};
@@ -39,7 +40,27 @@ impl TransactionService for Transactions {
         let caller = Caller::of(&request)?;
         let wanted = convert::transaction_from_message(request.get_ref()).and_then(check);
         reply(match wanted {
-            Ok(wanted) => self.submit_one(caller, wanted).await,
+            Ok(wanted) => self.submit_one(caller, wanted).await.and_then(|object| message(&object)),
+            Err(fault) => Err(fault),
+        })
+    }
+
+    async fn apply(&self, request: Request<v1::ApplyTransactionRequest>) -> Reply<v1::ApplyTransactionResponse> {
+        let caller = Caller::of(&request)?;
+        let v1::ApplyTransactionRequest { transaction, dry_run } = request.into_inner();
+        let wanted = convert::transaction_from_message(&transaction.unwrap_or_default()).and_then(check);
+        let applied = match wanted {
+            Ok(wanted) => self.put(caller, wanted, dry_run).await.and_then(|applied| {
+                let transaction = message(&applied.object)?;
+                let (action, changes) = applied.told();
+                Ok((transaction, action, changes))
+            }),
+            Err(fault) => Err(fault),
+        };
+        reply(match applied {
+            Ok((transaction, action, changes)) => {
+                Ok(v1::ApplyTransactionResponse { transaction: Some(self.dated(transaction).await), action, changes })
+            }
             Err(fault) => Err(fault),
         })
     }
@@ -64,16 +85,16 @@ impl TransactionService for Transactions {
 
     async fn get(&self, request: Request<v1::ObjectRef>) -> Reply<v1::Transaction> {
         let wanted = request.into_inner();
-        let found = self.0.find(&key_of(Kind::Transaction, &wanted.namespace, &wanted.name)).await;
-        reply(found.and_then(|object| message(&object)))
+        let found = self.find(&wanted.namespace, &wanted.name).await.and_then(|object| message(&object));
+        reply(match found {
+            Ok(tx) => Ok(self.dated(tx).await),
+            Err(fault) => Err(fault),
+        })
     }
 
     async fn list(&self, request: Request<v1::ListRequest>) -> Reply<v1::ListTransactionsResponse> {
         let selector = watch::selector(Kind::Transaction, request.get_ref(), "");
-        let listed = self.0.store.list(&selector).await.map_err(|error| error.fault());
-        reply(listed.and_then(|(objects, resource_version)| {
-            Ok(v1::ListTransactionsResponse { items: objects.iter().map(message).collect::<Result<_, _>>()?, resource_version })
-        }))
+        reply(self.listed(&selector).await)
     }
 
     async fn delete(&self, request: Request<v1::DeleteRequest>) -> Reply<v1::Transaction> {
@@ -89,16 +110,87 @@ impl TransactionService for Transactions {
         let request = request.into_inner();
         let selector = watch::selector(Kind::Transaction, &request.selector.unwrap_or_default(), &request.name);
         let watch = watch::watch(&self.0, selector, request.resource_version).await;
-        reply(watch.map(|watch| Box::pin(watch.into_stream(event)) as Self::WatchStream))
+        let service = self.clone();
+        let dated = move |event: Result<v1::TransactionEvent, Status>| {
+            let service = service.clone();
+            async move {
+                let v1::TransactionEvent { r#type, object, resource_version } = event?;
+                let object = match object {
+                    Some(tx) => Some(service.dated(tx).await),
+                    None => None,
+                };
+                Ok::<_, Status>(v1::TransactionEvent { r#type, object, resource_version })
+            }
+        };
+        reply(watch.map(|watch| Box::pin(watch.into_stream(event).then(dated)) as Self::WatchStream))
     }
 }
 
 impl Transactions {
+    /// What is there already is compared; what is not is submitted, or only looked at.
+    async fn put(&self, caller: Caller, wanted: Transaction, dry_run: bool) -> Result<Applied, Fault> {
+        let tx = self.identify(wanted.clone());
+        if let Some(applied) = self.0.apply_present(caller, &tx.clone().into(), dry_run).await? {
+            return Ok(applied);
+        }
+        if dry_run {
+            let devnet = self.devnet(&Key::devnet(&tx.metadata.namespace, &tx.spec.devnet_ref)).await?;
+            let refused = impossible::first(&self.0, &devnet, &[&tx]).await;
+            return refused.map_or_else(|| Ok(Applied::created(tx.into())), |(_, fault)| Err(fault));
+        }
+        Ok(Applied::created(self.submit_one(caller, wanted).await?))
+    }
+
     /// As it is stored, with the store's own times.
-    async fn submit_one(&self, caller: Caller, wanted: Transaction) -> Result<v1::Transaction, Fault> {
-        let stored = self.submit(caller, vec![wanted]).await?;
+    async fn submit_one(&self, caller: Caller, wanted: Transaction) -> Result<Object, Fault> {
+        let (stored, refused) = self.submit(caller, vec![wanted]).await?;
+        if let Some(fault) = refused {
+            return Err(fault);
+        }
         let tx = stored.first().ok_or_else(|| Fault::new(FaultCode::Internal, "nothing was stored"))?;
-        message(&self.0.find(&Key::transaction(&tx.metadata.namespace, &tx.metadata.name)).await?)
+        self.0.find(&Key::transaction(&tx.metadata.namespace, &tx.metadata.name)).await
+    }
+
+    async fn listed(&self, selector: &Selector) -> Result<v1::ListTransactionsResponse, Fault> {
+        let (objects, resource_version) = self.0.store.list(selector).await.map_err(|error| error.fault())?;
+        let mut items = objects.iter().map(message).collect::<Result<Vec<_>, _>>()?;
+        let mut epochs: BTreeMap<Key, Option<u64>> = BTreeMap::new();
+        for tx in items.iter_mut().filter(|tx| is_confirmed(tx)) {
+            let key = devnet_of(tx);
+            if !epochs.contains_key(&key) {
+                epochs.insert(key.clone(), self.epoch(&key).await);
+            }
+            date(tx, epochs[&key]);
+        }
+        Ok(v1::ListTransactionsResponse { items, resource_version })
+    }
+
+    /// With a word on whether the chain that confirmed it is the present one.
+    async fn dated(&self, mut tx: v1::Transaction) -> v1::Transaction {
+        if is_confirmed(&tx) {
+            let epoch = self.epoch(&devnet_of(&tx)).await;
+            date(&mut tx, epoch);
+        }
+        tx
+    }
+
+    /// How often the devnet was reset.
+    async fn epoch(&self, key: &Key) -> Option<u64> {
+        match self.0.store.get(key).await {
+            Ok(Some(Object::Devnet(devnet))) => Some(devnet.spec.operations.reset),
+            _ => None,
+        }
+    }
+
+    /// By its name, or by `DEVNET/REQUEST-ID`.
+    async fn find(&self, namespace: &str, name: &str) -> Result<Object, Fault> {
+        if let Some((devnet, request_id)) = name.split_once('/') {
+            let key = key_of(Kind::Transaction, namespace, &Transaction::name_of(devnet, request_id));
+            if let Some(object) = self.0.store.get(&key).await.map_err(|error| error.fault())? {
+                return Ok(object);
+            }
+        }
+        self.0.find(&key_of(Kind::Transaction, namespace, name)).await
     }
 
     /// An answer for each of the chunk up to its first that is refused.
@@ -114,15 +206,16 @@ impl Transactions {
                 }
             }
         }
-        let stored = if wanted.is_empty() { Ok(Vec::new()) } else { self.submit(caller, wanted).await };
-        match stored {
-            Ok(stored) => stored.iter().map(|tx| convert::to_message(tx.as_ref()).map_err(|fault| status::status(&fault))).chain(refused).collect(),
-            Err(fault) => vec![Err(status::status(&fault))],
-        }
+        let (stored, refusal) = match self.submit(caller, wanted).await {
+            Ok(stored) => stored,
+            Err(fault) => (Vec::new(), Some(fault)),
+        };
+        let refused = refusal.map(|fault| Err(status::status(&fault))).or(refused);
+        stored.iter().map(|tx| convert::to_message(tx.as_ref()).map_err(|fault| status::status(&fault))).chain(refused).collect()
     }
 
-    /// Stores those that are not there, in one commit, and answers with all of them in their order.
-    async fn submit(&self, caller: Caller, wanted: Vec<Transaction>) -> Result<Vec<Arc<Transaction>>, Fault> {
+    /// Stores those that are not there, in one commit, and answers with all of them in their order, up to the first that is refused.
+    async fn submit(&self, caller: Caller, wanted: Vec<Transaction>) -> Result<(Vec<Arc<Transaction>>, Option<Fault>), Fault> {
         let mut wanted: Vec<Transaction> = wanted.into_iter().map(|tx| self.identify(tx)).collect();
         let mut devnets: BTreeMap<Key, Arc<Devnet>> = BTreeMap::new();
         for tx in &mut wanted {
@@ -144,17 +237,35 @@ impl Transactions {
             }
             let mut order: Vec<usize> = missing.into_values().collect();
             order.sort_unstable();
-            let fresh = order.into_iter().map(|at| wanted[at].clone()).collect();
+            let refused = self.first_impossible(&devnets, &wanted, &order).await;
+            let end = refused.as_ref().map_or(wanted.len(), |(at, _)| *at);
+            let fresh = order.into_iter().filter(|at| *at < end).map(|at| wanted[at].clone()).collect();
             match self.store(caller, fresh).await {
                 Ok(stored) => {
                     present.extend(stored.into_iter().map(|tx| (tx.metadata.name.clone(), tx)));
-                    return wanted.iter().map(|tx| same(tx, &present)).collect();
+                    return Ok(answers(&wanted[..end], &present, refused.map(|(_, fault)| fault)));
                 }
                 Err(StoreError::Exists(_)) => {} // somebody sent the same request id at the same time
                 Err(error) => return Err(error.fault()),
             }
         }
         Err(Fault::new(FaultCode::Overloaded, "others store the same request ids at the same time").retriable())
+    }
+
+    /// Of those in `order`, which are places in `wanted`.
+    async fn first_impossible(&self, devnets: &BTreeMap<Key, Arc<Devnet>>, wanted: &[Transaction], order: &[usize]) -> Option<(usize, Fault)> {
+        let mut first: Option<(usize, Fault)> = None;
+        for (key, devnet) in devnets {
+            let is_its = |at: &&usize| Key::devnet(&wanted[**at].metadata.namespace, &wanted[**at].spec.devnet_ref) == *key;
+            let places: Vec<usize> = order.iter().filter(is_its).copied().collect();
+            let txs: Vec<&Transaction> = places.iter().map(|at| &wanted[*at]).collect();
+            if let Some((at, fault)) = impossible::first(&self.0, devnet, &txs).await
+                && first.as_ref().is_none_or(|(before, _)| places[at] < *before)
+            {
+                first = Some((places[at], fault));
+            }
+        }
+        first
     }
 
     /// Its name comes from the request id, so that the store itself keeps a second submit out.
@@ -206,8 +317,8 @@ impl Transactions {
     }
 
     async fn remove(&self, request: &v1::DeleteRequest) -> Result<v1::Transaction, Fault> {
-        let key = key_of(Kind::Transaction, &request.namespace, &request.name);
-        let object = self.0.find(&key).await?;
+        let object = self.find(&request.namespace, &request.name).await?;
+        let key = object.key();
         let Object::Transaction(tx) = &object else { return Err(Fault::new(FaultCode::Internal, format!("{key} is no transaction"))) };
         let revision = object.revision();
         if let Some(expected) = request.resource_version.filter(|expected| *expected != 0 && *expected != revision) {
@@ -234,10 +345,19 @@ impl Transactions {
     }
 }
 
-/// What can be said of it without the chain.
-fn check(tx: Transaction) -> Result<Transaction, Fault> {
-    let spec = &tx.spec;
+/// What can be said of it without the chain. A name that it comes with is its request id.
+fn check(mut tx: Transaction) -> Result<Transaction, Fault> {
+    let spec = &mut tx.spec;
+    let short = short_name(&tx.metadata.name, &mut spec.devnet_ref)?;
     let mut violations = Vec::new();
+    if spec.request_id.is_empty() {
+        spec.request_id = short;
+    } else if !short.is_empty() && short != spec.request_id && Transaction::name_of("", &spec.request_id) != format!("/{short}") {
+        let message =
+            format!("is `{short}`, and spec.requestId `{}`: leave one of the two out, either is the transaction's identity", spec.request_id);
+        violations.push(Violation::new("metadata.name", message));
+    }
+    let spec = &tx.spec;
     for (field, text) in [("spec.devnetRef", &spec.devnet_ref), ("spec.txType", &spec.tx_type), ("spec.signer", &spec.signer)] {
         if text.is_empty() {
             violations.push(Violation::new(field, "is missing"));
@@ -255,6 +375,18 @@ fn check(tx: Transaction) -> Result<Transaction, Fault> {
     if violations.is_empty() { Ok(tx) } else { Err(Fault::invalid(violations)) }
 }
 
+/// The stored transactions up to the first that is not the wanted one; `refused` comes after all of them.
+fn answers(wanted: &[Transaction], stored: &BTreeMap<String, Arc<Transaction>>, refused: Option<Fault>) -> (Vec<Arc<Transaction>>, Option<Fault>) {
+    let mut answers = Vec::with_capacity(wanted.len());
+    for tx in wanted {
+        match same(tx, stored) {
+            Ok(tx) => answers.push(tx),
+            Err(fault) => return (answers, Some(fault)),
+        }
+    }
+    (answers, refused)
+}
+
 /// The stored transaction of `wanted`'s request id, if it is the same one.
 fn same(wanted: &Transaction, stored: &BTreeMap<String, Arc<Transaction>>) -> Result<Arc<Transaction>, Fault> {
     let name = &wanted.metadata.name;
@@ -264,6 +396,21 @@ fn same(wanted: &Transaction, stored: &BTreeMap<String, Arc<Transaction>>) -> Re
     }
     let message = format!("request id `{}` was used before, for another transaction: {name}", wanted.spec.request_id);
     Err(Fault::new(FaultCode::AlreadyExists, message).about(name.as_str()).remedy("choose another request id"))
+}
+
+fn is_confirmed(tx: &v1::Transaction) -> bool {
+    tx.status.as_ref().is_some_and(|status| status.phase == "Confirmed")
+}
+
+fn devnet_of(tx: &v1::Transaction) -> Key {
+    let namespace = tx.metadata.as_ref().map_or("", |metadata| metadata.namespace.as_str());
+    Key::devnet(namespace, tx.spec.as_ref().map_or("", |spec| spec.devnet_ref.as_str()))
+}
+
+fn date(tx: &mut v1::Transaction, epoch: Option<u64>) {
+    if let Some(status) = &mut tx.status {
+        status.former_chain = epoch.is_some_and(|epoch| status.chain_epoch < epoch);
+    }
 }
 
 fn message(object: &Object) -> Result<v1::Transaction, Fault> {

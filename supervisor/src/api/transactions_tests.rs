@@ -7,6 +7,9 @@ use dvb_proto::devnet::v1::{self, transaction_service_client::TransactionService
 use std::sync::Arc;
 use tonic::transport::Channel;
 
+/// What the fake chain can make something of.
+const PAY: &str = r#"{"amount":1}"#;
+
 fn client(served: &Served) -> TransactionServiceClient<Channel> {
     TransactionServiceClient::new(served.channel.clone())
 }
@@ -40,14 +43,14 @@ async fn stored(served: &Served) -> usize {
 #[tokio::test]
 async fn a_second_submit_with_the_request_id_is_the_same_transaction_and_another_is_refused() {
     let served = served().await;
-    let first = client(&served).create(tx("rent", r#"{"to":"account:1"}"#)).await.unwrap().into_inner();
+    let first = client(&served).create(tx("rent", r#"{"to":"account:1","amount":1}"#)).await.unwrap().into_inner();
     assert_eq!(first.status.as_ref().map(|status| status.phase.as_str()), Some("Pending"));
-    let again = client(&served).create(tx("rent", r#"{"to":"account:1"}"#)).await.unwrap().into_inner();
+    let again = client(&served).create(tx("rent", r#"{"to":"account:1","amount":1}"#)).await.unwrap().into_inner();
     assert_eq!(again, first);
-    let other = fault(&client(&served).create(tx("rent", r#"{"to":"account:2"}"#)).await.unwrap_err());
+    let other = fault(&client(&served).create(tx("rent", r#"{"to":"account:2","amount":1}"#)).await.unwrap_err());
     assert_eq!(other.code, FaultCode::AlreadyExists);
     assert_eq!(stored(&served).await, 1);
-    let unnamed = client(&served).create(tx("", "{}")).await.unwrap().into_inner();
+    let unnamed = client(&served).create(tx("", PAY)).await.unwrap().into_inner();
     assert_ne!(name(&unnamed), name(&first));
 }
 
@@ -60,12 +63,12 @@ async fn what_is_wrong_without_asking_the_chain_is_refused() {
         (|spec| spec.signer.clear(), "spec.signer"),
         (|spec| spec.gas_factor = 0.5, "spec.gasFactor"),
     ] {
-        let mut wrong = tx("x", "{}");
+        let mut wrong = tx("x", PAY);
         edit(wrong.spec.as_mut().unwrap());
         let fault = fault(&client(&served).create(wrong).await.unwrap_err());
         assert_eq!((fault.code, fault.violations[0].field.as_str()), (FaultCode::InvalidSpec, field));
     }
-    let mut nowhere = tx("x", "{}");
+    let mut nowhere = tx("x", PAY);
     nowhere.spec.as_mut().unwrap().devnet_ref = "nope".into();
     assert_eq!(fault(&client(&served).create(nowhere).await.unwrap_err()).code, FaultCode::NotFound);
     assert_eq!(stored(&served).await, 0);
@@ -74,7 +77,7 @@ async fn what_is_wrong_without_asking_the_chain_is_refused() {
 #[tokio::test]
 async fn a_batch_is_answered_in_its_order_and_ends_with_the_first_that_is_refused() {
     let served = served().await;
-    let batch = vec![tx("a", "{}"), tx("b", "{}"), tx("a", "{}"), tx("c", "[]"), tx("d", "{}")];
+    let batch = vec![tx("a", PAY), tx("b", PAY), tx("a", PAY), tx("c", "[]"), tx("d", PAY)];
     let mut answers = client(&served).create_batch(futures::stream::iter(batch)).await.unwrap().into_inner();
     let mut names = Vec::new();
     for _ in 0..3 {
@@ -91,9 +94,47 @@ async fn a_batch_is_answered_in_its_order_and_ends_with_the_first_that_is_refuse
 }
 
 #[tokio::test]
+async fn what_the_plugin_knows_to_be_impossible_is_refused_and_what_it_cannot_tell_is_not() {
+    let served = served().await;
+    for (edit, field, says) in [
+        ((|spec| spec.tx_type = "transfers".into()) as fn(&mut v1::TransactionSpec), "spec.txType", "there is transfer"),
+        (|spec| spec.signer = "bob".into(), "spec.signer", "no signer"),
+        (|spec| spec.payload = r#"{"amount":"x"}"#.into(), "spec.payload", "no number"),
+    ] {
+        let mut wrong = tx("x", PAY);
+        edit(wrong.spec.as_mut().unwrap());
+        let fault = fault(&client(&served).create(wrong).await.unwrap_err());
+        assert_eq!((fault.code, fault.violations[0].field.as_str()), (FaultCode::InvalidSpec, field));
+        assert!(fault.message.contains(says), "{fault:?}");
+    }
+    assert_eq!(stored(&served).await, 0);
+    let first = client(&served).create(tx("y", PAY)).await.unwrap().into_inner();
+    // Those before it are stored and answered, whatever came together with it.
+    let batch = vec![tx("y", PAY), tx("a", PAY), tx("b", r#"{"amount":"x"}"#), tx("c", PAY)];
+    let mut answers = client(&served).create_batch(futures::stream::iter(batch)).await.unwrap().into_inner();
+    assert_eq!(name(&next(&mut answers).await.unwrap().unwrap()), name(&first));
+    next(&mut answers).await.unwrap().unwrap();
+    assert_eq!(fault(&next(&mut answers).await.unwrap().unwrap_err()).violations[0].field, "spec.payload");
+    assert_eq!(stored(&served).await, 2);
+    let ill = crate::plugin::PluginError::Exited { name: "fake".into(), call: "BuildTx".into(), status: "1".into(), stderr_tail: String::new() };
+    served.plugin.fail_next("build", ill);
+    client(&served).create(tx("z", r#"{"amount":"x"}"#)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_used_request_id_in_a_batch_is_answered_in_its_place() {
+    let served = served().await;
+    client(&served).create(tx("b", PAY)).await.unwrap();
+    let batch = vec![tx("a", PAY), tx("b", r#"{"amount":2}"#), tx("c", PAY)];
+    let mut answers = client(&served).create_batch(futures::stream::iter(batch)).await.unwrap().into_inner();
+    next(&mut answers).await.unwrap().unwrap();
+    assert_eq!(fault(&next(&mut answers).await.unwrap().unwrap_err()).code, FaultCode::AlreadyExists);
+}
+
+#[tokio::test]
 async fn what_may_be_in_a_block_cannot_be_deleted() {
     let served = served().await;
-    let made = client(&served).create(tx("a", "{}")).await.unwrap().into_inner();
+    let made = client(&served).create(tx("a", PAY)).await.unwrap().into_inner();
     let key = Key::transaction("default", &name(&made));
     let Some(Object::Transaction(stored)) = served.cx.store.get(&key).await.unwrap() else { panic!("it is stored") };
     let mut sent = Transaction::clone(&stored);
@@ -112,11 +153,34 @@ async fn what_may_be_in_a_block_cannot_be_deleted() {
 #[tokio::test]
 async fn why_tells_who_submitted_a_transaction() {
     let served = served().await;
-    let made = client(&served).create(tx("a", "{}")).await.unwrap().into_inner();
+    let made = client(&served).create(tx("a", PAY)).await.unwrap().into_inner();
     for kind in ["", "Transaction"] {
         let request = v1::ExplainRequest { kind: kind.into(), name: name(&made), ..v1::ExplainRequest::default() };
         let told = served.devnets().explain(request).await.unwrap().into_inner();
         assert!(told.headline.contains("Pending"), "{}", told.headline);
         assert_eq!(told.chain.iter().map(|event| event.reason.as_str()).collect::<Vec<_>>(), ["TransactionSubmitted"]);
     }
+}
+
+#[tokio::test]
+async fn what_was_confirmed_before_a_reset_is_told_as_of_the_former_chain() {
+    let served = served().await;
+    let made = client(&served).create(tx("a", PAY)).await.unwrap().into_inner();
+    let key = Key::transaction("default", &name(&made));
+    let Some(Object::Transaction(stored)) = served.cx.store.get(&key).await.unwrap() else { panic!("it is stored") };
+    let mut done = Transaction::clone(&stored);
+    done.status.phase = TransactionPhase::Confirmed;
+    served.cx.store.commit(vec![Write::update(done)]).await.unwrap();
+    let former = async || {
+        let listed = client(&served).list(v1::ListRequest::default()).await.unwrap().into_inner().items.remove(0);
+        let got = client(&served).get(object_ref(&name(&made))).await.unwrap().into_inner();
+        let mut changes = client(&served).watch(v1::WatchRequest::default()).await.unwrap().into_inner();
+        let seen = next(&mut changes).await.unwrap().unwrap().object.unwrap();
+        let told = [listed, got, seen].map(|tx| tx.status.unwrap().former_chain);
+        assert!(told.iter().all(|one| *one == told[0]), "{told:?}");
+        told[0]
+    };
+    assert!(!former().await);
+    served.devnets().reset(object_ref("mynet")).await.unwrap();
+    assert!(former().await);
 }

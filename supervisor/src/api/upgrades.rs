@@ -5,6 +5,7 @@ use super::{
     auth::Caller,
     change::{Decision, Draft, key_of},
     convert,
+    declared::{Applied, short_name},
     devnets::reply,
     watch::{self, Item},
 };
@@ -33,7 +34,21 @@ impl UpgradeService for Upgrades {
         let caller = Caller::of(&request)?;
         let wanted = convert::upgrade_from_message(request.get_ref()).and_then(check);
         reply(match wanted {
-            Ok(wanted) => self.store(caller, wanted).await,
+            Ok(wanted) => self.store(caller, wanted).await.and_then(|object| message(&object)),
+            Err(fault) => Err(fault),
+        })
+    }
+
+    async fn apply(&self, request: Request<v1::ApplyUpgradeRequest>) -> Reply<v1::ApplyUpgradeResponse> {
+        let caller = Caller::of(&request)?;
+        let v1::ApplyUpgradeRequest { upgrade, dry_run } = request.into_inner();
+        let wanted = convert::upgrade_from_message(&upgrade.unwrap_or_default()).and_then(check);
+        reply(match wanted {
+            Ok(wanted) => self.put(caller, wanted, dry_run).await.and_then(|applied| {
+                let upgrade = Some(message(&applied.object)?);
+                let (action, changes) = applied.told();
+                Ok(v1::ApplyUpgradeResponse { upgrade, action, changes })
+            }),
             Err(fault) => Err(fault),
         })
     }
@@ -80,11 +95,45 @@ impl UpgradeService for Upgrades {
 }
 
 impl Upgrades {
-    async fn store(&self, caller: Caller, wanted: Upgrade) -> Result<v1::Upgrade, Fault> {
+    /// What is there already is compared; what is not is made, or only looked at.
+    async fn put(&self, caller: Caller, wanted: Upgrade, dry_run: bool) -> Result<Applied, Fault> {
         let namespace = admission::namespace_or_default(&wanted.metadata.namespace).to_owned();
         let devnet = self.devnet(&Key::devnet(&namespace, &wanted.spec.devnet_ref)).await?;
-        let reached = self.0.observations.highest(&namespace, &devnet.metadata.name).unwrap_or(0);
-        refuse_the_past(&wanted, reached)?;
+        let asked = (wanted.spec.cancel, wanted.spec.retry);
+        let mut upgrade = self.identify(wanted.clone(), &devnet);
+        (upgrade.spec.cancel, upgrade.spec.retry) = asked;
+        if let Some(applied) = self.0.apply_present(caller, &upgrade.clone().into(), dry_run).await? {
+            return Ok(applied);
+        }
+        if upgrade.spec.cancel {
+            return Err(Fault::invalid(vec![Violation::new(
+                "spec.cancel",
+                "is true, and there is nothing to cancel: take it out to begin the upgrade",
+            )]));
+        }
+        upgrade.spec.retry = 0;
+        if dry_run {
+            self.refuse_the_past(&wanted, &devnet)?;
+            return Ok(Applied::created(upgrade.into()));
+        }
+        Ok(Applied::created(self.store(caller, wanted).await?))
+    }
+
+    fn identify(&self, wanted: Upgrade, devnet: &Devnet) -> Upgrade {
+        let namespace = admission::namespace_or_default(&wanted.metadata.namespace).to_owned();
+        named(wanted, namespace, devnet, self.0.clock.now(), Uid::from_uuid(self.0.clock.fresh_id()))
+    }
+
+    /// The height that the chain has reached.
+    fn refuse_the_past(&self, wanted: &Upgrade, devnet: &Devnet) -> Result<u64, Fault> {
+        let reached = self.0.observations.highest(&devnet.metadata.namespace, &devnet.metadata.name).unwrap_or(0);
+        refuse_the_past(wanted, reached).map(|()| reached)
+    }
+
+    async fn store(&self, caller: Caller, wanted: Upgrade) -> Result<Object, Fault> {
+        let namespace = admission::namespace_or_default(&wanted.metadata.namespace).to_owned();
+        let devnet = self.devnet(&Key::devnet(&namespace, &wanted.spec.devnet_ref)).await?;
+        let reached = self.refuse_the_past(&wanted, &devnet)?;
         let draft = Draft {
             reason: "UpgradeRequested",
             message: match wanted.spec.height {
@@ -95,10 +144,10 @@ impl Upgrades {
             desired: Some("Completed".into()),
             action: Some("upgrade".into()),
         };
-        let upgrade = named(wanted, namespace, &devnet, self.0.clock.now(), Uid::from_uuid(self.0.clock.fresh_id()));
+        let upgrade = self.identify(wanted, &devnet);
         let name = upgrade.metadata.name.clone();
         match self.0.write(caller, upgrade.into(), draft, Write::create).await {
-            Ok(object) => message(&object),
+            Ok(object) => Ok(object),
             Err(StoreError::Exists(_)) => Err(Fault::new(FaultCode::AlreadyExists, format!("upgrade {name} exists already"))
                 .about(name.as_str())
                 .remedy(format!("dvbctl upgrade status {name}; dvbctl upgrade retry {name} tries one again that failed"))),
@@ -123,6 +172,10 @@ impl Upgrades {
         if let Some(expected) = request.resource_version.filter(|expected| *expected != 0 && *expected != revision) {
             return Err(StoreError::Conflict { key, expected, actual: revision }.fault());
         }
+        if upgrade.status.phase.is_final() && !upgrade.is_asked_anew() && upgrade.is_open() {
+            let message = format!("{} is {:?}, and its saved homes are being removed", key.name, upgrade.status.phase);
+            return Err(Fault::new(FaultCode::Conflict, message).about(key.name.as_str()).retriable().remedy("try again in a moment"));
+        }
         if upgrade.is_open() {
             let message = format!("{} is {:?}; only what has ended can be deleted", key.name, upgrade.status.phase);
             return Err(Fault::new(FaultCode::Immutable, message).about(key.name.as_str()).remedy(format!("dvbctl upgrade cancel {}", key.name)));
@@ -132,22 +185,34 @@ impl Upgrades {
     }
 }
 
-/// What can be said of it without the chain.
-fn check(upgrade: Upgrade) -> Result<Upgrade, Fault> {
-    let spec = &upgrade.spec;
+/// What can be said of it without the chain. What its name says already need not stand in the spec again.
+fn check(mut upgrade: Upgrade) -> Result<Upgrade, Fault> {
+    let spec = &mut upgrade.spec;
+    let short = short_name(&upgrade.metadata.name, &mut spec.devnet_ref)?;
     let mut violations = Vec::new();
+    if spec.upgrade_name.is_empty() {
+        spec.upgrade_name.clone_from(&short);
+    }
+    let spec = &upgrade.spec;
     if spec.devnet_ref.is_empty() {
         violations.push(Violation::new("spec.devnetRef", "is missing"));
     }
     let fits = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
     if spec.upgrade_name.is_empty() || spec.upgrade_name.len() > MAX_NAME || !spec.upgrade_name.chars().all(fits) {
         violations.push(Violation::new("spec.upgradeName", format!("must be 1 to {MAX_NAME} letters, digits, dots, dashes or underscores")));
+    } else if !short.is_empty() && short != spec.upgrade_name {
+        let message = format!("is `{short}`, and spec.upgradeName `{}`: an upgrade is called as its handler is", spec.upgrade_name);
+        violations.push(Violation { suggestion: Some(spec.upgrade_name.clone()), ..Violation::new("metadata.name", message) });
     }
     let source = &spec.binary;
     let sources =
         [source.path.is_some(), source.go_module.is_some(), source.url.is_some(), source.cargo.is_some(), source.npm.is_some(), source.git.is_some()];
     if sources.iter().filter(|given| **given).count() != 1 {
         violations.push(Violation::new("spec.binary", "must name exactly one source: path, goModule, url, cargo, npm or git"));
+    }
+    if spec.rolling && (!spec.skip_vote || spec.height > 0) {
+        let message = "a binary is swapped one node after the other without a vote and without a height: set skipVote, leave height out";
+        violations.push(Violation::new("spec.rolling", message));
     }
     if spec.verify_blocks > MAX_VERIFY {
         violations.push(Violation::new("spec.verifyBlocks", format!("is {}; more than {MAX_VERIFY} prove no more", spec.verify_blocks)));

@@ -107,6 +107,9 @@ pub struct TransactionStatus {
     pub code: Option<i64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sender: Option<String>,
+    /// Never stored: at each read the API says so of what was confirmed before a reset of the chain.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub former_chain: bool,
 }
 
 /// What was stored before it was sent.

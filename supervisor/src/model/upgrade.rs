@@ -91,6 +91,8 @@ pub struct UpgradeSpec {
     pub retry: u64,
     /// The user knows that the binary has a handler of this name, whatever it looks like.
     pub assume_handler: bool,
+    /// One node after the other, while the chain goes on; only without a vote and without a height.
+    pub rolling: bool,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -157,6 +159,8 @@ pub struct UpgradeNotes {
     pub last_height: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub deadline: Option<Timestamp>,
+    /// Nodes that have the new binary ahead of their devnet, by short name.
+    pub rolled: Vec<String>,
     /// Stopped by its user, and started again only to come to the height.
     pub lent: Vec<String>,
 }

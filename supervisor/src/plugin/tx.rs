@@ -146,8 +146,8 @@ pub trait TxPlugin: Send + Sync + 'static {
     async fn tx_support(&self, devnet: &DevnetContext) -> Result<TxSupport, PluginError>;
     /// Without a node: the address alone.
     async fn account(&self, devnet: &DevnetContext, node: Option<&PlacedNode>, signer: &str) -> Result<TxAccount, PluginError>;
-    /// One outcome for each intent.
-    async fn build(&self, devnet: &DevnetContext, node: &PlacedNode, request: BuildRequest) -> Result<Vec<BuildOutcome>, PluginError>;
+    /// One outcome for each intent. Without a node: what the payloads alone tell, for intents that give their gas.
+    async fn build(&self, devnet: &DevnetContext, node: Option<&PlacedNode>, request: BuildRequest) -> Result<Vec<BuildOutcome>, PluginError>;
     /// One for each item.
     async fn sign(&self, devnet: &DevnetContext, signer: &str, account: &TxAccount, items: Vec<SignItem>) -> Result<Vec<SignedTx>, PluginError>;
     /// In the given order, until one is refused: what follows has no outcome.

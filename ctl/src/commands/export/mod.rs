@@ -1,7 +1,7 @@
 //! `export`: a running devnet's state as a file, for another devnet to begin with.
 
 mod create;
-mod settle;
+pub(super) mod settle;
 
 use super::get;
 use crate::{
@@ -126,7 +126,7 @@ fn tell(ctx: &Context, export: &Export, word: &str) -> Result<(), Error> {
     }
 }
 
-fn succeeded(export: &Export) -> Result<(), Error> {
+pub(super) fn succeeded(export: &Export) -> Result<(), Error> {
     if phase(export) == "Completed" {
         return Ok(());
     }
@@ -136,6 +136,6 @@ fn succeeded(export: &Export) -> Result<(), Error> {
     Err(error.about(name).with_remedy(format!("dvbctl export status {name}")))
 }
 
-fn phase(export: &Export) -> &str {
+pub(super) fn phase(export: &Export) -> &str {
     export.status.as_ref().map_or("", |status| status.phase.as_str())
 }

@@ -12,7 +12,7 @@ use dvb_proto::devnet::v1::{Export, ListRequest};
 use futures::StreamExt;
 use tokio::time::Instant;
 
-pub(super) async fn ended(ctx: &Context, client: &Client, wanted: &str) -> Result<Export, Error> {
+pub(in crate::commands) async fn ended(ctx: &Context, client: &Client, wanted: &str) -> Result<Export, Error> {
     let has_ended = |change: Change<Export>, said: &mut String| match change {
         Change::Added(export) | Change::Modified(export) => {
             let line = told(&export);
@@ -29,7 +29,7 @@ pub(super) async fn ended(ctx: &Context, client: &Client, wanted: &str) -> Resul
 }
 
 /// Until there is no such export.
-pub(super) async fn gone(ctx: &Context, client: &Client, wanted: &str) -> Result<(), Error> {
+pub(in crate::commands) async fn gone(ctx: &Context, client: &Client, wanted: &str) -> Result<(), Error> {
     let mut is_there = false;
     let is_gone = |change: Change<Export>, _: &mut String| match change {
         Change::Added(_) | Change::Modified(_) => {

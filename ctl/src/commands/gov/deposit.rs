@@ -1,6 +1,6 @@
 //! `gov deposit`: adds to the deposit of a proposal.
 
-use super::{Wanted, reference, render, settle};
+use super::{Wanted, reference, render, settle_one};
 use crate::{context::Context, error::Error};
 use serde_json::json;
 
@@ -15,12 +15,16 @@ pub(super) struct Args {
     /// account:N, validator:N, or the address of one
     #[arg(long = "from", default_value = "account:0", value_name = "WHO")]
     signer: String,
+    /// A second call with the same id is the same transaction
+    #[arg(long, value_name = "ID")]
+    request_id: Option<String>,
 }
 
 pub(super) async fn run(ctx: &Context, args: Args) -> Result<(), Error> {
     let client = ctx.client().await?;
     let payload = json!({"proposal": args.id, "amount": args.amount});
-    settle(ctx, &client, &args.devnet, vec![Wanted { kind: "gov/deposit", signer: &args.signer, payload }]).await?;
+    let wanted = Wanted { kind: "gov/deposit", signer: &args.signer, payload, request_id: args.request_id };
+    settle_one(ctx, &client, &args.devnet, wanted).await?;
     let proposal = client.gov().get(reference(ctx, &args.devnet, args.id)).await?.into_inner();
     if ctx.is_structured() {
         return ctx.print_structured(&proposal);

@@ -1,5 +1,6 @@
 //! `gov`: proposals on a devnet's chain. What changes the chain is a transaction; what is shown the chain is asked for.
 
+mod cancel;
 mod deposit;
 mod follow;
 mod list;
@@ -11,9 +12,14 @@ mod vote;
 use super::tx::{
     failure,
     intent::{Intent, fresh_request_id},
-    phase, settle,
+    phase, settle, store,
 };
-use crate::{client::Client, context::Context, error::Error, render::objects::name};
+use crate::{
+    client::Client,
+    context::Context,
+    error::{Error, Exit},
+    render::objects::name,
+};
 use dvb_proto::devnet::v1::{Node, ProposalRef, Transaction};
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -32,6 +38,7 @@ enum Verb {
     Propose(propose::Args),
     Vote(vote::Args),
     Deposit(deposit::Args),
+    Cancel(cancel::Args),
     List(list::Args),
     Show(show::Args),
 }
@@ -41,6 +48,7 @@ pub(crate) async fn run(ctx: &Context, args: Args) -> Result<(), Error> {
         Verb::Propose(args) => propose::run(ctx, args).await,
         Verb::Vote(args) => vote::run(ctx, args).await,
         Verb::Deposit(args) => deposit::run(ctx, args).await,
+        Verb::Cancel(args) => cancel::run(ctx, args).await,
         Verb::List(args) => list::run(ctx, args).await,
         Verb::Show(args) => show::run(ctx, args).await,
     }
@@ -55,24 +63,42 @@ struct Wanted<'a> {
     kind: &'a str,
     signer: &'a str,
     payload: Value,
+    /// Asked again with it, it is the same transaction. None: drawn.
+    request_id: Option<String>,
 }
 
-/// Until each is in a block. The first that is Failed is the error.
-async fn settle(ctx: &Context, client: &Client, devnet: &str, wanted: Vec<Wanted<'_>>) -> Result<Vec<Transaction>, Error> {
-    let mut names = Vec::new();
-    for Wanted { kind, signer, payload } in wanted {
+/// The transaction when it is in a block; the error when it is refused or Failed.
+async fn settle_one(ctx: &Context, client: &Client, devnet: &str, wanted: Wanted<'_>) -> Result<Transaction, Error> {
+    settle(ctx, client, devnet, vec![wanted]).await?.pop().ok_or_else(|| Error::failed("Gone", "the transaction was deleted"))?
+}
+
+/// Each when it is in a block, or why it is in none. What goes wrong with one holds up no other.
+async fn settle(ctx: &Context, client: &Client, devnet: &str, wanted: Vec<Wanted<'_>>) -> Result<Vec<Result<Transaction, Error>>, Error> {
+    let mut submitted = Vec::new();
+    for Wanted { kind, signer, payload, request_id } in wanted {
         let Value::Object(payload) = payload else { return Err(Error::usage("the payload must be a JSON object")) };
-        let intent = Intent { kind: kind.to_owned(), signer: signer.to_owned(), payload, request_id: fresh_request_id()?, ..Intent::default() };
-        let tx = client.transactions().create(intent.into_transaction(&ctx.settings.namespace, devnet)).await?.into_inner();
-        names.push(name(&tx.metadata).to_owned());
+        let request_id = request_id.map_or_else(fresh_request_id, Ok)?;
+        let intent = Intent { kind: kind.to_owned(), signer: signer.to_owned(), payload, request_id, ..Intent::default() };
+        match store(client, intent.into_transaction(&ctx.settings.namespace, devnet)).await {
+            Ok(tx) => submitted.push(Ok(name(&tx.metadata).to_owned())),
+            Err(error) if matches!(error.exit, Exit::Refused | Exit::Failed) => submitted.push(Err(error)),
+            Err(error) => return Err(error), // nobody is there to submit the others to
+        }
     }
-    let waiting: BTreeSet<String> = names.iter().cloned().collect();
+    let waiting: BTreeSet<String> = submitted.iter().filter_map(|name| name.as_ref().ok().cloned()).collect();
     let mut ended = settle::all(ctx, client, devnet, waiting, |_| {}).await?;
-    let ended: Vec<Transaction> = names.iter().filter_map(|name| ended.remove(name)).collect();
-    match ended.iter().find(|tx| phase(tx) == "Failed") {
-        Some(failed) => Err(failure(failed)),
-        None => Ok(ended),
-    }
+    let mut outcome = |name: String| match ended.remove(&name) {
+        Some(tx) if phase(&tx) == "Failed" => Err(failure(&tx)),
+        Some(tx) => Ok(tx),
+        None => Err(Error::failed("Gone", format!("transaction {name} was deleted"))),
+    };
+    Ok(submitted.into_iter().map(|name| name.and_then(&mut outcome)).collect())
+}
+
+/// One that is stored already, when it is in a block.
+async fn submitted(ctx: &Context, client: &Client, tx: &Transaction) -> Result<Transaction, Error> {
+    let tx = settle::one(ctx, client, name(&tx.metadata)).await?;
+    if phase(&tx) == "Failed" { Err(failure(&tx)) } else { Ok(tx) }
 }
 
 /// `validator:0` and so on, as many as the devnet has.

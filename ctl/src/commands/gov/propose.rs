@@ -1,10 +1,16 @@
 //! `gov propose`: a text, a change of parameters, or messages from a file.
 
-use super::{Wanted, follow, reference, render, settle};
-use crate::{client::Client, context::Context, error::Error};
+use super::{Wanted, follow, reference, render, settle_one, submitted};
+use crate::{
+    client::Client,
+    context::Context,
+    error::{Error, Exit},
+};
 use dvb_proto::devnet::v1::{DraftParamChangeRequest, ListProposalsRequest, Transaction};
 use serde_json::{Map, Value, json};
 use std::{collections::BTreeMap, fs};
+
+const PROPOSE: &str = "gov/submit-proposal";
 
 /// Submit a proposal
 ///
@@ -36,27 +42,29 @@ pub(super) struct Args {
     /// Nothing but words
     #[arg(long)]
     text: bool,
+    /// A second call with the same id finds the proposal of the first
+    #[arg(long, value_name = "ID")]
+    request_id: Option<String>,
     /// Wait until it is passed, rejected or failed; anything but passed is exit 1
     #[arg(long)]
     wait: bool,
 }
 
 pub(super) async fn run(ctx: &Context, args: Args) -> Result<(), Error> {
-    let mut payload = args.file.as_deref().map(read).transpose()?.unwrap_or_default();
     let client = ctx.client().await?;
-    if !args.params.is_empty() {
-        payload.insert("messages".to_owned(), draft(ctx, &client, &args).await?);
-    }
-    for (field, value) in [("title", &args.title), ("summary", &args.summary), ("deposit", &args.deposit)] {
-        payload.extend(value.as_ref().map(|value| (field.to_owned(), json!(value))));
-    }
-    if args.expedited {
-        payload.insert("expedited".to_owned(), json!(true));
-    }
-    complete(ctx, &client, &args.devnet, &mut payload).await?;
-    let wanted = Wanted { kind: "gov/submit-proposal", signer: &args.signer, payload: Value::Object(payload) };
-    let submitted = settle(ctx, &client, &args.devnet, vec![wanted]).await?;
-    let id = submitted.first().and_then(proposal_id).ok_or_else(|| {
+    let known = match &args.request_id {
+        Some(id) => proposed_before(ctx, &client, &args, id).await?,
+        None => None,
+    };
+    let tx = match known {
+        Some(tx) => tx,
+        None => {
+            let payload = Value::Object(payload(ctx, &client, &args).await?);
+            let wanted = Wanted { kind: PROPOSE, signer: &args.signer, payload, request_id: args.request_id.clone() };
+            settle_one(ctx, &client, &args.devnet, wanted).await?
+        }
+    };
+    let id = proposal_id(&tx).ok_or_else(|| {
         let error = Error::failed("NoProposal", "the transaction is in a block, and its events name no proposal");
         error.with_remedy(format!("dvbctl gov list {}", args.devnet))
     })?;
@@ -73,6 +81,41 @@ pub(super) async fn run(ctx: &Context, args: Args) -> Result<(), Error> {
         ctx.print(render::progress(&proposal))?;
     }
     if args.wait { follow::check(&args.devnet, &proposal) } else { Ok(()) }
+}
+
+/// What the flags come to: read, drafted, completed.
+async fn payload(ctx: &Context, client: &Client, args: &Args) -> Result<Map<String, Value>, Error> {
+    let mut payload = args.file.as_deref().map(read).transpose()?.unwrap_or_default();
+    if !args.params.is_empty() {
+        payload.insert("messages".to_owned(), draft(ctx, client, args).await?);
+    }
+    for (field, value) in [("title", &args.title), ("summary", &args.summary), ("deposit", &args.deposit)] {
+        payload.extend(value.as_ref().map(|value| (field.to_owned(), json!(value))));
+    }
+    if args.expedited {
+        payload.insert("expedited".to_owned(), json!(true));
+    }
+    complete(ctx, client, &args.devnet, &mut payload).await?;
+    Ok(payload)
+}
+
+/// The proposal of an earlier call with this request id: a draft of now may say something else, since the chain has gone on.
+async fn proposed_before(ctx: &Context, client: &Client, args: &Args, request_id: &str) -> Result<Option<Transaction>, Error> {
+    let name = format!("{}/{request_id}", args.devnet);
+    let found = match client.transactions().get(ctx.object(&name)).await.map_err(Error::from) {
+        Ok(found) => found.into_inner(),
+        Err(error) if error.exit == Exit::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let spec = found.spec.clone().unwrap_or_default();
+    let before: Value = serde_json::from_str(&spec.payload).unwrap_or_default();
+    let is_other = args.title.as_ref().is_some_and(|title| before["title"] != json!(title));
+    if spec.tx_type != PROPOSE || is_other {
+        let message = format!("request id `{request_id}` was used before, for another transaction: {}", spec.tx_type);
+        let error = Error::new(Exit::Refused, "AlreadyExists", message).about(name.as_str());
+        return Err(error.with_remedy(format!("choose another request id; dvbctl tx status {name} shows what it was")));
+    }
+    submitted(ctx, client, &found).await.map(Some)
 }
 
 /// The messages that change the parameters; the difference goes to stderr.

@@ -2,9 +2,9 @@
 //! a request id, so none is paid twice.
 
 use super::{
-    failure,
+    AWAY_LIMIT, LOOK_AGAIN, failure,
     intent::{Intent, fresh_request_id},
-    phase, settle,
+    is_passing, phase, settle,
 };
 use crate::{
     cli::Format,
@@ -27,9 +27,6 @@ use tonic::Status;
 
 /// Lines that are read and not stored yet.
 const AHEAD: usize = 2_048;
-/// How long the daemon may be away, and how often we look: nothing tells a client that a socket is served again.
-const AWAY_LIMIT: Duration = Duration::from_secs(30);
-const LOOK_AGAIN: Duration = Duration::from_millis(200);
 /// Failures that are shown one by one.
 const SHOWN: usize = 5;
 
@@ -61,7 +58,11 @@ pub(super) async fn run(ctx: &Context, args: Args) -> Result<(), Error> {
     let mut batch = Batch { client: client.clone(), lines, unstored: VecDeque::new(), stored: Vec::new(), drained: false };
     let sent = batch.store().await;
     let stored = std::mem::take(&mut batch.stored);
-    if let Err(error) = sent {
+    if let Err(mut error) = sent {
+        // Answers come in the order of the lines: the one that is refused is the first without one.
+        if let Some((line, _)) = batch.unstored.front().filter(|_| error.exit == Exit::Refused) {
+            error.fault.message = format!("{}:{line}: {}", shown(&args.file), error.fault.message);
+        }
         return Err(error.with_note(format!("{} transactions before it are stored", stored.len())));
     }
     let mut summary = Summary { total: stored.len(), ..Summary::default() };
@@ -75,14 +76,22 @@ pub(super) async fn run(ctx: &Context, args: Args) -> Result<(), Error> {
     summary.print(ctx, &args, begun.elapsed())
 }
 
+/// A file as it is named in errors.
+fn shown(file: &str) -> &str {
+    if file == "-" { "<stdin>" } else { file }
+}
+
+/// A line of the file, counted from 1, and what it wants.
+type Line = (usize, Transaction);
+
 /// Reads in a thread of its own: stdin may come slowly, and the stream to the daemon must not wait for its end.
-fn read_lines(file: &str, prefix: String, namespace: String, devnet: String) -> Result<mpsc::Receiver<Result<Transaction, Error>>, Error> {
+fn read_lines(file: &str, prefix: String, namespace: String, devnet: String) -> Result<mpsc::Receiver<Result<Line, Error>>, Error> {
     let source: Box<dyn BufRead + Send> = match file {
         "-" => Box::new(BufReader::new(std::io::stdin())),
         path => Box::new(BufReader::new(File::open(path).map_err(|error| Error::file(path, &error))?)),
     };
     let (lines, receiver) = mpsc::channel(AHEAD);
-    let file = file.to_owned();
+    let file = shown(file).to_owned();
     std::thread::spawn(move || {
         for (at, line) in source.lines().enumerate() {
             let number = at + 1;
@@ -95,7 +104,7 @@ fn read_lines(file: &str, prefix: String, namespace: String, devnet: String) -> 
                 if intent.request_id.is_empty() {
                     intent.request_id = format!("{prefix}-{number}");
                 }
-                intent.into_transaction(&namespace, &devnet)
+                (number, intent.into_transaction(&namespace, &devnet))
             });
             let last = tx.is_err();
             if lines.blocking_send(tx).is_err() || last {
@@ -108,9 +117,9 @@ fn read_lines(file: &str, prefix: String, namespace: String, devnet: String) -> 
 
 struct Batch {
     client: Client,
-    lines: mpsc::Receiver<Result<Transaction, Error>>,
+    lines: mpsc::Receiver<Result<Line, Error>>,
     /// Read, and not known to be stored.
-    unstored: VecDeque<Transaction>,
+    unstored: VecDeque<Line>,
     /// Names, in the order of the lines.
     stored: Vec<String>,
     /// All lines were read.
@@ -132,11 +141,7 @@ impl Batch {
             }
             let error = Error::from(status);
             let since = lost.get_or_insert_with(Instant::now);
-            let passing = error.exit == Exit::Unreachable
-                || error.fault.code == "ShuttingDown"
-                || error.fault.code == "Unknown"
-                || error.fault.code == "Cancelled";
-            if !passing || since.elapsed() > AWAY_LIMIT {
+            if !is_passing(&error) || since.elapsed() > AWAY_LIMIT {
                 return Err(error);
             }
             tokio::time::sleep(LOOK_AGAIN).await;
@@ -168,15 +173,15 @@ impl Batch {
                 },
                 permit = reserve(&sender), if !to_send.is_empty() => {
                     let Some(permit) = permit else { return Ok(Err(Status::unavailable("the stream broke"))) };
-                    if let Some(tx) = to_send.pop_front() {
+                    if let Some((_, tx)) = to_send.pop_front() {
                         permit.send(tx);
                     }
                 }
                 line = self.lines.recv(), if to_send.is_empty() && !self.drained => match line {
                     Some(line) => {
-                        let tx = line?;
-                        self.unstored.push_back(tx.clone());
-                        to_send.push_back(tx);
+                        let line = line?;
+                        self.unstored.push_back(line.clone());
+                        to_send.push_back(line);
                     }
                     None => self.drained = true,
                 },

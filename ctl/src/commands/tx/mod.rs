@@ -12,11 +12,16 @@ mod watch;
 use crate::{
     client::Client,
     context::Context,
-    error::Error,
+    error::{Error, Exit},
     render::{self, objects::name},
 };
 use dvb_proto::devnet::v1::{ListEventsRequest, ListRequest, Transaction};
 use futures::TryStreamExt;
+use std::time::{Duration, Instant};
+
+/// How long the daemon may be away, and how often we look: nothing tells a client that a socket is served again.
+const AWAY_LIMIT: Duration = Duration::from_secs(30);
+const LOOK_AGAIN: Duration = Duration::from_millis(200);
 
 /// Submit transactions and follow them
 ///
@@ -73,9 +78,31 @@ pub(super) async fn find(ctx: &Context, client: &Client, names: &[String], selec
 /// The long form, with its events.
 pub(super) async fn describe(ctx: &Context, client: &Client, wanted: &str) -> Result<String, Error> {
     let tx = client.transactions().get(ctx.object(wanted)).await?.into_inner();
-    let request = ListEventsRequest { selector: Some(ctx.selector()), name: wanted.to_owned(), limit: 20, ..ListEventsRequest::default() };
+    let own = name(&tx.metadata).to_owned(); // it may have been asked for by its request id
+    let request = ListEventsRequest { selector: Some(ctx.selector()), name: own, limit: 20, ..ListEventsRequest::default() };
     let events: Vec<_> = client.devnets().list_events(request).await?.into_inner().try_collect().await?;
     render::describe::transaction(&tx, &events, &ctx.style())
+}
+
+/// Submits it; again when the daemon went away before it answered: the request id makes that the same transaction.
+pub(super) async fn store(client: &Client, tx: Transaction) -> Result<Transaction, Error> {
+    let mut lost: Option<Instant> = None;
+    loop {
+        let error = match client.transactions().create(tx.clone()).await {
+            Ok(stored) => return Ok(stored.into_inner()),
+            Err(status) => Error::from(status),
+        };
+        let since = lost.get_or_insert_with(Instant::now);
+        if !is_passing(&error) || since.elapsed() > AWAY_LIMIT {
+            return Err(error);
+        }
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
+}
+
+/// The daemon went away in the middle.
+fn is_passing(error: &Error) -> bool {
+    error.exit == Exit::Unreachable || matches!(error.fault.code.as_str(), "ShuttingDown" | "Unknown" | "Cancelled")
 }
 
 pub(super) fn phase(tx: &Transaction) -> &str {

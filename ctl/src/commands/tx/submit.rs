@@ -3,7 +3,7 @@
 use super::{
     failure,
     intent::{Intent, fresh_request_id, parse_field, parse_payload},
-    phase, settle,
+    phase, settle, store,
 };
 use crate::{
     cli::Format,
@@ -68,7 +68,7 @@ pub(super) async fn run(ctx: &Context, args: Args) -> Result<(), Error> {
         request_id: args.request_id.map_or_else(fresh_request_id, Ok)?,
     };
     let client = ctx.client().await?;
-    let mut tx = client.transactions().create(intent.into_transaction(&ctx.settings.namespace, &args.devnet)).await?.into_inner();
+    let mut tx = store(&client, intent.into_transaction(&ctx.settings.namespace, &args.devnet)).await?;
     let own = name(&tx.metadata).to_owned();
     if args.wait {
         ctx.debug(format!("{own} is submitted"));
@@ -76,7 +76,8 @@ pub(super) async fn run(ctx: &Context, args: Args) -> Result<(), Error> {
     }
     if matches!(ctx.settings.format, Format::Table | Format::Wide) {
         let status = tx.status.clone().unwrap_or_default();
-        let place = status.height.map(|height| format!(" in block {height}")).unwrap_or_default();
+        let former = if status.former_chain { " of the former chain, before a reset" } else { "" };
+        let place = status.height.map(|height| format!(" in block {height}{former}")).unwrap_or_default();
         let hash = status.tx_hash.map(|hash| format!("  {hash}")).unwrap_or_default();
         ctx.print(format!("{own} {}{place}{hash}", phase(&tx)))?;
     } else {

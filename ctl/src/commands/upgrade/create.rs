@@ -22,6 +22,9 @@ pub(super) struct Args {
     /// No proposal and no vote
     #[arg(long)]
     skip_vote: bool,
+    /// One node after the other, while the chain goes on: for a binary that changes no state
+    #[arg(long, requires = "skip_vote", conflicts_with = "height")]
+    rolling: bool,
     /// Blocks in which all nodes must come to the same state [default: 3]
     #[arg(long, default_value_t = 0, hide_default_value = true, value_name = "N")]
     verify_blocks: u32,
@@ -60,6 +63,7 @@ pub(super) async fn run(ctx: &Context, args: Args) -> Result<(), Error> {
         binary: Some(args.source.resolve(ctx)?),
         skip_vote: args.skip_vote,
         verify_blocks: args.verify_blocks,
+        rolling: args.rolling,
         assume_handler: args.assume_handler,
         ..UpgradeSpec::default()
     };

@@ -1,7 +1,7 @@
 //! `upgrade`: another binary for a running chain, driven to its end by the daemon.
 
 mod create;
-mod settle;
+pub(super) mod settle;
 
 use super::get;
 use crate::{
@@ -158,7 +158,7 @@ fn tell(ctx: &Context, upgrade: &Upgrade, word: &str) -> Result<(), Error> {
     }
 }
 
-fn succeeded(upgrade: &Upgrade) -> Result<(), Error> {
+pub(super) fn succeeded(upgrade: &Upgrade) -> Result<(), Error> {
     if phase(upgrade) == "Completed" {
         return Ok(());
     }
@@ -168,6 +168,6 @@ fn succeeded(upgrade: &Upgrade) -> Result<(), Error> {
     Err(error.about(name).with_remedy(format!("dvbctl upgrade status {name}; dvbctl upgrade retry {name}")))
 }
 
-fn phase(upgrade: &Upgrade) -> &str {
+pub(super) fn phase(upgrade: &Upgrade) -> &str {
     upgrade.status.as_ref().map_or("", |status| status.phase.as_str())
 }

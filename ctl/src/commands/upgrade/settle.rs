@@ -12,7 +12,7 @@ use dvb_proto::devnet::v1::{ListRequest, Upgrade};
 use futures::StreamExt;
 use tokio::time::Instant;
 
-pub(super) async fn ended(ctx: &Context, client: &Client, wanted: &str) -> Result<Upgrade, Error> {
+pub(in crate::commands) async fn ended(ctx: &Context, client: &Client, wanted: &str) -> Result<Upgrade, Error> {
     let devnet = wanted.split('/').next().unwrap_or_default().to_owned();
     let selector = ListRequest { namespace: ctx.settings.namespace.clone(), devnet, ..ListRequest::default() };
     let mut changes = watch::<Upgrade>(client, selector, wanted);

@@ -1,12 +1,13 @@
 //! Types of transaction: a payload in, protobuf messages and a line for people out.
 
 use super::{any, invalid, signers::Signers};
+use crate::binary::Chain;
 use cosmos_sdk_proto::{
     Any,
     cosmos::{
         bank::v1beta1::MsgSend,
         base::v1beta1::Coin,
-        gov::v1::{MsgDeposit, MsgSubmitProposal, MsgVote, VoteOption},
+        gov::v1::{MsgCancelProposal, MsgDeposit, MsgSubmitProposal, MsgVote, MsgVoteWeighted, VoteOption, WeightedVoteOption},
         staking::v1beta1::{MsgDelegate, MsgUndelegate},
     },
     traits::Message,
@@ -14,6 +15,7 @@ use cosmos_sdk_proto::{
 use dvb_plugin_sdk::{Result, pb};
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 
 pub(super) const SEND: &str = "bank/send";
 const DELEGATE: &str = "staking/delegate";
@@ -21,6 +23,7 @@ const UNBOND: &str = "staking/unbond";
 const VOTE: &str = "gov/vote";
 const DEPOSIT: &str = "gov/deposit";
 const PROPOSE: &str = "gov/submit-proposal";
+const CANCEL: &str = "gov/cancel-proposal";
 const ANY: &str = "any";
 
 /// What a signature will say.
@@ -43,11 +46,20 @@ pub(super) fn types() -> Vec<pb::TxType> {
         kind(SEND, "coins from the signer to another account", json!({"to": "account:1", "amount": "7stake"})),
         kind(DELEGATE, "stakes coins of the signer with a validator", json!({"validator": "validator:0", "amount": "1000stake"})),
         kind(UNBOND, "takes staked coins back, after the unbonding time", json!({"validator": "validator:0", "amount": "1000stake"})),
-        kind(VOTE, "votes on a proposal: yes, no, abstain or noWithVeto", json!({"proposal": 1, "option": "yes"})),
+        kind(
+            VOTE,
+            "votes on a proposal: yes, no, abstain or noWithVeto, or \"options\": {\"yes\": 0.7, \"no\": 0.3}",
+            json!({"proposal": 1, "option": "yes"}),
+        ),
         kind(DEPOSIT, "adds to the deposit of a proposal", json!({"proposal": 1, "amount": "1000stake"})),
         kind(PROPOSE, "submits a proposal with a deposit; messages as in `any`", proposal),
+        kind(CANCEL, "takes one's own proposal back before its vote ends (SDK 0.50 and later)", json!({"proposal": 1})),
         kind(ANY, "any messages, as JSON with @type or with the protobuf bytes as value in base64", any),
     ]
+}
+
+pub(super) fn takes(chain: &Chain, kind: &str) -> bool {
+    kind != CANCEL || chain.has_newer_gov()
 }
 
 pub(super) fn read(intent: &pb::TxIntent, from: &str, signers: &Signers<'_>) -> Result<Said> {
@@ -57,7 +69,8 @@ pub(super) fn read(intent: &pb::TxIntent, from: &str, signers: &Signers<'_>) -> 
         UNBOND => stake(payload(intent)?, from, signers, UNBOND),
         VOTE => vote(payload(intent)?, from),
         DEPOSIT => deposit(payload(intent)?, from),
-        PROPOSE => propose(payload(intent)?, from),
+        PROPOSE => propose(payload(intent)?, from, signers.chain()),
+        CANCEL => cancel(payload(intent)?, from, signers.chain()),
         ANY => anything(payload(intent)?),
         other => {
             let names: Vec<String> = types().into_iter().map(|kind| kind.name).collect();
@@ -103,21 +116,57 @@ fn stake(Stake { validator, amount }: Stake, from: &str, signers: &Signers<'_>, 
 #[serde(deny_unknown_fields)]
 struct Vote {
     proposal: u64,
-    option: String,
+    option: Option<String>,
+    /// Parts of one vote, which come to 1.
+    #[serde(default)]
+    options: BTreeMap<String, Value>,
     #[serde(default)]
     metadata: String,
 }
 
-fn vote(Vote { proposal, option, metadata }: Vote, from: &str) -> Result<Said> {
-    let value = match option.as_str() {
-        "yes" => VoteOption::Yes,
-        "no" => VoteOption::No,
-        "abstain" => VoteOption::Abstain,
-        "noWithVeto" => VoteOption::NoWithVeto,
-        other => return Err(invalid(format!("option `{other}`: write yes, no, abstain or noWithVeto"))),
+fn vote(Vote { proposal, option, options, metadata }: Vote, from: &str) -> Result<Said> {
+    let (voter, proposal_id) = (from.to_owned(), proposal);
+    let (message, meaning) = match option {
+        Some(option) if options.is_empty() => {
+            let message = MsgVote { proposal_id, voter, option: vote_option(&option)?.into(), metadata };
+            (packed("/cosmos.gov.v1.MsgVote", &message), option)
+        }
+        None if !options.is_empty() => {
+            let weighted = |(option, weight): (&String, &Value)| {
+                let weight = weight.as_str().map_or_else(|| weight.to_string(), str::to_owned);
+                Ok(WeightedVoteOption { option: vote_option(option)?.into(), weight })
+            };
+            let parts: Vec<WeightedVoteOption> = options.iter().map(weighted).collect::<Result<_>>()?;
+            let meaning = options.keys().zip(&parts).map(|(option, part)| format!("{option}={}", part.weight)).collect::<Vec<_>>().join(",");
+            (packed("/cosmos.gov.v1.MsgVoteWeighted", &MsgVoteWeighted { proposal_id, voter, options: parts, metadata }), meaning)
+        }
+        _ => return Err(invalid("a vote has either option, as in \"yes\", or options, as in {\"yes\": 0.7, \"no\": 0.3}")),
     };
-    let message = MsgVote { proposal_id: proposal, voter: from.into(), option: value.into(), metadata };
-    Ok(Said { messages: vec![packed("/cosmos.gov.v1.MsgVote", &message)], meaning: format!("votes {option} on proposal {proposal}") })
+    Ok(Said { messages: vec![message], meaning: format!("votes {meaning} on proposal {proposal}") })
+}
+
+fn vote_option(name: &str) -> Result<VoteOption> {
+    match name {
+        "yes" => Ok(VoteOption::Yes),
+        "no" => Ok(VoteOption::No),
+        "abstain" => Ok(VoteOption::Abstain),
+        "noWithVeto" => Ok(VoteOption::NoWithVeto),
+        other => Err(invalid(format!("option `{other}`: write yes, no, abstain or noWithVeto"))),
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Cancel {
+    proposal: u64,
+}
+
+fn cancel(Cancel { proposal }: Cancel, from: &str, chain: &Chain) -> Result<Said> {
+    if !chain.has_newer_gov() {
+        return Err(invalid(format!("a proposal can be cancelled since SDK 0.50, and this chain has {}", chain.sdk_version)));
+    }
+    let message = MsgCancelProposal { proposal_id: proposal, proposer: from.into() };
+    Ok(Said { messages: vec![packed("/cosmos.gov.v1.MsgCancelProposal", &message)], meaning: format!("cancels proposal {proposal}") })
 }
 
 #[derive(Deserialize)]
@@ -146,8 +195,11 @@ struct Propose {
     expedited: bool,
 }
 
-fn propose(propose: Propose, from: &str) -> Result<Said> {
+fn propose(propose: Propose, from: &str, chain: &Chain) -> Result<Said> {
     let Propose { title, summary, deposit, messages, mut metadata, expedited } = propose;
+    if expedited && !chain.has_newer_gov() {
+        return Err(invalid(format!("expedited proposals came with SDK 0.50, and this chain has {}: leave expedited out", chain.sdk_version)));
+    }
     if messages.is_empty() && metadata.is_empty() {
         metadata = title.clone(); // the chain takes no proposal with neither
     }
@@ -237,6 +289,29 @@ mod tests {
     }
 
     #[test]
+    fn a_weighted_vote_keeps_each_part() {
+        let said = said(VOTE, r#"{"proposal": 3, "options": {"yes": 0.7, "no": "0.30"}}"#).unwrap();
+        let message = MsgVoteWeighted::decode(said.messages[0].value.as_slice()).unwrap();
+        let parts: Vec<_> = message.options.iter().map(|part| (part.option(), part.weight.as_str())).collect();
+        assert_eq!((message.proposal_id, parts), (3, vec![(VoteOption::No, "0.30"), (VoteOption::Yes, "0.7")]));
+        assert_eq!(said.meaning, "votes no=0.30,yes=0.7 on proposal 3");
+    }
+
+    #[test]
+    fn what_an_older_sdk_lacks_is_refused_by_name() {
+        let (devnet, chain) = (devnet(), Chain { sdk_version: "v0.47.5".into(), ..chain() });
+        let signers = Signers::new(&devnet, &chain);
+        let from = signers.address("account:0").unwrap();
+        for (kind, payload) in
+            [(CANCEL, r#"{"proposal": 1}"#), (PROPOSE, r#"{"title": "T", "summary": "S", "deposit": "1stake", "expedited": true}"#)]
+        {
+            let intent = pb::TxIntent { r#type: kind.into(), payload: payload.into(), ..pb::TxIntent::default() };
+            let words = read(&intent, &from, &signers).unwrap_err().to_string();
+            assert!(words.contains("SDK 0.50") && words.contains("v0.47.5"), "{words}");
+        }
+    }
+
+    #[test]
     fn wrong_payloads_are_explained() {
         for (kind, payload, why) in [
             (SEND, r#"{"to": "account:9", "amount": "7stake"}"#, "has 2"),
@@ -244,6 +319,9 @@ mod tests {
             (SEND, r#"{"to": "account:1"}"#, "amount"),
             (DELEGATE, r#"{"validator": "account:0", "amount": "7stake"}"#, "no validator"),
             (VOTE, r#"{"proposal": 1, "option": "maybe"}"#, "noWithVeto"),
+            (VOTE, r#"{"proposal": 1, "options": {"yes": 0.7, "nay": 0.3}}"#, "`nay`"),
+            (VOTE, r#"{"proposal": 1}"#, "either option"),
+            (VOTE, r#"{"proposal": 1, "option": "yes", "options": {"no": "1"}}"#, "either option"),
             (ANY, r#"{"messages": []}"#, "empty"),
             (ANY, r#"{"messages": [{"@type": "/x.Y", "value": "?"}]}"#, "base64"),
             ("bank/burn", "{}", "bank/send"),

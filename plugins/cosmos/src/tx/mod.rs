@@ -26,8 +26,12 @@ const MAX_IN_FLIGHT: u32 = 500;
 /// Blocks that signed bytes live: their `timeout_height`.
 const LIFE: u32 = 60;
 
-pub fn supported() -> pb::SupportedTxTypes {
-    pb::SupportedTxTypes { types: messages::types(), max_in_flight: MAX_IN_FLIGHT, expiry_blocks: LIFE }
+/// Of a chain that is not known yet: all that there are.
+pub fn supported(request: &pb::GetSupportedTxTypesRequest) -> pb::SupportedTxTypes {
+    let devnet = request.devnet.clone().unwrap_or_default();
+    let chain = Chain::from_state(&devnet.initialized).ok();
+    let types = messages::types().into_iter().filter(|kind| chain.as_ref().is_none_or(|chain| messages::takes(chain, &kind.name)));
+    pb::SupportedTxTypes { types: types.collect(), max_in_flight: MAX_IN_FLIGHT, expiry_blocks: LIFE }
 }
 
 /// Signs what [`build`] made. Asks no node.

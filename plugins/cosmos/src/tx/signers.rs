@@ -30,6 +30,10 @@ impl<'a> Signers<'a> {
         Self { devnet, chain }
     }
 
+    pub(super) fn chain(&self) -> &Chain {
+        self.chain
+    }
+
     pub(super) fn key(&self, name: &str) -> Result<Arc<AccountKey>> {
         match self.named(name)? {
             Some(who) => self.derive(who),

@@ -185,7 +185,7 @@ impl Lane {
                 next_sequence,
                 gas_factor,
             };
-            let built = target.family.plugin.build(&target.family.devnet, &target.node, request).await?;
+            let built = target.family.plugin.build(&target.family.devnet, Some(&target.node), request).await?;
             outcomes.extend(now.iter().copied().zip(built));
             rest = later;
         }

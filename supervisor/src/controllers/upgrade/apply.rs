@@ -57,6 +57,7 @@ pub(super) async fn apply(upgrade: &Upgrade, seen: &Seen, step: Step, cx: &Conte
         Step::Skip { why } => switch::skip(upgrade, seen, why, cx).await,
         Step::Hold => hold(upgrade, seen, cx).await,
         Step::Save => homes::save(upgrade, seen, cx).await,
+        Step::Roll(name) => switch::roll(upgrade, seen, &name, cx).await,
         Step::Switch => switch::switch(upgrade, seen, cx).await,
         Step::Release => switch::release(upgrade, seen, cx).await,
         Step::Complete(block) => complete(upgrade, seen, block, cx).await,

@@ -97,6 +97,8 @@ pub(super) enum Step {
     /// Hold all nodes down.
     Hold,
     Save,
+    /// Give one node the new binary, ahead of the others.
+    Roll(String),
     Switch,
     /// Let the nodes run with the new binary.
     Release,
@@ -248,9 +250,11 @@ fn waiting(upgrade: &Upgrade, facts: &Facts<'_>) -> Step {
 }
 
 fn switching(upgrade: &Upgrade, facts: &Facts<'_>) -> Step {
-    let notes = &upgrade.status.notes;
     if upgrade.spec.cancel {
         return Step::RollBack { why: "cancelled".into() };
+    }
+    if upgrade.spec.rolling {
+        return rolling(upgrade, facts);
     }
     if let Some(step) = hold(upgrade, facts) {
         return step;
@@ -258,7 +262,47 @@ fn switching(upgrade: &Upgrade, facts: &Facts<'_>) -> Step {
     if upgrade.status.saved.is_none() {
         return Step::Save;
     }
-    match notes.switched {
+    change_over(upgrade, facts)
+}
+
+/// Each node is up with the new binary before the next one goes down; the devnet's own binary comes last, and restarts nothing.
+fn rolling(upgrade: &Upgrade, facts: &Facts<'_>) -> Step {
+    if let Some(step) = is_down(facts) {
+        return step;
+    }
+    let rolled = &upgrade.status.notes.rolled;
+    let mut done = facts.nodes.iter().filter(|node| rolled.contains(&short(node)));
+    if let Some(why) = done.clone().filter(|node| node.is_wanted()).find_map(|node| broken(upgrade, node)) {
+        return Step::RollBack { why };
+    }
+    if let Some(node) = done.find(|node| !runs_the_new(upgrade, node)) {
+        return match taken_up(facts.devnet.metadata.generation, facts) {
+            Taken::Refused(why) => Step::RollBack { why: format!("the devnet cannot take the new binary: {why}") },
+            _ if overdue(upgrade, facts) => Step::RollBack { why: format!("not ready with the new binary in time: {}", plight(node, facts)) },
+            _ => wait(format!("waits until {} is ready with the new binary; {} of {} nodes have it", short(node), rolled.len(), facts.nodes.len())),
+        };
+    }
+    match facts.nodes.iter().find(|node| !rolled.contains(&short(node)) && follows_its_devnet(upgrade, node, facts)) {
+        Some(next) => Step::Roll(short(next)),
+        None => change_over(upgrade, facts),
+    }
+}
+
+/// Its spec names no other binary than its devnet does.
+fn follows_its_devnet(upgrade: &Upgrade, node: &Node, facts: &Facts<'_>) -> bool {
+    let old = upgrade.status.notes.before.as_ref().map_or(&facts.devnet.spec.binary, |before| &before.binary);
+    facts.devnet.spec.node(&short(node)).and_then(|over| over.binary.as_ref()).is_none_or(|own| Some(own) == old.as_ref())
+}
+
+/// One that its user stopped has it, and runs it when it is started.
+fn runs_the_new(upgrade: &Upgrade, node: &Node) -> bool {
+    let has_it = upgrade.status.binary.as_ref().is_some_and(|binary| binary.sha256 == node.spec.binary_hash);
+    let runs = node.status.phase == NodePhase::Running && !node.is_asked_anew() && node.status.conditions.is_true("Ready");
+    has_it && (!node.is_wanted() || runs)
+}
+
+fn change_over(upgrade: &Upgrade, facts: &Facts<'_>) -> Step {
+    match upgrade.status.notes.switched {
         None => Step::Switch,
         Some(generation) => match taken_up(generation, facts) {
             Taken::Yes => Step::Release,

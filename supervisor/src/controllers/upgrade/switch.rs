@@ -20,9 +20,36 @@ const START_WITHIN: Duration = Duration::from_secs(90);
 /// When the spec names no block time.
 const USUAL_BLOCK: Duration = Duration::from_secs(5);
 
+/// Gives one node the new binary while the others run on with the old one.
+pub(super) async fn roll(upgrade: &Upgrade, seen: &Seen, name: &str, cx: &Context) -> Result<(), ReconcileError> {
+    let (before, last) = (before(upgrade, &seen.devnet), seen.height);
+    let new = source_of(upgrade.status.binary.as_ref());
+    let message = format!("{name} gets the new binary, {} of {} nodes have it", upgrade.status.notes.rolled.len(), seen.nodes.len());
+    let stories = (
+        Story::new("upgrade", "Rolling", message.clone()).action("switch one node").desired("Completed"),
+        Story::new("upgrade", "BinaryChanged", format!("{name} runs {new}, by upgrade {}", upgrade.metadata.name)).desired(new),
+    );
+    let restarts: BTreeMap<String, u32> = seen.nodes.iter().map(|node| (short(node), node.status.restart_count)).collect();
+    let change = |next: &mut Upgrade| {
+        let notes = &mut next.status.notes;
+        notes.before = Some(before);
+        notes.rolled.push(name.to_owned());
+        notes.restarts = restarts;
+        notes.last_height = notes.last_height.max(last);
+        notes.deadline = deadline(TAKE_UP_WITHIN + START_WITHIN, cx);
+        next.status.message = message;
+    };
+    let edit = |current: &mut Devnet| {
+        give(&mut current.spec, name, upgrade);
+        current.metadata.generation += 1;
+    };
+    commit_with_devnet(upgrade, &seen.devnet, stories, vec![], change, edit, cx).await
+}
+
 pub(super) async fn switch(upgrade: &Upgrade, seen: &Seen, cx: &Context) -> Result<(), ReconcileError> {
-    let devnet = &seen.devnet;
-    let before = Before { binary: devnet.spec.binary.clone(), nodes: devnet.spec.nodes.clone(), sdk_version: devnet.status.sdk_version.clone() };
+    let (devnet, last) = (&seen.devnet, seen.height);
+    let (before, rolled) = (before(upgrade, devnet), &upgrade.status.notes.rolled);
+    let was = before.clone();
     let (new, old) = (source_of(upgrade.status.binary.as_ref()), source_of(devnet.status.binary.as_ref()));
     let message = format!("the devnet's binary is {new} from now on");
     let stories = (
@@ -33,10 +60,12 @@ pub(super) async fn switch(upgrade: &Upgrade, seen: &Seen, cx: &Context) -> Resu
     let change = |next: &mut Upgrade| {
         next.status.notes.before = Some(before);
         next.status.notes.switched = Some(generation);
+        next.status.notes.last_height = next.status.notes.last_height.max(last);
         next.status.notes.deadline = deadline(TAKE_UP_WITHIN, cx);
         next.status.message = message;
     };
     let edit = |current: &mut Devnet| {
+        unroll(&mut current.spec, rolled, &was);
         use_binary(&mut current.spec, upgrade);
         current.metadata.generation += 1;
     };
@@ -83,6 +112,7 @@ pub(super) async fn switch_back(upgrade: &Upgrade, seen: &Seen, cx: &Context) ->
     let names: Vec<String> = seen.nodes.iter().map(|node| short(node)).collect();
     let edit = |current: &mut Devnet| {
         if let Some(before) = &notes.before {
+            unroll(&mut current.spec, &notes.rolled, before);
             restore_binaries(&mut current.spec, before);
         }
         add_args(&mut current.spec, &names, &skip);
@@ -150,6 +180,30 @@ fn back_to_their_users(upgrade: &Upgrade, seen: &Seen, cx: &Context) -> Vec<Writ
     lent.flat_map(|node: &Arc<_>| wanted(node, Desired::Stopped, "is stopped again, as its user had it", cx)).collect()
 }
 
+/// What the devnet's spec said before the first change.
+fn before(upgrade: &Upgrade, devnet: &Devnet) -> Before {
+    let now = || Before { binary: devnet.spec.binary.clone(), nodes: devnet.spec.nodes.clone(), sdk_version: devnet.status.sdk_version.clone() };
+    upgrade.status.notes.before.clone().unwrap_or_else(now)
+}
+
+fn give(spec: &mut DevnetSpec, name: &str, upgrade: &Upgrade) {
+    if spec.node(name).is_none() {
+        spec.nodes.push(NodeOverride { name: name.to_owned(), ..NodeOverride::default() });
+    }
+    let given = spec.nodes.iter_mut().filter(|node| node.name == name);
+    given.for_each(|node| node.binary = Some(upgrade.spec.binary.clone()));
+}
+
+/// Nodes that were given the new binary ahead of their devnet name none of their own any more.
+fn unroll(spec: &mut DevnetSpec, rolled: &[String], before: &Before) {
+    let was = |name: &str| before.nodes.iter().find(|was| was.name == name);
+    for node in spec.nodes.iter_mut().filter(|node| rolled.contains(&node.name)) {
+        node.binary = was(&node.name).and_then(|was| was.binary.clone());
+    }
+    let says_nothing = |node: &NodeOverride| *node == NodeOverride { name: node.name.clone(), ..NodeOverride::default() };
+    spec.nodes.retain(|node| !rolled.contains(&node.name) || was(&node.name).is_some() || !says_nothing(node));
+}
+
 /// The devnet's binary, and that of each node which names the devnet's old one.
 fn use_binary(spec: &mut DevnetSpec, upgrade: &Upgrade) {
     let old = spec.binary.replace(upgrade.spec.binary.clone());
@@ -209,6 +263,28 @@ mod tests {
         assert_eq!(spec.nodes.iter().map(|node| node.binary.clone()).collect::<Vec<_>>(), [path("/new"), path("/other"), None]);
         restore_binaries(&mut spec, &before);
         assert_eq!(spec, first);
+    }
+
+    #[test]
+    fn nodes_that_were_rolled_are_in_the_end_as_if_all_had_been_switched_at_once() {
+        let mut upgrade = fixtures::upgrade("default", "net", "v2");
+        upgrade.spec.binary = path("/new").unwrap();
+        let nodes = vec![with_binary("validator-0", path("/old")), NodeOverride { args: vec!["--x".into()], ..with_binary("validator-1", None) }];
+        let first = DevnetSpec { binary: path("/old"), nodes, ..DevnetSpec::default() };
+        let before = Before { binary: first.binary.clone(), nodes: first.nodes.clone(), ..Before::default() };
+        let rolled = ["validator-0", "validator-1", "validator-2"].map(str::to_owned);
+        let mut spec = first.clone();
+        rolled.iter().for_each(|name| give(&mut spec, name, &upgrade));
+        assert!(spec.nodes.len() == 3 && spec.nodes.iter().all(|node| node.binary == path("/new")), "{spec:?}");
+        let mut back = spec.clone();
+        unroll(&mut back, &rolled, &before);
+        restore_binaries(&mut back, &before);
+        assert_eq!(back, first);
+        unroll(&mut spec, &rolled, &before);
+        use_binary(&mut spec, &upgrade);
+        let mut at_once = first;
+        use_binary(&mut at_once, &upgrade);
+        assert_eq!(spec, at_once);
     }
 
     #[test]

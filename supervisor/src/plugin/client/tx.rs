@@ -41,7 +41,7 @@ impl TxPlugin for Client {
         Ok(TxAccount { address, exists, sequence, height, balance, detail })
     }
 
-    async fn build(&self, devnet: &DevnetContext, node: &PlacedNode, request: BuildRequest) -> Result<Vec<BuildOutcome>, PluginError> {
+    async fn build(&self, devnet: &DevnetContext, node: Option<&PlacedNode>, request: BuildRequest) -> Result<Vec<BuildOutcome>, PluginError> {
         let wanted = request.intents.len();
         let intents = request.intents.into_iter().map(|intent| pb::TxIntent {
             r#type: intent.tx_type,
@@ -51,7 +51,7 @@ impl TxPlugin for Client {
         });
         let request = pb::BuildTxRequest {
             devnet: Some(requests::devnet(devnet)),
-            node: Some(requests::placed(node)),
+            node: node.map(requests::placed),
             signer: request.signer,
             account: Some(account(&request.account)),
             intents: intents.collect(),

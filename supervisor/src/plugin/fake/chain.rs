@@ -169,10 +169,14 @@ impl TxPlugin for FakePlugin {
         Ok(TxAccount { exists: address != "fake1poor", address, sequence, height: state.chain.height, balance: balance.to_string(), detail: vec![] })
     }
 
-    async fn build(&self, _devnet: &DevnetContext, _node: &PlacedNode, request: BuildRequest) -> Result<Vec<BuildOutcome>, PluginError> {
+    async fn build(&self, _devnet: &DevnetContext, node: Option<&PlacedNode>, request: BuildRequest) -> Result<Vec<BuildOutcome>, PluginError> {
         self.begin("build", "").await?;
         let build = |intent: crate::plugin::tx::TxIntent| {
             let payload: serde_json::Value = serde_json::from_str(&intent.payload).unwrap_or_default();
+            if node.is_none() && intent.tx_type != "transfer" {
+                let message = format!("there is no transaction type {}; there is transfer", intent.tx_type);
+                return Err(TxRefusal { class: RefusalClass::Invalid, message, ..TxRefusal::default() });
+            }
             match payload["amount"].as_u64() {
                 Some(amount) => {
                     Ok(UnsignedTx { body: amount.to_be_bytes().to_vec(), gas_limit: 7, fee: "1fake".into(), meaning: format!("moves {amount}") })

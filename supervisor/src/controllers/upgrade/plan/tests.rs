@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    model::{Condition, ConditionStatus, LastExit, SavedState},
+    model::{BinaryStatus, Condition, ConditionStatus, LastExit, SavedState},
     store::fixtures,
 };
 use std::time::Duration;
@@ -230,6 +230,46 @@ fn equal_blocks_complete_it_and_whatever_goes_wrong_rolls_it_back() {
     rolls_back(late().step(), "in time");
     waits_for(late().edit(|world| world.devnet.spec.desired = Some(Desired::Stopped)).step(), "is stopped");
     rolls_back(verifying().edit(|world| world.upgrade.spec.cancel = true).step(), "cancelled");
+}
+
+#[test]
+fn one_node_after_the_other_gets_the_new_binary_and_their_devnet_last() {
+    let rolling = || {
+        World::new(UpgradePhase::Switching).edit(|world| {
+            world.upgrade.spec.rolling = true;
+            world.upgrade.status.binary = Some(BinaryStatus { sha256: "new".into(), ..BinaryStatus::default() });
+        })
+    };
+    let roll = |world: &mut World, index: usize| {
+        let name = short(&world.nodes[index]);
+        world.upgrade.status.notes.rolled.push(name);
+    };
+    let has = |world: &mut World, index: usize| world.node(index).spec.binary_hash = "new".into();
+    assert_eq!(rolling().step(), Step::Roll("validator-0".into()));
+    let first = || rolling().edit(|world| roll(world, 0));
+    waits_for(first().step(), "validator-0");
+    waits_for(first().edit(|world| has(world, 0)).edit(|world| world.node(0).status.conditions.0.clear()).step(), "validator-0");
+    let up = || first().edit(|world| has(world, 0));
+    assert_eq!(up().step(), Step::Roll("validator-1".into()));
+    let stopped = first().edit(|world| {
+        has(world, 0);
+        world.node(0).spec.desired = Desired::Stopped;
+        world.node(0).status.phase = NodePhase::Stopped;
+    });
+    assert_eq!(stopped.step(), Step::Roll("validator-1".into()), "who is stopped is waited for by nobody");
+    let own = up().edit(|world| {
+        let binary = Some(crate::model::BinarySource { path: Some("/own".into()), ..Default::default() });
+        world.devnet.spec.nodes.push(crate::model::NodeOverride { name: "validator-1".into(), binary, ..Default::default() });
+    });
+    assert_eq!(own.step(), Step::Switch, "a binary of its own stays");
+    let all = || up().edit(|world| roll(world, 1)).edit(|world| has(world, 1));
+    assert_eq!(all().step(), Step::Switch);
+    assert_eq!(all().edit(|world| world.upgrade.status.notes.switched = Some(1)).step(), Step::Release);
+    let dead = first().edit(|world| world.node(0).status.phase = NodePhase::Failed);
+    rolls_back(dead.step(), "validator-0 failed");
+    rolls_back(first().edit(|world| world.upgrade.spec.cancel = true).step(), "cancelled");
+    let late = first().edit(|world| world.upgrade.status.notes.deadline = Some(Timestamp::default()));
+    rolls_back(late.step(), "in time");
 }
 
 #[test]

@@ -1,0 +1,153 @@
+//! Apply of transactions, upgrades and exports over a real socket.
+
+use super::super::testing::{Served, fault, object_ref, serve, wanted};
+use crate::model::{FaultCode, Key, Object, Upgrade, UpgradePhase};
+use crate::store::{Selector, Write};
+use dvb_proto::devnet::v1::{
+    self, export_service_client::ExportServiceClient, transaction_service_client::TransactionServiceClient,
+    upgrade_service_client::UpgradeServiceClient,
+};
+use tonic::Status;
+
+async fn served() -> Served {
+    let served = serve().await;
+    served.apply(wanted("mynet")).await.unwrap();
+    served
+}
+
+fn named(name: &str) -> Option<v1::Metadata> {
+    Some(v1::Metadata { name: name.into(), ..v1::Metadata::default() })
+}
+
+fn tx(name: &str, to: &str) -> v1::Transaction {
+    let spec = v1::TransactionSpec {
+        devnet_ref: "mynet".into(),
+        tx_type: "transfer".into(),
+        signer: "account:0".into(),
+        payload: format!(r#"{{"to":"{to}","amount":1}}"#),
+        ..v1::TransactionSpec::default()
+    };
+    v1::Transaction { metadata: named(name), spec: Some(spec), ..v1::Transaction::default() }
+}
+
+async fn apply_tx(served: &Served, transaction: v1::Transaction, dry_run: bool) -> Result<v1::ApplyTransactionResponse, Status> {
+    let request = v1::ApplyTransactionRequest { transaction: Some(transaction), dry_run };
+    TransactionServiceClient::new(served.channel.clone()).apply(request).await.map(tonic::Response::into_inner)
+}
+
+fn upgrade(name: &str, edit: impl FnOnce(&mut v1::UpgradeSpec)) -> v1::Upgrade {
+    let binary = Some(v1::BinarySource { path: Some("/bin/next".into()), ..v1::BinarySource::default() });
+    let mut spec = v1::UpgradeSpec { devnet_ref: "mynet".into(), height: 99, binary, ..v1::UpgradeSpec::default() };
+    edit(&mut spec);
+    v1::Upgrade { metadata: named(name), spec: Some(spec), ..v1::Upgrade::default() }
+}
+
+async fn apply_upgrade(served: &Served, upgrade: v1::Upgrade, dry_run: bool) -> Result<v1::ApplyUpgradeResponse, Status> {
+    let request = v1::ApplyUpgradeRequest { upgrade: Some(upgrade), dry_run };
+    UpgradeServiceClient::new(served.channel.clone()).apply(request).await.map(tonic::Response::into_inner)
+}
+
+async fn stored(served: &Served, kind: crate::model::Kind) -> usize {
+    served.cx.store.list(&Selector::kind(kind)).await.unwrap().0.len()
+}
+
+#[tokio::test]
+async fn a_transactions_name_is_its_request_id_and_applied_twice_it_is_one() {
+    let served = served().await;
+    let looked = apply_tx(&served, tx("rent", "account:1"), true).await.unwrap();
+    assert_eq!((looked.action.as_str(), stored(&served, crate::model::Kind::Transaction).await), ("created", 0));
+    let made = apply_tx(&served, tx("rent", "account:1"), false).await.unwrap();
+    assert!(made.action == "created" && made.changes.iter().any(|change| change.field == "spec.payload.to"), "{made:?}");
+    let again = apply_tx(&served, tx("mynet/rent", "account:1"), false).await.unwrap();
+    assert_eq!((again.action.as_str(), &again.transaction), ("unchanged", &made.transaction));
+    // As it was read back.
+    let exported = v1::Transaction { status: None, ..made.transaction.clone().unwrap() };
+    assert_eq!(apply_tx(&served, exported, false).await.unwrap().action, "unchanged");
+    let other = fault(&apply_tx(&served, tx("rent", "account:2"), false).await.unwrap_err());
+    assert_eq!((other.code, other.violations[0].field.as_str()), (FaultCode::Immutable, "spec.payload.to"));
+    let mut torn = tx("rent", "account:1");
+    torn.spec.as_mut().unwrap().request_id = "food".into();
+    assert_eq!(fault(&apply_tx(&served, torn, false).await.unwrap_err()).violations[0].field, "metadata.name");
+    assert_eq!(stored(&served, crate::model::Kind::Transaction).await, 1);
+    let mut transactions = TransactionServiceClient::new(served.channel.clone());
+    let found = transactions.get(object_ref("mynet/rent")).await.unwrap().into_inner();
+    assert_eq!(Some(found), made.transaction);
+    transactions.delete(v1::DeleteRequest { name: "mynet/rent".into(), ..v1::DeleteRequest::default() }).await.unwrap();
+    assert_eq!(stored(&served, crate::model::Kind::Transaction).await, 0);
+}
+
+#[tokio::test]
+async fn an_upgrade_is_begun_once_and_what_verbs_set_is_no_change() {
+    let served = served().await;
+    let made = apply_upgrade(&served, upgrade("v2", |_| {}), false).await.unwrap();
+    let name = made.upgrade.clone().unwrap().metadata.unwrap().name;
+    assert_eq!((made.action.as_str(), name.as_str()), ("created", "mynet/v2"));
+    assert_eq!(made.upgrade.unwrap().spec.unwrap().upgrade_name, "v2");
+    let cancel = UpgradeServiceClient::new(served.channel.clone()).cancel(object_ref("mynet/v2")).await.unwrap().into_inner();
+    assert!(cancel.spec.unwrap().cancel);
+    assert_eq!(apply_upgrade(&served, upgrade("v2", |_| {}), false).await.unwrap().action, "unchanged");
+    let other = fault(&apply_upgrade(&served, upgrade("v2", |spec| spec.height = 100), false).await.unwrap_err());
+    assert_eq!((other.code, other.violations[0].field.as_str()), (FaultCode::Immutable, "spec.height"));
+    assert!(other.remedy.unwrap().contains("dvbctl upgrade cancel mynet/v2"));
+    let Some(Object::Upgrade(present)) = served.cx.store.get(&Key::upgrade("default", "mynet/v2")).await.unwrap() else { panic!("it is there") };
+    let mut done = Upgrade::clone(&present);
+    done.status.phase = UpgradePhase::Failed;
+    served.cx.store.commit(vec![Write::update(done)]).await.unwrap();
+    let mut labelled = upgrade("v2", |_| {});
+    labelled.metadata.as_mut().unwrap().labels.insert("team".into(), "core".into());
+    assert_eq!(apply_upgrade(&served, labelled, false).await.unwrap().action, "configured");
+    let begun = fault(&apply_upgrade(&served, upgrade("v3", |spec| spec.cancel = true), false).await.unwrap_err());
+    assert_eq!(begun.violations[0].field, "spec.cancel");
+    let torn = fault(&apply_upgrade(&served, upgrade("v3", |spec| spec.upgrade_name = "v4".into()), true).await.unwrap_err());
+    assert_eq!(torn.violations[0].suggestion.as_deref(), Some("v4"));
+    let elsewhere = fault(&apply_upgrade(&served, upgrade("other/v3", |_| {}), true).await.unwrap_err());
+    assert_eq!(elsewhere.violations[0].field, "metadata.name");
+    assert_eq!(stored(&served, crate::model::Kind::Upgrade).await, 1);
+}
+
+#[tokio::test]
+async fn an_export_is_made_once_and_needs_a_name() {
+    let served = served().await;
+    let apply = async |name: &str, height: Option<u64>, dry_run: bool| {
+        let spec = v1::ExportSpec { devnet_ref: "mynet".into(), height, ..v1::ExportSpec::default() };
+        let export = Some(v1::Export { metadata: named(name), spec: Some(spec), ..v1::Export::default() });
+        let answer = ExportServiceClient::new(served.channel.clone()).apply(v1::ApplyExportRequest { export, dry_run }).await;
+        answer.map(|response| response.into_inner().action).map_err(|status| fault(&status))
+    };
+    assert_eq!(apply("snap", Some(7), true).await.unwrap(), "created");
+    assert_eq!(stored(&served, crate::model::Kind::Export).await, 0);
+    assert_eq!(apply("snap", Some(7), false).await.unwrap(), "created");
+    assert_eq!(apply("mynet/snap", Some(7), false).await.unwrap(), "unchanged");
+    assert_eq!(apply("snap", None, false).await.unwrap_err().violations[0].field, "spec.height");
+    assert_eq!(apply("", None, false).await.unwrap_err().violations[0].field, "metadata.name");
+}
+
+#[tokio::test]
+async fn the_binary_of_before_an_upgrade_is_refused_until_the_chain_begins_anew() {
+    let served = serve().await;
+    let with_binary = |path: Option<&str>| {
+        let mut devnet = wanted("mynet");
+        let binary = path.map(|path| v1::BinarySource { path: Some(path.into()), ..v1::BinarySource::default() });
+        devnet.spec.as_mut().unwrap().binary = binary;
+        devnet
+    };
+    served.apply(with_binary(None)).await.unwrap();
+    apply_upgrade(&served, upgrade("v2", |_| {}), false).await.unwrap();
+    let Some(Object::Upgrade(present)) = served.cx.store.get(&Key::upgrade("default", "mynet/v2")).await.unwrap() else { panic!("it is there") };
+    let mut done = Upgrade::clone(&present);
+    done.status.phase = UpgradePhase::Completed;
+    done.status.notes.before = Some(crate::model::Before::default());
+    let binary = done.spec.binary.clone();
+    served.cx.store.commit(vec![Write::update(done)]).await.unwrap();
+    served.edit_devnet("mynet", |devnet| devnet.spec.binary = Some(binary)).await;
+    for dry_run in [false, true] {
+        let sent = if dry_run { served.dry_run(with_binary(None)).await } else { served.apply(with_binary(None)).await };
+        let refused = sent.unwrap_err();
+        assert_eq!((refused.code, refused.violations[0].field.as_str()), (FaultCode::Immutable, "spec.binary"));
+        assert!(refused.message.contains("upgrade mynet/v2") && refused.remedy.unwrap().contains(r#"{"path":"/bin/next"}"#), "{}", refused.message);
+    }
+    assert_eq!(served.apply(with_binary(Some("/bin/next"))).await.unwrap().action, "unchanged");
+    served.apply(with_binary(Some("/bin/third"))).await.unwrap();
+    served.devnets().reset(object_ref("mynet")).await.unwrap();
+    served.apply(with_binary(None)).await.unwrap();
+}
