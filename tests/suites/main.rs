@@ -12,6 +12,7 @@ mod devchain;
 mod exec;
 mod export;
 mod fire;
+mod fork;
 mod freeze;
 mod gov;
 mod idle;

@@ -59,32 +59,31 @@ impl Ledger for Devchain {
     }
 }
 
-/// The chain's own command line is asked: each version has it.
 impl Ledger for Wasmd {
-    #[expect(clippy::disallowed_methods, reason = "tests drive programs; the ban is about the supervisor's children")]
     fn account(&self, home: &TestHome, devnet: &str, name: &str) -> (u64, u64) {
-        let node = format!("{devnet}/{}", self.node);
-        let (rpc, address) = (endpoint(home, &node, "rpc"), address(home, devnet, name));
-        let node = home.node(&node);
-        let query = |words: [&str; 2], field: &str| {
-            let mut command = Command::new(node["spec"]["binaryPath"].as_str().unwrap_or_default());
-            command
-                .arg("query")
-                .args(words)
-                .arg(&address)
-                .args(["--node", &format!("tcp://{rpc}"), "-o", "json", "--home"])
-                .arg(home.path().join("cli"));
-            let output = command.output().expect("the chain's command line runs");
-            let words = String::from_utf8_lossy(&output.stderr);
-            let answer: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {words}"));
-            number(&answer, field)
-        };
-        (query(["bank", "balances"], "amount"), query(["auth", "account"], "sequence"))
+        wasmd_account(home, &format!("{devnet}/{}", self.node), &address(home, devnet, name))
     }
 }
 
+/// Balance and sequence of an address, as a node of wasmd tells them.
+pub(crate) fn wasmd_account(home: &TestHome, node: &str, address: &str) -> (u64, u64) {
+    let balances = wasmd_query(home, node, &["bank", "balances", address]);
+    (number(&balances, "amount"), number(&wasmd_query(home, node, &["auth", "account", address]), "sequence"))
+}
+
+/// The chain's own command line is asked: each version has it.
+#[expect(clippy::disallowed_methods, reason = "tests drive programs; the ban is about the supervisor's children")]
+pub(crate) fn wasmd_query(home: &TestHome, node: &str, words: &[&str]) -> Value {
+    let rpc = endpoint(home, node, "rpc");
+    let mut command = Command::new(home.node(node)["spec"]["binaryPath"].as_str().unwrap_or_default());
+    command.arg("query").args(words).args(["--node", &format!("tcp://{rpc}"), "-o", "json", "--home"]).arg(home.path().join("cli"));
+    let output = command.output().expect("the chain's command line runs");
+    let said = String::from_utf8_lossy(&output.stderr);
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {said}"))
+}
+
 /// The first field of this name, wherever it stands; absent where it is 0.
-fn number(value: &Value, field: &str) -> u64 {
+pub(crate) fn number(value: &Value, field: &str) -> u64 {
     match value {
         Value::Object(fields) => match fields.get(field).and_then(Value::as_str) {
             Some(text) => text.parse().unwrap_or(0),

@@ -47,8 +47,8 @@ pub fn bond_denom(template: &Value, patches: &[Value]) -> Result<String, Genesis
 }
 
 /// The commission that validators declare: a tenth, or the chain's minimum where that is more.
-pub fn commission(template: &Value) -> String {
-    let minimum = template.pointer("/app_state/staking/params/min_commission_rate").and_then(Value::as_str).unwrap_or(COMMISSION);
+pub fn commission(staking: &Map<String, Value>) -> String {
+    let minimum = staking.get("min_commission_rate").and_then(Value::as_str).unwrap_or(COMMISSION);
     let tenth = 0.1;
     if minimum.parse::<f64>().is_ok_and(|rate| rate > tenth) { minimum.into() } else { COMMISSION.into() }
 }
@@ -71,9 +71,9 @@ pub fn complete(mut genesis: Value, additions: Additions<'_>) -> Result<Value, G
     fund(state, additions.funded, additions.denom)?;
     section(state, &["genutil"])?.insert("gen_txs".into(), Value::Array(additions.gentxs));
     set_denom(state, additions.denom)?;
-    quicken_governance(state);
-    tolerate_downtime(state);
-    make_room(state, validators);
+    change_params(state, "gov", quick_governance);
+    change_params(state, "slashing", tolerance);
+    change_params(state, "staking", |params| room_for(params, validators));
     for patch in additions.patches {
         dvb_plugin_sdk::merge(&mut genesis, patch);
     }
@@ -81,11 +81,9 @@ pub fn complete(mut genesis: Value, additions: Additions<'_>) -> Result<Value, G
 }
 
 fn fund(state: &mut Map<String, Value>, addresses: &[String], denom: &str) -> Result<(), GenesisError> {
-    let accounts = addresses.iter().map(
-        |address| json!({"@type": "/cosmos.auth.v1beta1.BaseAccount", "address": address, "pub_key": null, "account_number": "0", "sequence": "0"}),
-    );
-    list(section(state, &["auth"])?, "accounts").extend(accounts);
-    let balances = addresses.iter().map(|address| json!({"address": address, "coins": [{"denom": denom, "amount": BALANCE.to_string()}]}));
+    // The chain counts them.
+    list(section(state, &["auth"])?, "accounts").extend(addresses.iter().map(|address| account(address, 0)));
+    let balances = addresses.iter().map(|address| balance(address, denom));
     let bank = section(state, &["bank"])?;
     list(bank, "balances").extend(balances);
     // Left to the chain, which sums the balances: a patch of the balances then needs no sum of its own.
@@ -111,30 +109,54 @@ fn set_denom(state: &mut Map<String, Value>, denom: &str) -> Result<(), GenesisE
     Ok(())
 }
 
-fn quicken_governance(state: &mut Map<String, Value>) {
-    let Ok(params) = section(state, &["gov", "params"]) else { return };
+/// Changes what differs in the parameters of a module, if the chain has it.
+fn change_params(state: &mut Map<String, Value>, module: &str, changes: impl FnOnce(&Map<String, Value>) -> Map<String, Value>) {
+    if let Ok(params) = section(state, &[module, "params"]) {
+        let changes = changes(params);
+        params.extend(changes);
+    }
+}
+
+/// The periods of x/gov that are longer than a devnet waits.
+pub fn quick_governance(params: &Map<String, Value>) -> Map<String, Value> {
     // An expedited period must stay shorter than the ordinary one; 0.47 has none.
-    for (key, value) in
-        [("voting_period", VOTING_PERIOD), ("max_deposit_period", DEPOSIT_PERIOD), ("expedited_voting_period", EXPEDITED_VOTING_PERIOD)]
-    {
-        if let Some(slot) = params.get_mut(key) {
-            *slot = json!(value);
-        }
-    }
+    let wanted = [("voting_period", VOTING_PERIOD), ("max_deposit_period", DEPOSIT_PERIOD), ("expedited_voting_period", EXPEDITED_VOTING_PERIOD)];
+    let longer = wanted.into_iter().filter(|(name, value)| params.get(*name).and_then(seconds) > seconds(&json!(value)));
+    longer.map(|(name, value)| (name.to_owned(), json!(value))).collect()
 }
 
-fn tolerate_downtime(state: &mut Map<String, Value>) {
-    let Ok(params) = section(state, &["slashing", "params"]) else { return };
-    params.insert("signed_blocks_window".into(), json!(SIGNED_BLOCKS_WINDOW.to_string()));
-    params.insert("downtime_jail_duration".into(), json!(JAIL_DURATION));
+/// What x/slashing needs to put up with a node that is down for a while.
+pub fn tolerance(params: &Map<String, Value>) -> Map<String, Value> {
+    let mut changes = Map::new();
+    let window = params.get("signed_blocks_window").and_then(|window| window.as_str()?.parse::<u64>().ok());
+    if window.is_none_or(|window| window < SIGNED_BLOCKS_WINDOW) {
+        changes.insert("signed_blocks_window".into(), json!(SIGNED_BLOCKS_WINDOW.to_string()));
+    }
+    if params.get("downtime_jail_duration").and_then(seconds) > seconds(&json!(JAIL_DURATION)) {
+        changes.insert("downtime_jail_duration".into(), json!(JAIL_DURATION));
+    }
+    changes
 }
 
-/// Beyond the limit the chain would leave the last validators out.
-fn make_room(state: &mut Map<String, Value>, validators: usize) {
-    let Ok(params) = section(state, &["staking", "params"]) else { return };
-    if params.get("max_validators").and_then(Value::as_u64).is_some_and(|max| max < validators as u64) {
-        params.insert("max_validators".into(), json!(validators));
-    }
+/// Beyond the limit of x/staking the chain would leave the last validators out.
+pub fn room_for(params: &Map<String, Value>, validators: usize) -> Map<String, Value> {
+    let short = params.get("max_validators").and_then(Value::as_u64).is_some_and(|max| max < validators as u64);
+    if short { Map::from_iter([("max_validators".to_owned(), json!(validators))]) } else { Map::new() }
+}
+
+/// Of a duration as the SDK writes it, `172800s`.
+fn seconds(duration: &Value) -> Option<f64> {
+    duration.as_str()?.strip_suffix('s')?.parse().ok()
+}
+
+/// An account that has never signed.
+pub fn account(address: &str, number: u64) -> Value {
+    json!({"@type": "/cosmos.auth.v1beta1.BaseAccount", "address": address, "pub_key": null, "account_number": number.to_string(), "sequence": "0"})
+}
+
+/// What it begins with.
+pub fn balance(address: &str, denom: &str) -> Value {
+    json!({"address": address, "coins": [{"denom": denom, "amount": BALANCE.to_string()}]})
 }
 
 fn section<'a>(map: &'a mut Map<String, Value>, path: &[&str]) -> Result<&'a mut Map<String, Value>, GenesisError> {
@@ -250,10 +272,22 @@ mod tests {
     }
 
     #[test]
+    fn only_periods_that_are_too_long_and_windows_that_are_too_short_are_changed() {
+        let changes = |of: fn(&Map<String, Value>) -> Map<String, Value>, params: Value| Value::Object(of(params.as_object().unwrap()));
+        let long = json!({"voting_period": "172800s", "max_deposit_period": "60s", "expedited_voting_period": "86400s", "quorum": "0.3"});
+        assert_eq!(changes(quick_governance, long), json!({"voting_period": "10s", "expedited_voting_period": "5s"}));
+        assert_eq!(changes(quick_governance, json!({"voting_period": "3s"})), json!({}));
+        let short = json!({"signed_blocks_window": "100", "downtime_jail_duration": "600s"});
+        assert_eq!(changes(tolerance, short), json!({"signed_blocks_window": "10000", "downtime_jail_duration": "60s"}));
+        assert_eq!(changes(tolerance, json!({"signed_blocks_window": "30000", "downtime_jail_duration": "5s"})), json!({}));
+    }
+
+    #[test]
     fn a_chains_minimum_commission_is_kept() {
         let mut high = template();
-        assert_eq!(commission(&high), COMMISSION);
-        high["app_state"]["staking"]["params"]["min_commission_rate"] = json!("0.200000000000000000");
-        assert_eq!(commission(&high), "0.200000000000000000");
+        let params = high["app_state"]["staking"]["params"].as_object_mut().unwrap();
+        assert_eq!(commission(params), COMMISSION);
+        params.insert("min_commission_rate".into(), json!("0.200000000000000000"));
+        assert_eq!(commission(params), "0.200000000000000000");
     }
 }

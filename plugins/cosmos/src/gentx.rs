@@ -19,7 +19,8 @@ use serde_json::{Value, json};
 const CREATE_VALIDATOR: &str = "/cosmos.staking.v1beta1.MsgCreateValidator";
 const ED25519_KEY: &str = "/cosmos.crypto.ed25519.PubKey";
 const SECP256K1_KEY: &str = "/cosmos.crypto.secp256k1.PubKey";
-const GAS: u64 = 200_000;
+/// Enough at the first height, where the chain does not count it.
+pub const GAS: u64 = 200_000;
 
 /// What a genesis transaction declares.
 pub struct Declaration<'a> {
@@ -34,9 +35,12 @@ pub struct Declaration<'a> {
     pub commission: &'a str,
     pub account_prefix: &'a str,
     pub validator_prefix: &'a str,
+    /// Of the operator; 0 at the first height.
+    pub account_number: u64,
+    pub gas: u64,
 }
 
-/// The JSON form that `genutil.gen_txs` holds. Account number and sequence are 0 at genesis.
+/// The JSON form that `genutil.gen_txs` holds. The sequence is 0 at genesis.
 pub fn signed(declaration: &Declaration<'_>, operator: &AccountKey) -> Result<Value, KeyError> {
     let message = create_validator(declaration, operator)?;
     let document = sign_doc(declaration, &message, operator);
@@ -53,8 +57,13 @@ fn sign_doc(declaration: &Declaration<'_>, message: &MsgCreateValidator, operato
         mode_info: Some(ModeInfo { sum: Some(mode_info::Sum::Single(single)) }),
         sequence: 0,
     };
-    let auth = AuthInfo { signer_infos: vec![signer], fee: Some(Fee { gas_limit: GAS, ..Fee::default() }), ..AuthInfo::default() };
-    SignDoc { body_bytes: body.encode_to_vec(), auth_info_bytes: auth.encode_to_vec(), chain_id: declaration.chain_id.into(), account_number: 0 }
+    let auth = AuthInfo { signer_infos: vec![signer], fee: Some(Fee { gas_limit: declaration.gas, ..Fee::default() }), ..AuthInfo::default() };
+    SignDoc {
+        body_bytes: body.encode_to_vec(),
+        auth_info_bytes: auth.encode_to_vec(),
+        chain_id: declaration.chain_id.into(),
+        account_number: declaration.account_number,
+    }
 }
 
 // The SDK marks the delegator's address as deprecated, but 0.47 needs it and later versions accept it.
@@ -101,7 +110,7 @@ fn as_json(d: &Declaration<'_>, message: &MsgCreateValidator, operator: &Account
                 "mode_info": {"single": {"mode": "SIGN_MODE_DIRECT"}},
                 "sequence": "0",
             }],
-            "fee": {"amount": [], "gas_limit": GAS.to_string(), "payer": "", "granter": ""},
+            "fee": {"amount": [], "gas_limit": d.gas.to_string(), "payer": "", "granter": ""},
             "tip": null,
         },
         "signatures": [STANDARD.encode(signature)],
@@ -139,6 +148,8 @@ mod tests {
             commission: "0.100000000000000000",
             account_prefix: "wasm",
             validator_prefix: "wasmvaloper",
+            account_number: 0,
+            gas: GAS,
         }
     }
 

@@ -10,14 +10,16 @@
 use crate::{
     binary::{self, Chain},
     config::{ConfigError, Network, Templates},
+    fork::{self, Base, ForkError, Joining},
     genesis::{self, Additions, GenesisError},
     gentx::{self, Declaration},
     keys::{CometKey, KeyError, Purpose, Wallet, bech32_address},
     network::Profile,
     plan,
+    stream::Edit,
     template::{self, TEMPLATE},
 };
-use dvb_plugin_sdk::{StagingError, pb, sha256_hex, write_staged};
+use dvb_plugin_sdk::{StagingError, pb, sha256_file, sha256_hex, write_staged};
 use serde_json::{Value, json};
 use std::{
     io,
@@ -28,6 +30,8 @@ const INIT_JOB: &str = "init";
 /// Below the shared folder.
 pub const TEMPLATES: &str = "templates";
 const GENESIS: &str = "shared/genesis.json";
+/// A fork's before a patch of it.
+const UNPATCHED: &str = "work/unpatched.json";
 /// It travels in one message of the protocol.
 const LARGEST_LATE_GENESIS: u64 = 8 << 20;
 const MNEMONIC: &str = "shared/mnemonic.txt";
@@ -52,6 +56,8 @@ pub enum HomesError {
     Staging(#[from] StagingError),
     #[error(transparent)]
     Genesis(#[from] GenesisError),
+    #[error(transparent)]
+    Fork(#[from] ForkError),
     #[error(transparent)]
     Keys(#[from] KeyError),
     #[error(transparent)]
@@ -126,6 +132,8 @@ fn node_key(devnet: &pb::DevnetContext, node: &pb::PlacedNode, purpose: Purpose)
 struct Generation<'a> {
     devnet: &'a pb::DevnetContext,
     nodes: &'a [pb::PlacedNode],
+    /// An exported state; empty: the chain's default.
+    base: &'a Path,
     chain: &'a Chain,
     staging: PathBuf,
     wallet: Wallet,
@@ -142,6 +150,7 @@ impl<'a> Generation<'a> {
         Ok(Self {
             devnet,
             nodes: &request.nodes,
+            base: Path::new(&request.base_genesis),
             chain,
             staging: PathBuf::from(&request.staging_dir),
             wallet: Wallet::from_seed(&devnet.seed, &devnet.chain_id)?,
@@ -153,38 +162,82 @@ impl<'a> Generation<'a> {
     }
 
     fn run(mut self) -> Result<pb::GenerateGenesisResponse, HomesError> {
-        let template = read_json(&self.staging.join(TEMPLATE).join("config/genesis.json"))?;
-        let denom = genesis::bond_denom(&template, &self.patches)?;
-        let accounts = self.accounts()?;
-        let document = self.document(template, &denom, &accounts)?;
-        let genesis_sha256 = self.stage(GENESIS, &pretty(&document), 0o644)?;
+        if self.devnet.genesis_time.is_empty() {
+            return Err(HomesError::NoGenesisTime);
+        }
+        let (denom, accounts) = if self.base.as_os_str().is_empty() { self.default_genesis()? } else { self.forked_genesis()? };
+        let genesis_sha256 = self.files[0].sha256.clone();
         self.stage(MNEMONIC, format!("{}\n", self.wallet.mnemonic()).as_bytes(), 0o600)?;
         self.homes(&denom)?;
-        let account = |(i, address)| pb::Account { name: format!("account:{i}"), address, balance: format!("{}{denom}", genesis::BALANCE) };
         Ok(pb::GenerateGenesisResponse {
             genesis_path: GENESIS.into(),
             genesis_sha256,
             files: self.files,
-            accounts: accounts.into_iter().enumerate().map(account).collect(),
+            accounts,
             mnemonic_path: MNEMONIC.into(),
             ..pb::GenerateGenesisResponse::default()
         })
+    }
+
+    /// The chain's default, completed. Stages it, and answers the staked token and the accounts.
+    fn default_genesis(&mut self) -> Result<(String, Vec<pb::Account>), HomesError> {
+        let template = read_json(&self.staging.join(TEMPLATE).join("config/genesis.json"))?;
+        let denom = genesis::bond_denom(&template, &self.patches)?;
+        let staking = template.pointer("/app_state/staking/params").and_then(Value::as_object).cloned().unwrap_or_default();
+        let gentxs = self.gentxs(&denom, &genesis::commission(&staking), |_| 0, gentx::GAS)?;
+        let (operators, accounts) = (self.operators()?, self.accounts()?);
+        let funded: Vec<String> = operators.into_iter().map(|(_, address)| address).chain(accounts.iter().cloned()).collect();
+        let (chain_id, genesis_time) = (self.devnet.chain_id.as_str(), self.devnet.genesis_time.as_str());
+        let additions = Additions { chain_id, genesis_time, denom: &denom, funded: &funded, gentxs, patches: &self.patches };
+        let document = genesis::complete(template, additions)?;
+        self.stage(GENESIS, &pretty(&document), 0o644)?;
+        let balance = format!("{}{denom}", genesis::BALANCE);
+        Ok((denom, named(accounts, |_| balance.clone())))
+    }
+
+    /// The state to begin with, under our validators. It is never held as a whole.
+    fn forked_genesis(&mut self) -> Result<(String, Vec<pb::Account>), HomesError> {
+        let (operators, accounts) = (self.operators()?, self.accounts()?);
+        let funded: Vec<String> = operators.iter().map(|(_, address)| address).chain(&accounts).cloned().collect();
+        let base = Base::read(self.base, &self.chain.prefixes.account, &funded.iter().cloned().collect())?;
+        base.refuse_keys_of(&operators)?;
+        let denom = base.bond_denom(&self.patches)?;
+        let gentxs = self.gentxs(&denom, &base.commission(), |index| base.account_number(index), base.gas())?;
+        let reply = named(accounts, |address| base.balance(address, &denom));
+        let (chain_id, genesis_time) = (self.devnet.chain_id.as_str(), self.devnet.genesis_time.as_str());
+        let (genesis, unpatched) = (self.staging.join(GENESIS), self.staging.join(UNPATCHED));
+        base.write(&genesis, &denom, Joining { chain_id, genesis_time, funded: &funded, gentxs })?;
+        for patch in &self.patches {
+            std::fs::create_dir_all(self.staging.join("work"))
+                .and_then(|()| std::fs::rename(&genesis, &unpatched))
+                .map_err(|source| ForkError::Io { action: "rename", path: genesis.clone(), source })?;
+            fork::rewrite(&unpatched, &genesis, &mut Edit::merge(patch.clone()))?;
+        }
+        let sha256 = sha256_file(&genesis).map_err(|source| ForkError::Io { action: "read", path: genesis, source })?;
+        self.files.push(pb::StagedFile { path: GENESIS.into(), sha256 });
+        Ok((denom, reply))
     }
 
     fn accounts(&self) -> Result<Vec<String>, KeyError> {
         (0..self.devnet.accounts).map(|i| bech32_address(&self.chain.prefixes.account, &self.wallet.account(i)?.address())).collect()
     }
 
-    fn document(&self, template: Value, denom: &str, accounts: &[String]) -> Result<Value, HomesError> {
-        if self.devnet.genesis_time.is_empty() {
-            return Err(HomesError::NoGenesisTime);
-        }
-        let commission = genesis::commission(&template);
-        let mut operators = Vec::new();
-        let mut gentxs = Vec::new();
-        for (node, id) in self.nodes.iter().zip(&self.node_ids).filter(|(node, _)| node.role == "validator") {
-            let operator = self.wallet.operator(node.index)?;
-            operators.push(bech32_address(&self.chain.prefixes.account, &operator.address())?);
+    fn validators(&self) -> impl Iterator<Item = (&pb::PlacedNode, &String)> {
+        self.nodes.iter().zip(&self.node_ids).filter(|(node, _)| node.role == "validator")
+    }
+
+    /// The validators' names and their operators' addresses.
+    fn operators(&self) -> Result<Vec<(String, String)>, KeyError> {
+        let operator = |node: &pb::PlacedNode| {
+            let address = self.wallet.operator(node.index)?.address();
+            Ok((node.name.clone(), bech32_address(&self.chain.prefixes.account, &address)?))
+        };
+        self.validators().map(|(node, _)| operator(node)).collect()
+    }
+
+    /// One for each validator. `number`: of the account of the validator that is the n-th here.
+    fn gentxs(&self, denom: &str, commission: &str, number: impl Fn(u64) -> u64, gas: u64) -> Result<Vec<Value>, KeyError> {
+        let gentx = |(index, (node, id)): (u64, (&pb::PlacedNode, &String))| {
             let declaration = Declaration {
                 chain_id: &self.devnet.chain_id,
                 moniker: &node.name,
@@ -192,16 +245,15 @@ impl<'a> Generation<'a> {
                 denom,
                 stake: genesis::STAKE,
                 consensus_key: node_key(self.devnet, node, Purpose::Consensus).public(),
-                commission: &commission,
+                commission,
                 account_prefix: &self.chain.prefixes.account,
                 validator_prefix: &self.chain.prefixes.validator,
+                account_number: number(index),
+                gas,
             };
-            gentxs.push(gentx::signed(&declaration, &operator)?);
-        }
-        operators.extend_from_slice(accounts);
-        let (chain_id, genesis_time) = (self.devnet.chain_id.as_str(), self.devnet.genesis_time.as_str());
-        let additions = Additions { chain_id, genesis_time, denom, funded: &operators, gentxs, patches: &self.patches };
-        Ok(genesis::complete(template, additions)?)
+            gentx::signed(&declaration, &self.wallet.operator(node.index)?)
+        };
+        (0..).zip(self.validators()).map(gentx).collect()
     }
 
     fn homes(&mut self, denom: &str) -> Result<(), HomesError> {
@@ -251,6 +303,11 @@ impl<'a> Generation<'a> {
         self.files.push(staged);
         Ok(digest)
     }
+}
+
+fn named(addresses: Vec<String>, balance: impl Fn(&str) -> String) -> Vec<pb::Account> {
+    let named = |(i, address): (usize, String)| pb::Account { name: format!("account:{i}"), balance: balance(&address), address };
+    addresses.into_iter().enumerate().map(named).collect()
 }
 
 /// Files that the chain's `init` left beside those we make: a chain may want further ones.

@@ -7,12 +7,15 @@
 //! network   named profiles of chains                      stream    edits documents of any size
 //! template  what `init` made, for later devnets           tx        transactions: messages, signatures, sending
 //! upgrade   what governance upgrades take, how a halt shows gov       proposals, changes of parameters
+//! export    the state of a chain at a height                fork      a genesis from it, under other validators
 //! ```
 //! [`plugin`] joins them. The library exists for the tests; devnetd starts the executable.
 
 pub mod binary;
 pub mod classify;
 pub mod config;
+pub mod export;
+pub mod fork;
 pub mod genesis;
 pub mod gentx;
 pub mod gov;

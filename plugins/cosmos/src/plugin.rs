@@ -2,7 +2,9 @@
 
 use crate::{
     binary::{self, BinaryError, Chain, Probe},
-    classify, config, gov, heights,
+    classify, config, export,
+    fork::ForkError,
+    gov, heights,
     homes::{self, HomesError},
     launch::{self, LaunchError},
     network::{self, ProfileError},
@@ -26,7 +28,7 @@ impl Plugin for Cosmos {
             description: "Cosmos SDK chains by their stock binary".into(),
             default_validators: Some(4),
             needs_binary: true,
-            capabilities: vec!["late-fullnodes".into(), "tx".into(), "gov".into(), "upgrade".into()],
+            capabilities: vec!["late-fullnodes".into(), "tx".into(), "gov".into(), "upgrade".into(), "export".into(), "fork".into()],
             networks: network::names(&network::folders()),
             ..pb::PluginInfo::default()
         })
@@ -144,6 +146,10 @@ impl Plugin for Cosmos {
         gov::draft(&request).await
     }
 
+    async fn export(&self, request: pb::ExportRequest) -> Result<pb::ExportPlan> {
+        blocking(move || export::plan(&request)).await?
+    }
+
     async fn classify_exit(&self, request: pb::ClassifyExitRequest) -> Result<pb::ExitClass> {
         Ok(classify::classify(&request))
     }
@@ -194,7 +200,7 @@ impl From<HomesError> for PluginFault {
     fn from(error: HomesError) -> Self {
         match error {
             HomesError::Staging(staging) => staging.into(),
-            HomesError::Link { .. } | HomesError::Keys(_) => Self::Internal(error.to_string()),
+            HomesError::Link { .. } | HomesError::Keys(_) | HomesError::Fork(ForkError::Io { .. }) => Self::Internal(error.to_string()),
             _ => Self::InvalidArgument(error.to_string()),
         }
     }

@@ -1,6 +1,6 @@
 //! Edits a JSON document of any size while it flows by: what lies between the edits is copied, but for its blanks, and never held.
 //!
-//! Memory is that of the edits and of one buffer, so that a genesis of half a gigabyte (an export of a live chain) can be changed
+//! Memory is that of the edits, of one buffer, and of one value at a time that somebody wants to see, so that a genesis of half a gigabyte (an export of a live chain) can be changed
 //! on a small machine. What is copied is not checked beyond its brackets and strings; the chain reads it anyway.
 
 use serde_json::{Map, Value};
@@ -8,6 +8,8 @@ use std::io::{self, BufRead, Write};
 
 /// Member names are short; more is no genesis.
 const LONGEST_NAME: usize = 64 << 10;
+/// Bytes of a value that is looked at whole.
+const LARGEST_SEEN: usize = 8 << 20;
 
 #[derive(Debug, thiserror::Error)]
 pub enum StreamError {
@@ -17,20 +19,33 @@ pub enum StreamError {
     Syntax { at: u64, reason: &'static str },
     #[error("{path} is no {wanted}, so nothing can be added to it")]
     Kind { path: String, wanted: &'static str },
+    #[error("{path}: {reason}")]
+    Seen { path: String, reason: String },
 }
 
+/// Gets the text of a value; answers what is to stand there instead, if anything, or why it cannot be so.
+pub type Visitor<'a> = Box<dyn FnMut(&[u8]) -> Result<Option<Value>, String> + 'a>;
+
 /// What is done to a value.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Edit {
+pub enum Edit<'a> {
     Set(Value),
     Remove,
     /// More items for a list; a missing one or null counts as empty.
     Append(Vec<Value>),
     /// Edits of an object's members; anything else becomes an object first.
-    Members(Vec<(String, Edit)>),
+    Members(Vec<(String, Edit<'a>)>),
+    /// What the visitor makes of the value, which may have 8 MiB.
+    Visit(Visitor<'a>),
+    /// The same for each item of a list, then more items.
+    Each(Visitor<'a>, Vec<Value>),
 }
 
-impl Edit {
+impl<'a> Edit<'a> {
+    /// Edits of an object's members.
+    pub fn members<const N: usize>(members: [(&str, Edit<'a>); N]) -> Self {
+        Self::Members(members.map(|(name, edit)| (name.to_owned(), edit)).into())
+    }
+
     /// What a JSON merge patch (RFC 7396) does.
     pub fn merge(patch: Value) -> Self {
         match patch {
@@ -45,7 +60,8 @@ impl Edit {
         match self {
             Self::Remove => None,
             Self::Set(value) => Some(value.clone()),
-            Self::Append(items) => Some(Value::Array(items.clone())),
+            Self::Visit(_) => None,
+            Self::Append(items) | Self::Each(_, items) => Some(Value::Array(items.clone())),
             Self::Members(members) => {
                 let made = members.iter().filter_map(|(name, edit)| Some((name.clone(), edit.made_of_nothing()?)));
                 Some(Value::Object(made.collect::<Map<_, _>>()))
@@ -55,7 +71,7 @@ impl Edit {
 }
 
 /// Copies one JSON document from `from` to `to`, edited.
-pub fn edit(from: impl BufRead, to: impl Write, edit: &Edit) -> Result<(), StreamError> {
+pub fn edit(from: impl BufRead, to: impl Write, edit: &mut Edit<'_>) -> Result<(), StreamError> {
     let mut stream = Stream { from, to, at: 0 };
     match edit {
         Edit::Remove => return Err(StreamError::Syntax { at: 0, reason: "a whole document cannot be removed" }),
@@ -76,7 +92,7 @@ struct Stream<R, W> {
 
 impl<R: BufRead, W: Write> Stream<R, W> {
     /// The next value, edited; `path` is where it stands.
-    fn value(&mut self, edit: &Edit, path: &mut String) -> Result<(), StreamError> {
+    fn value(&mut self, edit: &mut Edit<'_>, path: &mut String) -> Result<(), StreamError> {
         let next = self.peek()?;
         match edit {
             Edit::Remove => self.pass(false),
@@ -84,17 +100,19 @@ impl<R: BufRead, W: Write> Stream<R, W> {
                 self.pass(false)?;
                 self.write(value)
             }
-            Edit::Append(items) if next == Some(b'[') => self.list(items),
-            Edit::Append(_) if next != Some(b'n') => Err(StreamError::Kind { path: path.clone(), wanted: "list" }),
+            Edit::Visit(visitor) => self.visit(visitor, path),
+            Edit::Append(items) if next == Some(b'[') => self.list(None, items, path),
+            Edit::Each(visitor, items) if next == Some(b'[') => self.list(Some(visitor), items, path),
+            Edit::Append(_) | Edit::Each(..) if next != Some(b'n') => Err(StreamError::Kind { path: path.clone(), wanted: "list" }),
             Edit::Members(members) if next == Some(b'{') => self.object(members, path),
-            Edit::Append(_) | Edit::Members(_) => {
+            Edit::Append(_) | Edit::Each(..) | Edit::Members(_) => {
                 self.pass(false)?;
                 self.write(&edit.made_of_nothing().unwrap_or_default())
             }
         }
     }
 
-    fn object(&mut self, members: &[(String, Edit)], path: &mut String) -> Result<(), StreamError> {
+    fn object(&mut self, members: &mut [(String, Edit<'_>)], path: &mut String) -> Result<(), StreamError> {
         self.take(b'{')?;
         self.to.write_all(b"{")?;
         let mut seen = vec![false; members.len()];
@@ -104,9 +122,9 @@ impl<R: BufRead, W: Write> Stream<R, W> {
             let known = members.iter().position(|(wanted, _)| *wanted == name);
             let edit = known.map(|index| {
                 seen[index] = true;
-                &members[index].1
+                &mut members[index].1
             });
-            if edit == Some(&Edit::Remove) {
+            if matches!(edit, Some(Edit::Remove)) {
                 self.pass(false)?;
             } else {
                 self.begin_member(&mut first, &name)?;
@@ -133,13 +151,16 @@ impl<R: BufRead, W: Write> Stream<R, W> {
         Ok(self.to.write_all(b"}")?)
     }
 
-    fn list(&mut self, items: &[Value]) -> Result<(), StreamError> {
+    fn list(&mut self, mut visitor: Option<&mut Visitor<'_>>, items: &[Value], path: &str) -> Result<(), StreamError> {
         self.take(b'[')?;
         self.to.write_all(b"[")?;
         let mut first = true;
         while self.peek()? != Some(b']') {
             self.comma(&mut first)?;
-            self.pass(true)?;
+            match &mut visitor {
+                Some(visitor) => self.visit(visitor, path)?,
+                None => self.pass(true)?,
+            }
             self.separator(b']')?;
         }
         self.take(b']')?;
@@ -148,6 +169,19 @@ impl<R: BufRead, W: Write> Stream<R, W> {
             self.write(item)?;
         }
         Ok(self.to.write_all(b"]")?)
+    }
+
+    /// Holds the next value, and writes what the visitor makes of it.
+    fn visit(&mut self, visitor: &mut Visitor<'_>, path: &str) -> Result<(), StreamError> {
+        let mut held = Stream { from: &mut self.from, to: Held(Vec::new()), at: self.at };
+        let whole = held.pass(true);
+        let (text, at) = (held.to.0, held.at);
+        self.at = at;
+        whole?;
+        match visitor(&text).map_err(|reason| StreamError::Seen { path: path.to_owned(), reason })? {
+            Some(value) => self.write(&value),
+            None => Ok(self.to.write_all(&text)?),
+        }
     }
 
     fn begin_member(&mut self, first: &mut bool, name: &str) -> Result<(), StreamError> {
@@ -290,6 +324,22 @@ impl<R: BufRead, W: Write> Stream<R, W> {
     }
 }
 
+/// A value on its way to a visitor.
+struct Held(Vec<u8>);
+
+impl Write for Held {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.0.len() + bytes.len() > LARGEST_SEEN {
+            return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("one value has more than {} MiB", LARGEST_SEEN >> 20)));
+        }
+        self.0.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 /// A string with its quotes, which may be longer than memory.
 fn string(from: &mut impl BufRead, into: &mut impl Write, at: &mut u64, longest: usize) -> Result<(), StreamError> {
     let (mut opened, mut escaped, mut length) = (false, false, 0);
@@ -329,10 +379,10 @@ mod tests {
     use std::io::BufReader;
 
     /// With buffers of every small size, so that each token is torn somewhere.
-    fn edited(text: &str, edits: &Edit) -> Result<String, StreamError> {
+    fn edited(text: &str, edits: &mut Edit<'_>) -> Result<String, StreamError> {
         let mut results = [1, 2, 3, 7, 4096].map(|capacity| {
             let mut out = Vec::new();
-            edit(BufReader::with_capacity(capacity, text.as_bytes()), &mut out, edits).map(|()| String::from_utf8(out).unwrap())
+            edit(BufReader::with_capacity(capacity, text.as_bytes()), &mut out, &mut *edits).map(|()| String::from_utf8(out).unwrap())
         });
         let last = std::mem::replace(&mut results[4], Ok(String::new()));
         for result in &results[..4] {
@@ -349,21 +399,21 @@ mod tests {
             ("none".to_owned(), Edit::Append(vec![json!(3)])),
             ("new".to_owned(), Edit::Append(vec![])),
         ];
-        let edits = Edit::Members(vec![
+        let mut edits = Edit::Members(vec![
             ("a".into(), Edit::Members(within)),
             ("old".into(), Edit::Remove),
             ("chain_id".into(), Edit::Set(json!("x-1"))),
             ("gone".into(), Edit::Remove),
         ]);
         let expect = r#"{"a":{"list":[1,{"x":"]\"}"},2,{"y":[]}],"none":[3],"new":[]},"big":1.0000000000000000001,"b":"\u0041\\","chain_id":"x-1"}"#;
-        assert_eq!(edited(text, &edits).unwrap(), expect);
+        assert_eq!(edited(text, &mut edits).unwrap(), expect);
     }
 
     #[test]
     fn what_is_no_json_and_what_cannot_grow_is_refused() {
-        let grow = Edit::Members(vec![("a".into(), Edit::Members(vec![("b".into(), Edit::Append(vec![json!(1)]))]))]);
-        let check = |text: &str, expect: &str| {
-            let error = edited(text, &grow).unwrap_err().to_string();
+        let mut grow = Edit::Members(vec![("a".into(), Edit::Members(vec![("b".into(), Edit::Append(vec![json!(1)]))]))]);
+        let mut check = |text: &str, expect: &str| {
+            let error = edited(text, &mut grow).unwrap_err().to_string();
             assert!(error.contains(expect), "{text}: {error}");
         };
         check(r#"{"a": {"b": "text"}}"#, ".a.b is no list");
@@ -375,6 +425,41 @@ mod tests {
         check(r#"{c: 1}"#, "a member's name is missing");
         check(r#"{"c": }"#, "a value is missing");
         check("{} {}", "something follows its end");
+    }
+
+    #[test]
+    fn a_visitor_sees_values_as_they_were_written_and_changes_those_that_it_wants() {
+        let text = r#"{"n": 1.0000000000000000001, "list": [{"a": 1}, "two", [3]], "none": null}"#;
+        let seen = std::cell::RefCell::new(Vec::new());
+        let see = |text: &[u8]| -> Result<Option<Value>, String> {
+            seen.borrow_mut().push(String::from_utf8(text.to_vec()).unwrap());
+            Ok((text == b"\"two\"").then(|| json!(2)))
+        };
+        let visit = || -> Visitor<'_> { Box::new(see) };
+        let more = || vec![json!("more")];
+        let mut edits = Edit::members([
+            ("n", Edit::Visit(visit())),
+            ("list", Edit::Each(visit(), more())),
+            ("none", Edit::Each(visit(), more())),
+            ("new", Edit::Each(visit(), more())),
+            ("gone", Edit::Visit(visit())),
+        ]);
+        let expect = r#"{"n":1.0000000000000000001,"list":[{"a":1},2,[3],"more"],"none":["more"],"new":["more"]}"#;
+        assert_eq!(edited(text, &mut edits).unwrap(), expect);
+        drop(edits);
+        assert_eq!(seen.borrow()[..4], ["1.0000000000000000001", r#"{"a":1}"#, "\"two\"", "[3]"]);
+    }
+
+    #[test]
+    fn what_a_visitor_refuses_is_named_and_what_is_too_large_for_it_as_well() {
+        let large = format!(r#"{{"a": {{"list": [1, "{}"]}}}}"#, "x".repeat(LARGEST_SEEN));
+        let refused = |text: &str, answer: Result<Option<Value>, String>| {
+            let each = Edit::Each(Box::new(move |_| answer.clone()), Vec::new());
+            edit(text.as_bytes(), io::sink(), &mut Edit::members([("a", Edit::members([("list", each)]))])).unwrap_err().to_string()
+        };
+        assert_eq!(refused(r#"{"a": {"list": [1]}}"#, Err("is odd".into())), ".a.list: is odd");
+        assert!(refused(&large, Ok(None)).ends_with("one value has more than 8 MiB"));
+        assert!(refused(r#"{"a": {"list": {}}}"#, Ok(None)).contains(".a.list is no list"));
     }
 
     fn json_value() -> impl Strategy<Value = Value> {
@@ -397,7 +482,7 @@ mod tests {
         fn a_merge_patch_does_to_a_stream_what_it_does_to_a_value(document in json_value(), patch in json_value(), pretty: bool) {
             prop_assume!(!patch.is_null());
             let text = if pretty { serde_json::to_string_pretty(&document) } else { serde_json::to_string(&document) }.unwrap();
-            let streamed: Value = serde_json::from_str(&edited(&text, &Edit::merge(patch.clone())).unwrap()).unwrap();
+            let streamed: Value = serde_json::from_str(&edited(&text, &mut Edit::merge(patch.clone())).unwrap()).unwrap();
             let mut merged = document;
             dvb_plugin_sdk::merge(&mut merged, &patch);
             prop_assert_eq!(streamed, merged);

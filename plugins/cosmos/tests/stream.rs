@@ -79,13 +79,13 @@ fn a_genesis_of_half_a_gigabyte_is_edited_in_bounded_memory() {
     let size = if std::env::var_os("DVB_TEST_FULL").is_some() { 500 } else { 40 } * MEGABYTE;
     let balance = json!({"address": "wasm1new", "coins": []});
     let bank = Edit::Members(vec![("balances".into(), Edit::Append(vec![balance])), ("supply".into(), Edit::Set(json!([])))]);
-    let edits = Edit::Members(vec![
+    let mut edits = Edit::Members(vec![
         ("chain_id".into(), Edit::Set(json!("new-1"))),
         ("app_state".into(), Edit::Members(vec![("bank".into(), bank)])),
         ("app_hash".into(), Edit::Remove),
     ]);
     let (mut written, begun) = (Written::default(), Instant::now());
-    edit(BufReader::with_capacity(1 << 16, Genesis::new(size)), &mut written, &edits).unwrap();
+    edit(BufReader::with_capacity(1 << 16, Genesis::new(size)), &mut written, &mut edits).unwrap();
     let (took, resident) = (begun.elapsed(), peak());
     println!("MEASURED: a genesis of {} MB edited in {took:.1?} with {} MiB resident at most", written.size / 1_000_000, resident / MEGABYTE);
     assert!(written.size > size / 10 * 9, "only blanks are left out: {}", written.size);

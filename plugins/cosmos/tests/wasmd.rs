@@ -159,6 +159,54 @@ async fn a_genesis_with_another_denom_is_valid_and_makes_blocks() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_exported_state_goes_on_under_more_and_under_fewer_validators_of_another_chain() {
+    for wasmd in wasmds("forks") {
+        let net = Net::make(&wasmd.path, 2, 0).await;
+        let running = start_all(&net).await;
+        reach(&net, 1, |status| status.height >= 3).await;
+        drop(running); // as by SIGKILL
+        let (state, height) = export(&net, 1, false).await;
+        assert!(height >= 3, "{height}");
+        let (zero, at) = export(&net, 1, true).await;
+        assert_eq!(at, height, "the same data");
+        for (validators, base, first) in [(3, &state, height + 1), (1, &zero, 1)] {
+            let fork = Net::fork(&wasmd.path, validators, "it-2", base).await;
+            let _running = start_all(&fork).await;
+            let status = reach(&fork, 0, |status| status.height > first + 2 && status.peers == validators - 1).await;
+            println!("wasmd {}: {validators} validators went on from height {height}, to {} by now", wasmd.version, status.height);
+            let share: u64 = status.details["votingPower"].parse().unwrap();
+            assert_eq!(share, 1000, "our stake, and nobody else's beside it: {status:?}");
+        }
+        let same = Net::make(&wasmd.path, 1, 0).await; // in the old chain, whose keys these are
+        let mut request = pb::GenerateGenesisRequest { devnet: Some(same.devnet.clone()), nodes: same.nodes.clone(), ..Default::default() };
+        (request.staging_dir, request.base_genesis) = (support::text(&same.dir.path().join("again")), support::text(&state));
+        request.job_results =
+            Cosmos.generate_genesis(request.clone()).await.unwrap().jobs.iter().map(|job| support::run(job, same.dir.path())).collect();
+        let refused = Cosmos.generate_genesis(request).await.unwrap_err().to_string();
+        assert!(refused.contains("the keys of validator-0 are in the state to begin with already"), "{refused}");
+    }
+}
+
+/// Exports the state of a node that does not run, from a copy of its home. The file and its height.
+async fn export(net: &Net, index: usize, for_zero_height: bool) -> (std::path::PathBuf, u64) {
+    let (clone, output) = (net.dir.path().join(format!("clone-{for_zero_height}")), net.dir.path().join(format!("state-{for_zero_height}.json")));
+    let node_ref = net.node_ref(index);
+    let home = Path::new(&net.nodes[index].home_dir);
+    let (home_dir, output_path) = (support::text(&clone), support::text(&output));
+    let mut request =
+        pb::ExportRequest { devnet: node_ref.devnet, node: node_ref.node, home_dir, output_path, for_zero_height, ..Default::default() };
+    let plan = Cosmos.export(request.clone()).await.unwrap();
+    for (path, bytes) in tree(home) {
+        if plan.skip.iter().all(|skipped| !Path::new(&path).starts_with(skipped)) {
+            fs::create_dir_all(clone.join(&path).parent().unwrap()).unwrap();
+            fs::write(clone.join(&path), bytes).unwrap();
+        }
+    }
+    request.job_results = plan.jobs.iter().map(|job| support::run(job, net.dir.path())).collect();
+    (output, Cosmos.export(request).await.unwrap().height)
+}
+
 #[tokio::test]
 async fn a_start_writes_only_the_files_that_the_spec_has_changed() {
     let Some(binary) = wasmd("files of a start") else { return };

@@ -15,6 +15,9 @@ pub(super) struct Args {
     /// Whose state [default: the newest]
     #[arg(long)]
     height: Option<u64>,
+    /// Have the chain make the state ready for a chain that begins at height 0
+    #[arg(long)]
+    for_zero_height: bool,
     /// Whose data is read, as in validator-1 [default: the node that is missed least]
     #[arg(long)]
     node: Option<String>,
@@ -31,7 +34,8 @@ pub(super) struct Args {
 
 pub(super) async fn run(ctx: &Context, args: Args) -> Result<(), Error> {
     let metadata = Metadata { namespace: ctx.settings.namespace.clone(), name: args.name.unwrap_or_default(), ..Metadata::default() };
-    let spec = ExportSpec { devnet_ref: args.devnet, height: args.height, node: args.node, memory: args.memory, ..ExportSpec::default() };
+    let Args { devnet: devnet_ref, height, for_zero_height, node, memory, .. } = args;
+    let spec = ExportSpec { devnet_ref, height, for_zero_height, node, memory };
     let wanted = Export { metadata: Some(metadata), spec: Some(spec), ..Export::default() };
     let client = ctx.client().await?;
     let export = client.exports().create(wanted).await?.into_inner();

@@ -67,10 +67,19 @@ impl Net {
 
     /// The same with a genesis patch.
     pub(crate) async fn make_patched(binary: &str, validators: u32, full_nodes: u32, patch: &str) -> Self {
+        Self::make_from(binary, (validators, full_nodes), patch, "it-1", "").await
+    }
+
+    /// The same from an exported state.
+    pub(crate) async fn fork(binary: &str, validators: u32, chain_id: &str, base: &Path) -> Self {
+        Self::make_from(binary, (validators, 0), "", chain_id, &text(base)).await
+    }
+
+    async fn make_from(binary: &str, (validators, full_nodes): (u32, u32), patch: &str, chain_id: &str, base: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let mut devnet = pb::DevnetContext {
             name: "it".into(),
-            chain_id: "it-1".into(),
+            chain_id: chain_id.into(),
             validators,
             full_nodes,
             accounts: 3,
@@ -87,7 +96,7 @@ impl Net {
         let home = dir.path().join("home");
         let nodes: Vec<_> = planned.iter().enumerate().map(|(i, node)| place(node, &subnet, i, &home)).collect();
         let staging = dir.path().join("staging");
-        let (reply, generation) = generate(&devnet, &nodes, &staging).await;
+        let (reply, generation) = generate_from(base, &devnet, &nodes, &staging).await;
         fs::create_dir(&home).unwrap();
         for part in ["nodes", "shared"] {
             fs::rename(staging.join(part), home.join(part)).unwrap();
@@ -162,9 +171,13 @@ pub(crate) async fn initialize(devnet: &pb::DevnetContext, work: &Path) -> Vec<u
 
 /// The reply and how long everything took after `init`.
 pub(crate) async fn generate(devnet: &pb::DevnetContext, nodes: &[pb::PlacedNode], staging: &Path) -> (pb::GenerateGenesisResponse, Duration) {
+    generate_from("", devnet, nodes, staging).await
+}
+
+async fn generate_from(base: &str, devnet: &pb::DevnetContext, nodes: &[pb::PlacedNode], staging: &Path) -> (pb::GenerateGenesisResponse, Duration) {
     fs::create_dir_all(staging).unwrap();
-    let mut request =
-        pb::GenerateGenesisRequest { devnet: Some(devnet.clone()), nodes: nodes.to_vec(), staging_dir: text(staging), ..Default::default() };
+    let (devnet, nodes, base_genesis) = (Some(devnet.clone()), nodes.to_vec(), base.to_owned());
+    let mut request = pb::GenerateGenesisRequest { devnet, nodes, staging_dir: text(staging), base_genesis, ..Default::default() };
     let jobs = Cosmos.generate_genesis(request.clone()).await.unwrap().jobs;
     request.job_results = jobs.iter().map(|job| run(job, staging)).collect();
     request.round = 1;

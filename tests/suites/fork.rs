@@ -1,0 +1,129 @@
+//! Exports and forks of a chain that we did not write: wasmd on three versions of the Cosmos SDK.
+
+use crate::tx::{address, number, wasmd_account, wasmd_query};
+use dvb_plugin_sdk::sha256_hex as sum;
+use e2e::{TestHome, Wasmd, wasmd, wasmds};
+use serde_json::{Value, json};
+use std::{
+    fs,
+    io::{Read, Write},
+    net::TcpListener,
+    path::Path,
+    time::Duration,
+};
+
+const SOON: Duration = Duration::from_secs(60);
+
+fn file(home: &TestHome, name: &str, program: &Path, spec: &str) -> String {
+    let binary = program.display();
+    let spec = format!("{{plugin: cosmos, binary: {{path: {binary}}}, accounts: 4, blockTime: 300ms, localhost: false, {spec}}}");
+    home.file(&format!("{name}.yaml"), &format!("apiVersion: devnet.builder/v1\nkind: Devnet\nmetadata: {{name: {name}}}\nspec: {spec}\n"))
+}
+
+/// `words` of `dvbctl tx submit`, waited for.
+fn submit(home: &TestHome, devnet: &str, words: &str) {
+    let words: Vec<&str> = words.split(' ').collect();
+    home.ctl(&[&["tx", "submit", devnet], &words[..], &["--wait", "--timeout", "60s"]].concat()).ok();
+}
+
+#[test]
+fn on_each_sdk_a_devnet_of_two_that_begins_with_an_export_of_three_has_the_old_balances() {
+    for wasmd in wasmds() {
+        println!("wasmd {} (SDK {}): {}", wasmd.version, wasmd.sdk, two_from_three(&wasmd));
+    }
+}
+
+/// What the exports took, in words.
+fn two_from_three(wasmd: &Wasmd) -> String {
+    let home = TestHome::new();
+    let prunes = "nodes: [{name: validator-2, config: {app.toml: {pruning: everything}}}]";
+    home.ctl(&["up", &file(&home, "old", &wasmd.path, &format!("validators: 3, {prunes}")), "--timeout", "90s"]).ok();
+    submit(&home, "old", "--type bank/send --signer account:0 --to account:1 --amount 7stake");
+    submit(&home, "old", "--type staking/delegate --signer account:2 --set validator=validator:1 --amount 5000000stake");
+    let [payer, payee, delegator] = ["account:0", "account:1", "account:2"].map(|name| address(&home, "old", name));
+    let accounts = |devnet: &str| [&payer, &payee].map(|address| wasmd_account(&home, &format!("{devnet}/validator-0"), address));
+    let (before, height, pids) = (accounts("old"), home.highest("old"), home.pids("old"));
+    assert!(before[0].1 == 1 && before[1].0 > before[0].0, "{before:?}");
+    submit(&home, "old", "--type bank/send --signer account:0 --to account:1 --amount 9stake"); // after that height: none of its state
+    home.eventually("validator-2 has pruned the first heights", SOON, |home| home.lowest("old") >= height.max(24));
+
+    let (at, copy) = (height.to_string(), home.path().join("state.json"));
+    let create =
+        ["export", "create", "old", "then", "--node", "validator-1", "--height", &at, "--timeout", "90s", "--to", &copy.display().to_string()];
+    home.ctl(&create).ok().prints("sha256");
+    let done = home.json(&["get", "export", "old/then"])["status"].clone();
+    assert_eq!((&done["phase"], &done["height"]), (&json!("Completed"), &json!(height)), "{done}");
+    let state: Value = serde_json::from_slice(&fs::read(&copy).unwrap()).unwrap();
+    let initial = &state["initial_height"];
+    assert_eq!(initial.as_u64().or_else(|| initial.as_str()?.parse().ok()), Some(height + 1), "{initial}");
+    home.ctl(&["export", "create", "old", "zero", "--for-zero-height", "--wait", "--timeout", "90s"]).ok();
+    let zero = home.json(&["get", "export", "old/zero"])["status"].clone();
+    assert!(zero["height"].as_u64() >= Some(24), "{zero}");
+    let refused =
+        |name: &str, more: [&str; 4]| home.ctl(&[&["export", "create", "old", name, "--wait", "--timeout", "90s"], &more[..]].concat()).exits(1);
+    refused("pruned", ["--node", "validator-2", "--height", "1"]).says("no state of height 1").says("pruning = \"nothing\"");
+    refused("far", ["--node", "validator-1", "--height", "999999"]).says("height 999999 is not there yet");
+    home.all_rise("old", 2);
+    assert_eq!(home.pids("old"), pids, "no node was restarted for it");
+
+    home.ctl(&["up", &file(&home, "new", &wasmd.path, "validators: 2, genesis: {fromExport: old/then}"), "--timeout", "90s"]).ok();
+    home.all_rise("new", 2);
+    assert!(home.lowest("new") > height, "it goes on where the other was");
+    assert_eq!(accounts("new"), before);
+    let delegated = wasmd_query(&home, "new/validator-0", &["staking", "delegations", &delegator]);
+    let shares: Vec<&str> =
+        delegated["delegation_responses"].as_array().unwrap().iter().filter_map(|one| one["balance"]["amount"].as_str()).collect();
+    assert_eq!(shares, ["5000000"], "{delegated}");
+    for validator in ["new/validator-0", "new/validator-1"] {
+        home.eventually("each of the two votes", SOON, |home| home.node(validator)["status"]["details"]["votingPower"] == "1000");
+    }
+    submit(&home, "new", "--type bank/send --signer account:0 --to account:1 --amount 3stake"); // accounts of its own
+    submit(&home, "new", "--type staking/delegate --signer account:2 --set validator=validator:1 --amount 1000stake");
+    format!("{} bytes at height {height}, a node stood still for {} ms", done["bytes"], done["clone"]["pausedMs"])
+}
+
+/// Answers each request with the file, until the test ends.
+fn serve(bytes: Vec<u8>) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", bytes.len());
+            let _ = stream.read(&mut [0; 4096]); // one short request
+            let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(&bytes)); // or its client went away
+        }
+    });
+    format!("http://{address}/genesis.json")
+}
+
+#[test]
+fn a_state_by_url_begins_a_chain_and_one_that_is_wrong_is_refused_before_anything_runs() {
+    let Some(program) = wasmd() else { return };
+    let home = TestHome::new();
+    home.ctl(&["up", &file(&home, "old", &program, "validators: 1"), "--timeout", "90s"]).ok();
+    submit(&home, "old", "--type bank/send --signer account:0 --to account:1 --amount 7stake");
+    let payee = address(&home, "old", "account:1");
+    let (balance, _) = wasmd_account(&home, "old/validator-0", &payee);
+    let copy = home.path().join("state.json");
+    home.ctl(&["export", "create", "old", "--timeout", "90s", "--to", &copy.display().to_string()]).ok();
+    let good = fs::read(&copy).unwrap();
+    let mut state: Value = serde_json::from_slice(&good).unwrap();
+    let supply = number(&state["app_state"]["bank"]["supply"], "amount");
+    state["app_state"]["bank"]["supply"][0]["amount"] = json!((supply + 1).to_string());
+    let bad = serde_json::to_vec(&state).unwrap();
+
+    let fork = |name: &str, url: &str, sha256: &str| {
+        let file = file(&home, name, &program, &format!("validators: 2, genesis: {{fromUrl: \"{url}\", sha256: \"{sha256}\"}}"));
+        home.ctl(&["up", &file, "--timeout", "90s"])
+    };
+    let (good_url, bad_url) = (serve(good.clone()), serve(bad.clone()));
+    fork("other", &good_url, &sum(&bad)).exits(1).says(&sum(&bad));
+    fork("odd", &bad_url, &sum(&bad)).exits(1).says(&format!("bank.supply says {}stake, the balances are {supply}stake", supply + 1));
+    for name in ["other", "odd"] {
+        assert!(home.pids(name).is_empty(), "{name}");
+        home.ctl(&["delete", name, "--yes"]).ok();
+    }
+    fork("right", &good_url, &sum(&good)).ok();
+    home.all_rise("right", 1);
+    assert_eq!(wasmd_account(&home, "right/validator-0", &payee).0, balance);
+}
