@@ -12,6 +12,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+/// A node that took a transaction may drop it without a word: without a block of ours for so long, all that is missing is sent again.
+const SEND_AGAIN: Duration = Duration::from_secs(20);
+const GIVE_UP: Duration = Duration::from_secs(120);
+
 /// Transfers of one token from each of `signers` to `account:9`, all sent at once; how long until each is in a block.
 pub fn transfers(home: &TestHome, devnet: &str, signers: &[&str], each: usize) -> Duration {
     let (spec, node) = (home.devnet(devnet)["spec"].clone(), home.node(&format!("{devnet}/validator-0"))["spec"].clone());
@@ -64,6 +68,7 @@ async fn pay(signer: String, count: usize, devnet: pb::DevnetContext, node: pb::
     let signed = tx::sign(&pb::SignTxRequest { devnet: devnet.clone(), signer, account: Some(account.clone()), items })?.signed;
     let mut waiting: BTreeMap<String, Vec<u8>> = signed.iter().map(|tx| (tx.hash.clone(), tx.raw.clone())).collect();
     let (mut unsent, mut looked_to): (Vec<pb::SignedTx>, u64) = (signed.clone(), account.height);
+    let mut progress = Instant::now();
     loop {
         let raw = unsent.iter().map(|tx| tx.raw.clone()).collect();
         let sent = tx::broadcast(&pb::BroadcastTxRequest { devnet: devnet.clone(), node: node.clone(), raw }).await?;
@@ -72,13 +77,19 @@ async fn pay(signer: String, count: usize, devnet: pb::DevnetContext, node: pb::
         let queries = waiting.keys().map(|hash| pb::TxQuery { hash: hash.clone(), after_height: looked_to, expiry_height: 0 }).collect();
         let found = tx::find(&pb::GetTxRequest { devnet: devnet.clone(), node: node.clone(), queries }).await?;
         looked_to = looked_to.max(found.height);
+        if !found.included.is_empty() {
+            progress = Instant::now();
+        }
         found.included.iter().for_each(|tx| drop(waiting.remove(&tx.hash)));
         if waiting.is_empty() {
             return Ok(());
         }
+        let still = progress.elapsed();
+        assert!(still < GIVE_UP, "{} transactions of {count} are in no block, and none came in for {still:?}", waiting.len());
         // In the order of their sequences.
         let lost = |tx: &&pb::SignedTx| {
-            waiting.contains_key(&tx.hash) && (found.dropped.contains(&tx.hash) || unsent.iter().any(|other| other.hash == tx.hash))
+            let is_lost = still > SEND_AGAIN || found.dropped.contains(&tx.hash) || unsent.iter().any(|other| other.hash == tx.hash);
+            is_lost && waiting.contains_key(&tx.hash)
         };
         unsent = signed.iter().filter(lost).cloned().collect();
     }
