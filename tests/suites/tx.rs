@@ -75,7 +75,9 @@ pub(crate) fn wasmd_account(home: &TestHome, node: &str, address: &str) -> (u64,
 #[expect(clippy::disallowed_methods, reason = "tests drive programs; the ban is about the supervisor's children")]
 pub(crate) fn wasmd_query(home: &TestHome, node: &str, words: &[&str]) -> Value {
     let rpc = endpoint(home, node, "rpc");
-    let mut command = Command::new(home.node(node)["spec"]["binaryPath"].as_str().unwrap_or_default());
+    let program = home.node(node)["spec"]["binaryPath"].as_str().unwrap_or_default().to_owned();
+    let mut command = Command::new(&program);
+    command.env("LD_LIBRARY_PATH", Path::new(&program).with_file_name("lib")); // as devnetd does it: Go's module cache may be gone
     command.arg("query").args(words).args(["--node", &format!("tcp://{rpc}"), "-o", "json", "--home"]).arg(home.path().join("cli"));
     let output = command.output().expect("the chain's command line runs");
     let said = String::from_utf8_lossy(&output.stderr);
