@@ -1,10 +1,15 @@
 //! What a runtime error means to a user.
 
 use super::RuntimeError;
-use crate::model::{Fault, FaultCode};
+use crate::{
+    model::{Fault, FaultCode},
+    sys::is_out_of_descriptors,
+};
 
 /// EAGAIN does not tell which of them is reached.
 pub const NO_PROCESS_REMEDY: &str = "end some processes, or raise the limit that is reached: pids.max of its cgroup (TasksMax in a unit), ulimit -u of its user, or kernel.pid_max; it is tried again by itself";
+pub const NO_DESCRIPTOR_REMEDY: &str =
+    "close some files, or raise the limit: ulimit -n of devnetd (LimitNOFILE in its unit), or fs.file-max; it is tried again by itself";
 
 impl RuntimeError {
     pub fn fault(&self) -> Fault {
@@ -33,6 +38,9 @@ impl RuntimeError {
 /// Disk and permission troubles have codes of their own, wherever they turn up.
 fn from_io(message: String, source: Option<&std::io::Error>) -> Fault {
     match source.map(std::io::Error::kind) {
+        _ if source.is_some_and(|source| is_out_of_descriptors(source)) => {
+            Fault::new(FaultCode::SpawnFailed, message).retriable().remedy(NO_DESCRIPTOR_REMEDY)
+        }
         Some(std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded) => {
             Fault::new(FaultCode::DiskFull, message).retriable().remedy("free space on the home's disk")
         }

@@ -23,7 +23,7 @@ pub use command::{boot_id, command, die_with_us, own_program};
 pub use digest::sha256_file;
 pub use failpoint::failpoint;
 pub use kernel::Kernel;
-pub use open_files::{OpenFiles, raise_open_files, restore_open_files};
+pub use open_files::{OpenFiles, is_out_of_descriptors, raise_open_files, restore_open_files};
 pub use process::{Pidfd, ProcessStat, age, all_pids, executable, has_environment, process_env, process_name, process_stat, process_words};
 pub use signals::{signal_from_name, signal_name};
 pub use spawn::{Spawn, SpawnFailure, SpawnStep, Spawned, spawn, with_no_child_in_between};

@@ -67,3 +67,13 @@ pub(super) unsafe fn give_back(soft: u64) -> bool {
         libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) == 0
     }
 }
+
+/// Whether EMFILE or ENFILE is what an error comes from: there were no descriptors left, which says nothing of what was to be done.
+pub fn is_out_of_descriptors(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut causes = std::iter::successors(Some(error), |error| error.source());
+    causes.any(|cause| {
+        let code = cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::raw_os_error);
+        let code = code.or_else(|| cause.downcast_ref::<nix::errno::Errno>().map(|errno| *errno as i32));
+        matches!(code, Some(nix::libc::EMFILE | nix::libc::ENFILE))
+    })
+}

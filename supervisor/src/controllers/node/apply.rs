@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     model::{Condition, ConditionStatus, Event, Exit, ExitClass, FROZEN, Key, LastExit, Launch, LaunchPhase, Node, NodePhase, Object, RestartPolicy},
-    runtime::{NO_PROCESS_REMEDY, StopPolicy},
+    runtime::StopPolicy,
     store::{Expect, Write},
     sys::{failpoint, signal_from_name},
 };
@@ -136,7 +136,7 @@ async fn record_exit(node: &Node, launch: Option<&Launch>, exit: Option<&Exit>, 
     let last = certificate::certificate(node, launch, exit.as_ref(), cx).await;
     signing::record(node, cx).await?;
     failpoint("exit/certified");
-    finish(node.clone(), Some(launch.clone()), last.clone(), requested, cx).await?;
+    finish(node.clone(), Some(launch.clone()), last.clone(), requested, None, cx).await?;
     failpoint("exit/recorded");
     if let Some(late) = late {
         recovery::amend_later(node, launch, last, late, cx);
@@ -156,8 +156,15 @@ pub(super) async fn release(launch: &Launch, cx: &Context) -> Result<Option<Writ
     Ok(Some(Write::update(released)))
 }
 
-/// Closes a launch: row Ended, node Crashed, or Stopped when the end was asked for.
-pub(super) async fn finish(mut node: Node, launch: Option<Launch>, last: LastExit, requested: bool, cx: &Context) -> Result<(), ReconcileError> {
+/// Closes a launch: row Ended, node Crashed, or Stopped when the end was asked for. `remedy` is what mends it, where more than waiting does.
+pub(super) async fn finish(
+    mut node: Node,
+    launch: Option<Launch>,
+    last: LastExit,
+    requested: bool,
+    remedy: Option<String>,
+    cx: &Context,
+) -> Result<(), ReconcileError> {
     let now = cx.clock.now();
     let wanted = node.is_wanted();
     let mut also = Vec::new();
@@ -178,7 +185,10 @@ pub(super) async fn finish(mut node: Node, launch: Option<Launch>, last: LastExi
     }
     let reason = if requested { "Stopped" } else { class_reason(last.class) };
     let ready = Condition::new("Ready", ConditionStatus::False, reason, last.message.clone());
-    let ready = if last.class == ExitClass::NoResources { ready.with_remedy(NO_PROCESS_REMEDY) } else { ready };
+    let ready = match remedy {
+        Some(remedy) => ready.with_remedy(remedy),
+        None => ready,
+    };
     node.status.conditions.set(ready, now);
     for gone in ["Progressing", "KeyLease", FROZEN] {
         node.status.conditions.remove(gone);

@@ -18,12 +18,12 @@ use crate::{
         Node, NodePhase, Timestamp, Uid,
     },
     plugin::LaunchPlan,
-    runtime::{Handle, RuntimeError},
+    runtime::{Handle, NO_DESCRIPTOR_REMEDY, NO_PROCESS_REMEDY, RuntimeError},
     store::{Expect, Selector, Write},
-    sys::failpoint,
+    sys::{failpoint, is_out_of_descriptors},
 };
 use futures::StreamExt;
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{error::Error, path::Path, sync::Arc, time::Duration};
 
 const GRACE: Duration = Duration::from_secs(10);
 
@@ -98,7 +98,8 @@ pub(super) async fn start(node: &Node, counted: bool, released: Option<Write>, c
                 next.status.log_path = node.status.log_path.clone(); // that of the last process there was
                 let _ = std::fs::remove_file(&log); // perhaps it was not made
             }
-            finish(next, Some(launch), last, false, cx).await
+            let remedy = resource_remedy(&error);
+            finish(next, Some(launch), last, false, remedy, cx).await
         }
     }
 }
@@ -128,6 +129,7 @@ async fn unwanted(node: &Node, cx: &Context) {
 /// A start that was refused before the fork.
 async fn refuse(node: &Node, counted: bool, error: &ReconcileError, cx: &Context) -> Result<(), ReconcileError> {
     let class = match error {
+        error if resource_remedy(error).is_some() => ExitClass::NoResources,
         ReconcileError::Port(_) => ExitClass::PortBusy,
         ReconcileError::Job { .. } | ReconcileError::Plugin(_) | ReconcileError::Io { .. } => ExitClass::Unknown,
         ReconcileError::Runtime(error) => spawn_class(error),
@@ -137,21 +139,37 @@ async fn refuse(node: &Node, counted: bool, error: &ReconcileError, cx: &Context
     next.status.observed_restart = node.spec.restart_request;
     next.status.observed_generation = node.metadata.generation;
     next.status.observed_double_sign = node.spec.double_sign_request;
-    if counted {
-        next.status.restart_count += 1;
-        next.status.recent_restarts += 1;
-    } else {
-        next.status.recent_restarts = 0;
+    match class {
+        ExitClass::NoResources => {} // says nothing of the node
+        _ if counted => {
+            next.status.restart_count += 1;
+            next.status.recent_restarts += 1;
+        }
+        _ => next.status.recent_restarts = 0,
     }
     let last = LastExit { class, message: error.to_string(), at: cx.clock.now(), ..LastExit::default() };
-    finish(next, None, last, false, cx).await
+    finish(next, None, last, false, resource_remedy(error), cx).await
+}
+
+/// What to do about a start for which the machine, or a limit, had not enough left. None: it failed for something else.
+fn resource_remedy(error: &(dyn Error + 'static)) -> Option<String> {
+    let runtime = match error.downcast_ref() {
+        Some(ReconcileError::Runtime(error)) => Some(error),
+        _ => error.downcast_ref(),
+    };
+    let remedy = match runtime {
+        Some(RuntimeError::NoProcess { .. }) => NO_PROCESS_REMEDY,
+        _ if is_out_of_descriptors(error) => NO_DESCRIPTOR_REMEDY,
+        _ => return None,
+    };
+    Some(remedy.to_owned())
 }
 
 /// A program that cannot be executed does not heal by trying again.
 fn spawn_class(error: &RuntimeError) -> ExitClass {
     match error {
         RuntimeError::NoProgram { .. } | RuntimeError::NotExecutable { .. } | RuntimeError::WrongArchitecture { .. } => ExitClass::NoProgram,
-        RuntimeError::NoProcess { .. } => ExitClass::NoResources,
+        error if resource_remedy(error).is_some() => ExitClass::NoResources,
         _ => ExitClass::Unknown,
     }
 }
@@ -220,4 +238,24 @@ async fn record_start(before: &Node, mut launch: Launch, handle: &Handle, cx: &C
     failpoint("launch/recorded");
     history::remove_logs(&old);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::errno::Errno;
+    use std::io;
+
+    #[test]
+    fn a_start_that_the_machine_has_no_room_for_says_nothing_of_the_node() {
+        let io = |errno: Errno| RuntimeError::Io { path: "/sys/fs/cgroup/x".into(), source: io::Error::from(errno) };
+        let no_process = || RuntimeError::NoProcess { program: "x".into(), source: io::Error::from(Errno::EAGAIN) };
+        for errno in [Errno::EMFILE, Errno::ENFILE] {
+            assert_eq!(spawn_class(&io(errno)), ExitClass::NoResources);
+            assert_eq!(resource_remedy(&ReconcileError::Runtime(io(errno))).as_deref(), Some(NO_DESCRIPTOR_REMEDY));
+        }
+        assert_eq!(spawn_class(&no_process()), ExitClass::NoResources);
+        assert_eq!(resource_remedy(&ReconcileError::Runtime(no_process())).as_deref(), Some(NO_PROCESS_REMEDY));
+        assert_eq!((spawn_class(&io(Errno::ENOSPC)), resource_remedy(&io(Errno::ENOSPC))), (ExitClass::Unknown, None));
+    }
 }

@@ -25,7 +25,7 @@ pub(super) async fn recover(node: &Node, launch: Option<&Launch>, cx: &Context) 
     signing::record(node, cx).await?;
     let message = "devnetd ended before it had started the process";
     let last = LastExit { message: message.into(), at: cx.clock.now(), ..LastExit::default() };
-    finish(node.clone(), Some(launch.clone()), last, true, cx).await
+    finish(node.clone(), Some(launch.clone()), last, true, None, cx).await
 }
 
 /// Records the start that an earlier daemon did not come to record.
