@@ -126,7 +126,7 @@ impl Bench {
         command.process_group(0).stdout(Stdio::from(out_writer)).stderr(Stdio::from(err_writer));
         let mut command = Command::from(command);
         command.kill_on_drop(true);
-        let child = command.spawn()?;
+        let child = sys::with_a_child_in_between(|| command.spawn())?;
         let group = Group { child, ended: false };
         Ok((group, pipe::Receiver::from_owned_fd(out_reader.into())?, pipe::Receiver::from_owned_fd(err_reader.into())?))
     }

@@ -49,7 +49,7 @@ fn of(pid: Option<u32>) -> String {
 #[derive(Debug)]
 pub struct HomeLock {
     file: Flock<File>,
-    _name: OwnedFd,
+    _name: Option<OwnedFd>,
 }
 
 impl HomeLock {
@@ -106,14 +106,15 @@ impl AsFd for HomeLock {
     }
 }
 
-/// Per user and path. A socket that listens, since the kernel tells of those who bound them.
-fn take_name(home: &Home) -> Result<OwnedFd, LockError> {
+/// Per user and path. A socket that listens, since the kernel tells of those who bound them. None: another user sits on the name, which
+/// anybody can bind; the file holds all the same.
+fn take_name(home: &Home) -> Result<Option<OwnedFd>, LockError> {
     let failed = |errno: rustix::io::Errno| LockError::Io { path: home.root().to_owned(), source: errno.into() };
     let address = SocketAddrUnix::new_abstract_name(format!("devnetd-home-{}-{}", geteuid(), home_hash(home.root())).as_bytes()).map_err(failed)?;
     for _ in 0..TRIES {
         let socket = new_socket().map_err(failed)?;
         match bind(&socket, &address).and_then(|()| listen(&socket, BACKLOG)) {
-            Ok(()) => return Ok(socket),
+            Ok(()) => return Ok(Some(socket)),
             Err(rustix::io::Errno::ADDRINUSE) => {}
             Err(errno) => return Err(failed(errno)),
         }
@@ -121,7 +122,10 @@ fn take_name(home: &Home) -> Result<OwnedFd, LockError> {
         let holder = match connect(&line, &address) {
             Err(rustix::io::Errno::CONNREFUSED) => continue, // it has ended meanwhile
             Err(_) => None,
-            Ok(()) => getsockopt(&line, PeerCredentials).ok().and_then(|holder| u32::try_from(holder.pid()).ok()).filter(|pid| *pid > 0),
+            Ok(()) => match getsockopt(&line, PeerCredentials) {
+                Ok(holder) if holder.uid() != geteuid().as_raw() => return Ok(None),
+                holder => holder.ok().and_then(|holder| u32::try_from(holder.pid()).ok()).filter(|pid| *pid > 0),
+            },
         };
         return Err(LockError::FileRemoved { home: home.root().to_owned(), pid: holder });
     }

@@ -6,7 +6,7 @@ use super::{
     server::KEEPER_VERB,
     wire::{self, Received, Word},
 };
-use crate::sys::{Kernel, Pidfd, Spawn, failpoint, spawn};
+use crate::sys::{Kernel, Pidfd, Spawn, failpoint, spawn, with_no_child_in_between};
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     net::{Shutdown, shutdown},
@@ -118,15 +118,22 @@ impl Keeper {
         let _ = state.line.as_ref().map(|line| wire::send(line, Word::Drop, name, None));
     }
 
-    /// As `release`; when this returns the keeper has closed them too, unless it hangs.
+    /// As `release`; when this returns the keeper has closed them too, unless it hangs, and no child of ours has a copy.
     pub fn release_all(&self, names: &[String]) {
         let mut state = self.state();
-        state.held.retain(|name, _| !names.contains(name));
-        let Some(line) = &state.line else { return };
-        // A keeper that does not hear us is gone, with all that it held.
-        let told = names.iter().try_for_each(|name| wire::send(line, Word::Drop, name, None));
-        if let Err(error) = told.and_then(|()| greet(line).map(drop)) {
-            tracing::warn!(%error, "the keeper may hold on to what it was told to let go");
+        let ours: Vec<OwnedFd> = names.iter().filter_map(|name| state.held.remove(name)).collect();
+        // A line that was given up says nothing of the keeper: it may live, and hold them.
+        let lives = state.line.is_some() || self.connect(&mut state, false).unwrap_or(true);
+        // `state` before the forks, never the other way round: `connect` may fork, and has `state` then.
+        let told = with_no_child_in_between(|| {
+            drop(ours);
+            let Some(line) = &state.line else { return Ok(!lives) };
+            names.iter().try_for_each(|name| wire::send(line, Word::Drop, name, None))?;
+            greet(line).map(|pid| pid.is_some())
+        });
+        if !matches!(told, Ok(true)) {
+            give_up(&mut state);
+            tracing::warn!(error = ?told.err(), "the keeper may hold on to what it was told to let go");
         }
     }
 
@@ -159,7 +166,7 @@ impl Keeper {
         if state.line.is_none() && !self.connect(&mut state, false)? {
             return Ok(None);
         }
-        Ok(state.line.as_ref().map(greet).transpose()?.flatten())
+        ask(&mut state)
     }
 
     /// Its process, which is started if there is none.
@@ -169,10 +176,9 @@ impl Keeper {
             if state.line.is_none() {
                 self.connect(&mut state, true)?;
             }
-            if let Some(pid) = state.line.as_ref().map(greet).transpose()?.flatten() {
-                return Ok(pid);
+            if let Some(pid) = ask(&mut state)? {
+                return Ok(pid); // else it has died, and its watch has not told yet
             }
-            state.line = None; // it has died, and its watch has not told yet
         }
         Err(KeeperError::Line(io::ErrorKind::BrokenPipe.into()))
     }
@@ -181,10 +187,7 @@ impl Keeper {
     pub fn close(&self) {
         let mut state = self.state();
         state.closed = true;
-        if let Some(line) = state.line.take() {
-            // Its watch has a copy of the line, so closing ours would not tell the keeper.
-            let _ = shutdown(&line, Shutdown::Both);
-        }
+        give_up(&mut state);
         if state.held.is_empty()
             && let Some(child) = state.child.take()
         {
@@ -200,7 +203,7 @@ impl Keeper {
 
     /// A line to a keeper that has all that we hold. False: there is none, and `start` says that there need not be.
     fn connect(&self, state: &mut State, start: bool) -> Result<bool, KeeperError> {
-        state.line = None;
+        give_up(state);
         let address = wire::address(&self.0.home_hash)?;
         for _ in 0..TRIES {
             if let Some(line) = wire::call(&address)? {
@@ -298,25 +301,44 @@ fn greet(line: &OwnedFd) -> io::Result<Option<u32>> {
     }
 }
 
-/// A line that answers out of turn is given up: nobody could tell the answers apart.
+/// The keeper's pid. None, or no answer: the line is given up.
+fn ask(state: &mut State) -> Result<Option<u32>, KeeperError> {
+    let answer = state.line.as_ref().map(greet).transpose();
+    if !matches!(answer, Ok(Some(Some(_)))) {
+        give_up(state);
+    }
+    Ok(answer?.flatten())
+}
+
+/// A line that answers late or out of turn is of no use any more: nobody could tell the answers apart. Its watch has a copy of it, so
+/// closing ours would not tell the keeper.
+fn give_up(state: &mut State) {
+    if let Some(line) = state.line.take() {
+        let _ = shutdown(&line, Shutdown::Both);
+    }
+}
+
+/// When it fails, the line is given up.
 fn items(state: &mut State, word: Word, prefix: &str) -> Result<Vec<(String, Option<OwnedFd>)>, KeeperError> {
-    let Some(line) = state.line.take() else { return Ok(Vec::new()) };
-    wire::send(&line, word, prefix, None)?;
+    let found = state.line.as_ref().map(|line| told(line, word, prefix)).transpose();
+    if found.is_err() {
+        give_up(state);
+    }
+    Ok(found?.unwrap_or_default())
+}
+
+fn told(line: &OwnedFd, word: Word, prefix: &str) -> Result<Vec<(String, Option<OwnedFd>)>, KeeperError> {
+    wire::send(line, word, prefix, None)?;
     let mut found = Vec::new();
     loop {
-        match wire::receive(&line)? {
+        match wire::receive(line)? {
             Received::Message(message) if message.word == Word::Item => found.push((message.name, message.fd)),
-            Received::Message(message) if message.word == Word::End => break,
+            Received::Message(message) if message.word == Word::End => return Ok(found),
             // One that lost its descriptor on the way: we are out of descriptors. The others are worth having.
             Received::Damaged => {}
-            Received::Message(_) | Received::Closed => {
-                let _ = shutdown(&line, Shutdown::Both);
-                return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
-            }
+            Received::Message(_) | Received::Closed => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
         }
     }
-    state.line = Some(line);
-    Ok(found)
 }
 
 /// Nobody listens any more, so the keeper has ended or is about to.

@@ -160,12 +160,12 @@ fn tail_text(tail: &Tail) -> String {
 /// process that holds the writer's descriptor until its exec. The kernel announces the end of neither.
 async fn spawn(command: &mut Command) -> io::Result<Child> {
     for _ in 0..BUSY_TRIES {
-        match command.spawn() {
+        match sys::with_a_child_in_between(|| command.spawn()) {
             Err(error) if error.kind() == io::ErrorKind::ExecutableFileBusy => tokio::time::sleep(BUSY_PAUSE).await,
             done => return done,
         }
     }
-    command.spawn()
+    sys::with_a_child_in_between(|| command.spawn())
 }
 
 /// Owns the child. Ends when the child has.

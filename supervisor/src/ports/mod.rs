@@ -216,14 +216,14 @@ impl Ports {
         probe::probe(node, &ports).await
     }
 
-    /// Holds the ports of a node that does not run, as far as `ports` asks for it, until `unpark`. Idempotent. One that a stranger has
-    /// is left to him: the node's next start names him.
-    pub async fn park(&self, node: &Node, ports: &[PlannedPort]) -> Result<(), PortError> {
+    /// Holds the ports of a node that does not run, as far as `ports` asks for it, until `unpark`. Idempotent. False: some could not be
+    /// had, which is to be tried again; a stranger who has one is named by the node's next start.
+    pub async fn park(&self, node: &Node, ports: &[PlannedPort]) -> Result<bool, PortError> {
         let place = place(node);
         let mut wanted: BTreeSet<SocketAddrV4> =
             ports.iter().filter(|port| port.park && !port.udp).filter_map(|port| socket_address(node, port)).collect();
         if self.parks.are_held(&place, &wanted) {
-            return Ok(());
+            return Ok(true);
         }
         // Whoever gives leases back does so under this lock too, or has said so in the store before: nothing is parked after it.
         let _one = self.placing.lock().await;
@@ -233,10 +233,11 @@ impl Ports {
         let leased: BTreeMap<SocketAddrV4, Place> = leases.iter().filter_map(|lease| parkable(lease)).collect();
         wanted.retain(|address| stays && leased.get(address) == Some(&place));
         let parks = self.parks.clone();
-        for (address, error) in on_blocking_thread(move || parks.park(&place, &wanted)).await? {
+        let failed = on_blocking_thread(move || parks.park(&place, &wanted)).await?;
+        for (address, error) in &failed {
             tracing::warn!(node = %node.metadata.name, %address, %error, "the port is not held while its node does not run");
         }
-        Ok(())
+        Ok(failed.is_empty())
     }
 
     /// Lets go of what is parked for this node: call it just before the start.

@@ -10,10 +10,7 @@
 //! Bound with SO_REUSEADDR, since connections of the node's last process may still be in TIME_WAIT, and then without: from there on
 //! nobody can bind the port, whatever he says. It is closed before its node starts, which needs to know nothing of all this.
 
-use crate::{
-    keeper::Keeper,
-    sys::{failpoint, with_no_child_in_between},
-};
+use crate::{keeper::Keeper, sys::failpoint};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, socket_with, sockopt};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -45,7 +42,8 @@ impl Parks {
     /// Takes back what an earlier daemon has left with the keeper, and lets go of what is not `leased` any more.
     pub(super) fn recall(&self, leased: &BTreeMap<SocketAddrV4, Place>) {
         let Some(keeper) = &self.keeper else { return };
-        let found = keeper.recall(PREFIX).unwrap_or_else(|error| {
+        // A line that fails is given up, so the second time is asked on another.
+        let found = keeper.recall(PREFIX).or_else(|_| keeper.recall(PREFIX)).unwrap_or_else(|error| {
             tracing::warn!(%error, "whether ports are parked cannot be told");
             Vec::new()
         });
@@ -53,7 +51,7 @@ impl Parks {
             let address = name[PREFIX.len()..].parse::<SocketAddrV4>().ok();
             match address.and_then(|address| Some((address, leased.get(&address)?))) {
                 Some((address, place)) => drop(self.held().insert(address, place.clone())),
-                None => keeper.release(&name),
+                None => keeper.release_all(&[name]),
             }
         }
     }
@@ -73,7 +71,7 @@ impl Parks {
                     match keeper.put(&name_of(address), socket.as_fd()) {
                         Ok(()) => drop(self.held().insert(*address, place.clone())),
                         Err(error) => {
-                            keeper.release(&name_of(address));
+                            keeper.release_all(&[name_of(address)]);
                             failed.push((*address, io::Error::other(error)));
                         }
                     }
@@ -87,13 +85,11 @@ impl Parks {
     /// Lets go of what `goes`; when this returns the ports are free.
     pub(super) fn drop_where(&self, goes: impl Fn(&SocketAddrV4, &Place) -> bool) {
         let Some(keeper) = &self.keeper else { return };
-        let mut held = self.held();
-        let names: Vec<String> = held.extract_if(.., |address, place| goes(address, place)).map(|(address, _)| name_of(address)).collect();
+        let names: Vec<String> = self.held().extract_if(.., |address, place| goes(address, place)).map(|(address, _)| name_of(address)).collect();
         if names.is_empty() {
             return;
         }
-        // A child that is about to execute its program has copies of our descriptors until it has.
-        with_no_child_in_between(|| keeper.release_all(&names));
+        keeper.release_all(&names);
         failpoint("port/released");
     }
 

@@ -24,7 +24,13 @@ use std::{
 /// Held by those who fork until their child has executed its program: until then it has a copy of each of our descriptors.
 static FORKING: RwLock<()> = RwLock::new(());
 
-/// Descriptors that `work` closes are closed for good: no child of `spawn` is there that still has a copy.
+/// For forks by other means than `spawn`: `work` returns when its child has executed its program.
+pub fn with_a_child_in_between<T>(work: impl FnOnce() -> T) -> T {
+    let _forking = FORKING.read().unwrap_or_else(PoisonError::into_inner);
+    work()
+}
+
+/// Descriptors that `work` closes are closed for good: no child of ours is there that still has a copy.
 pub fn with_no_child_in_between<T>(work: impl FnOnce() -> T) -> T {
     let _alone = FORKING.write().unwrap_or_else(PoisonError::into_inner);
     work()

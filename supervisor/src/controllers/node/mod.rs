@@ -31,6 +31,7 @@ use sign_watch::SignWatches;
 use std::{
     collections::HashSet,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 /// Remembers only which launches have a waiter and how many restarts there were of late, and watches sign-states; everything else is
@@ -71,10 +72,12 @@ impl NodeController {
         let seen = Seen { process, now: cx.clock.now(), waits_for: self.first_unready(&node, cx).await?, jitter };
         let decision = self.budgets.hold(&node, plan::plan(&node, &seen), cx).await?;
         apply::apply(&node, launch.as_deref(), released, &decision.step, cx).await?;
-        if seen.process == Process::None && !matches!(decision.step, Step::Launch { .. }) {
-            park(&node, cx).await;
-        }
-        Ok(Some(decision))
+        let idles = seen.process == Process::None && !matches!(decision.step, Step::Launch { .. });
+        let requeue = match idles && !park(&node, cx).await {
+            true => Some(decision.requeue.map_or(PARK_AGAIN, |requeue| requeue.min(PARK_AGAIN))),
+            false => decision.requeue,
+        };
+        Ok(Some(Decision { requeue, ..decision }))
     }
 
     async fn launch(&self, node: &Node, cx: &Context) -> Result<Option<Arc<Launch>>, ReconcileError> {
@@ -128,15 +131,20 @@ impl NodeController {
     }
 }
 
-/// Nobody takes the ports of a node that does not run, if its plan says so. One that cannot be had is no reason to do nothing else.
-async fn park(node: &Node, cx: &Context) {
+/// Nothing tells when a stranger lets go of a port that is to be held.
+const PARK_AGAIN: Duration = Duration::from_secs(30);
+
+/// Nobody takes the ports of a node that does not run, if its plan says so. One that cannot be had is no reason to do nothing else;
+/// false: it is to be tried again.
+async fn park(node: &Node, cx: &Context) -> bool {
     let parked = async {
-        let Some(devnet) = cx.accepted_devnet(&node.metadata.namespace, &node.spec.devnet_ref).await? else { return Ok(()) };
+        let Some(devnet) = cx.accepted_devnet(&node.metadata.namespace, &node.spec.devnet_ref).await? else { return Ok(true) };
         Ok::<_, ReconcileError>(cx.ports.park(node, &planned_ports(&devnet, node, cx).await?).await?)
     };
-    if let Err(error) = parked.await {
+    parked.await.unwrap_or_else(|error| {
         tracing::warn!(node = %node.metadata.name, %error, "ports are not held while the node does not run");
-    }
+        false
+    })
 }
 
 pub(super) fn launch_name(node: &str, id: &LaunchId) -> String {

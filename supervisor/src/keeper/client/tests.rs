@@ -126,6 +126,41 @@ fn there_is_one_keeper_however_many_ask_for_it() {
 }
 
 #[test]
+fn what_is_released_after_a_line_was_given_up_is_let_go_all_the_same() {
+    let bench = Bench::new();
+    let daemon = bench.daemon();
+    let mut near = stream(&daemon, "port/1");
+    give_up(&mut daemon.state());
+    daemon.release_all(&["port/1".to_owned()]);
+    assert!(closed(&mut near), "the keeper still has it");
+    daemon.close();
+    bench.ended();
+}
+
+/// `connect` forks with the state in hand. Who waited for all forks first and for the state then would wait for ever.
+#[test]
+fn a_release_while_a_keeper_is_started_waits_for_it_and_not_for_ever() {
+    let (begun, begins) = std::sync::mpsc::channel();
+    let start = move |listener| {
+        begun.send(()).unwrap();
+        std::thread::sleep(Duration::from_millis(100)); // for the other to come as far as it can
+        sys::with_a_child_in_between(|| std::thread::spawn(move || server::serve(listener)));
+        Ok(None)
+    };
+    let daemon = Keeper::with_start(Bench::new().hash, Box::new(start));
+    let (done, ends) = std::sync::mpsc::channel();
+    let other = daemon.clone();
+    std::thread::spawn(move || {
+        begins.recv().unwrap();
+        other.release_all(&["port/1".to_owned()]);
+        done.send(()).unwrap();
+    });
+    drop(stream(&daemon, "port/2"));
+    ends.recv_timeout(Duration::from_secs(30)).expect("both go on");
+    daemon.close();
+}
+
+#[test]
 fn damaged_messages_harm_nothing() {
     let bench = Bench::new();
     let daemon = bench.daemon();
