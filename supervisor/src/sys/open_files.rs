@@ -52,11 +52,8 @@ pub(super) fn found() -> Option<u64> {
     FOUND.get().copied()
 }
 
-/// In a child, between fork and exec.
-///
-/// # Safety
-/// None is needed: two system calls, nothing is allocated.
-pub(super) unsafe fn give_back(soft: u64) -> bool {
+/// For a child between fork and exec: two system calls, nothing is allocated.
+pub(super) fn give_back(soft: u64) -> bool {
     // SAFETY: plain system calls on a value of our own.
     unsafe {
         let mut limit: libc::rlimit = std::mem::zeroed();
