@@ -65,6 +65,9 @@ fn stop_and_start_keep_addresses() {
     for (name, node) in before {
         assert_eq!(node["spec"]["address"], after[&name]["spec"]["address"]);
     }
+    home.ctl(&["stop", "two/a"]).ok();
+    home.ctl(&["start", "two"]).ok().says("two/a was stopped by itself and stays so; dvbctl start two/a");
+    assert_eq!(home.node("two/a")["status"]["phase"], "Stopped");
 }
 
 fn exec(services: &str) -> String {

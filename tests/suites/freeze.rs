@@ -70,6 +70,8 @@ fn one_frozen_validator_hurts_nobody_and_a_chain_without_a_quorum_is_not_called_
     home.eventually("no block comes", SOON, |home| condition(&home.devnet("net"), "Progressing") == Some(("False".into(), "Frozen".into())));
     assert_eq!(home.devnet("net")["status"]["phase"], "Running");
     home.ctl(&["describe", "net"]).ok().prints("frozen: validator-2, validator-3");
+    home.ctl(&["get", "nodes", "net"]).ok().says("net/validator-3 is frozen; dvbctl thaw net/validator-3");
+    home.ctl(&["thaw", "net"]).ok().says("net/validator-2 was frozen by itself and stays so; dvbctl thaw net/validator-2");
     home.ctl(&["thaw", "net/validator-2", "net/validator-3"]).ok();
     home.all_rise("net", 2);
     assert_eq!(home.nodes("net").values().map(|node| node["status"]["restartCount"].as_u64().unwrap()).sum::<u64>(), 0);
@@ -94,6 +96,7 @@ fn stop_delete_and_restart_end_a_freeze_and_a_death_waits_for_the_thaw() {
     home.ctl(&["up", &file]).ok();
     let pid = home.pid("two/polite");
     home.ctl(&["freeze", "two"]).ok();
+    home.ctl(&["get", "devnets"]).ok().says("two is frozen; dvbctl thaw two");
     home.ctl(&["up", &file]).ok();
     assert!(is_frozen(&home.devnet("two")), "a file that does not name it leaves it so");
     home.ctl(&["thaw", "two/b"]).exits(4).says("dvbctl thaw two");

@@ -58,7 +58,7 @@ impl Row for Devnet {
         let status = self.status.as_ref()?;
         let refused = refusal(&status.conditions);
         if refused.is_none() && status.phase != "Failed" {
-            return None;
+            return self.spec.as_ref()?.frozen().then(|| frozen_hint(&self.metadata));
         }
         Some(hint(&self.metadata, &status.phase, refused.or_else(|| complaint(&status.conditions))))
     }
@@ -119,6 +119,9 @@ impl Row for Node {
         self.spec.as_ref().is_none_or(|spec| spec.role != "service")
     }
     fn hint(&self) -> Option<String> {
+        if self.spec.as_ref().is_some_and(|spec| spec.frozen) {
+            return Some(frozen_hint(&self.metadata));
+        }
         let status = self.status.as_ref().filter(|status| status.phase == "Failed")?;
         Some(hint(&self.metadata, &status.phase, complaint(&status.conditions)))
     }
@@ -363,9 +366,17 @@ fn hint(metadata: &Option<Metadata>, phase: &str, cause: Option<&Condition>) -> 
         Some(cause) => format!("{}={}: {}", cause.r#type, cause.status, beginning(&cause.message)),
         None => phase.to_owned(),
     };
+    format!("{0}: {what}; dvbctl why {0}{1}", name(metadata), in_namespace(metadata)).replace(|c: char| c.is_control(), " ")
+}
+
+/// The phase does not show it: the process is there, and stands still.
+fn frozen_hint(metadata: &Option<Metadata>) -> String {
+    format!("{0} is frozen; dvbctl thaw {0}{1}", name(metadata), in_namespace(metadata))
+}
+
+fn in_namespace(metadata: &Option<Metadata>) -> String {
     let namespace = metadata.as_ref().map(|metadata| metadata.namespace.as_str()).filter(|name| !matches!(*name, "" | "default"));
-    let namespace = namespace.map(|name| format!(" -n {name}")).unwrap_or_default();
-    format!("{0}: {what}; dvbctl why {0}{namespace}", name(metadata)).replace(|c: char| c.is_control(), " ")
+    namespace.map(|name| format!(" -n {name}")).unwrap_or_default()
 }
 
 /// The first line, or as much of it as a hint needs.
