@@ -8,7 +8,7 @@ use crate::{
     render::objects::name,
     watch::{Change, watch},
 };
-use dvb_proto::devnet::v1::{Condition, Devnet, ListRequest, LogRequest, Node};
+use dvb_proto::devnet::v1::{Condition, Devnet, Empty, ListRequest, LogRequest, Node};
 use futures::{StreamExt, stream};
 use std::time::Duration;
 use tokio::time::{Instant, sleep_until, timeout};
@@ -88,7 +88,7 @@ pub(crate) async fn follow(
                 Some(Err(error)) => return Err(error),
                 None => return Err(Error::unreachable("devnetd ended the watch")),
             },
-            () = until(deadline) => return Err(timed_out(ctx, target, &missing)),
+            () = until(deadline) => return Err(in_vain(client, timed_out(ctx, target, &missing)).await),
             _ = &mut interrupt => return Err(Error::interrupted(way_on).about(target.name())),
         }
     }
@@ -132,6 +132,14 @@ pub(crate) async fn until(deadline: Option<Instant>) {
     match deadline {
         Some(deadline) => sleep_until(deadline).await,
         None => std::future::pending().await,
+    }
+}
+
+/// The end of a wait whose time is over. A devnetd that does not answer any more is the cause of it, whatever was missing last.
+pub(crate) async fn in_vain(client: &Client, late: Error) -> Error {
+    match timeout(COURTESY_LIMIT, client.daemon().status(Empty {})).await {
+        Ok(Ok(_)) => late,
+        _ => Error::unreachable("devnetd does not answer any more").with_note(late.fault.message.clone()).with_remedy("dvbctl daemon start"),
     }
 }
 

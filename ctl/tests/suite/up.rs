@@ -7,7 +7,7 @@ use crate::common::{
 };
 use dvb_proto::devnet::v1::Fault;
 use std::{
-    io::{BufRead, BufReader},
+    io::{BufRead, BufReader, Read},
     process::{Command, Stdio},
 };
 use tonic::Code;
@@ -86,6 +86,23 @@ fn up_that_takes_too_long_says_what_is_missing() {
     assert_eq!(answer.code, 6);
     assert!(answer.err.contains("not done within 300ms: Provisioning"), "{}", answer.err);
     assert_eq!(daemon.run(&["up", "--no-wait"]).code, 0);
+}
+
+#[test]
+fn a_wait_whose_daemon_has_gone_says_so_when_its_time_is_over() {
+    let daemon = Daemon::start(World { script: Script::Hangs, ..World::default() });
+    daemon.file("devnet.yaml", FILE);
+    let mut child = daemon.command(&["up", "--timeout", "3s"]).stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+    let mut err = BufReader::new(child.stderr.take().unwrap());
+    let mut told = String::new();
+    while !told.contains("Provisioning") {
+        assert_ne!(err.read_line(&mut told).unwrap(), 0, "{told}");
+    }
+    daemon.fake.shutdown.notify_one();
+    daemon.fake.break_watches();
+    err.read_to_string(&mut told).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(5), "{told}");
+    assert!(told.contains("devnetd does not answer any more") && told.contains("not done within 3s"), "{told}");
 }
 
 #[test]

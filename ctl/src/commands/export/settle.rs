@@ -5,7 +5,7 @@ use crate::{
     client::Client,
     context::Context,
     error::{Error, Exit},
-    follow::until,
+    follow::{in_vain, until},
     watch::{Change, watch},
 };
 use dvb_proto::devnet::v1::{Export, ListRequest};
@@ -70,7 +70,7 @@ async fn wait<T>(ctx: &Context, client: &Client, wanted: &str, mut look: impl Fn
     loop {
         let change = tokio::select! {
             change = changes.next() => change.ok_or_else(|| Error::unreachable("devnetd ended the watch"))??,
-            () = until(deadline) => return Err(timed_out(wanted, &said)),
+            () = until(deadline) => return Err(in_vain(client, timed_out(wanted, &said)).await),
             _ = &mut interrupt => return Err(Error::interrupted(&format!("dvbctl export status {wanted}; the export goes on without dvbctl"))),
         };
         if let Some(found) = look(change, &mut said) {

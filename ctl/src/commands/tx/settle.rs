@@ -5,7 +5,7 @@ use crate::{
     client::Client,
     context::Context,
     error::{Error, Exit},
-    follow::until,
+    follow::{in_vain, until},
     render::objects::name,
     watch::{Change, watch},
 };
@@ -39,7 +39,7 @@ pub(in crate::commands) async fn all(
     while !waiting.is_empty() {
         let change = tokio::select! {
             change = changes.next() => change.ok_or_else(|| Error::unreachable("devnetd ended the watch"))??,
-            () = until(deadline) => return Err(timed_out(devnet, waiting.len(), total)),
+            () = until(deadline) => return Err(in_vain(client, timed_out(devnet, waiting.len(), total)).await),
             _ = &mut interrupt => return Err(Error::interrupted(&format!("dvbctl tx list {devnet}; the transactions go on without dvbctl"))),
         };
         match change {

@@ -5,7 +5,7 @@ use crate::{
     client::Client,
     context::Context,
     error::{Error, Exit},
-    follow::until,
+    follow::{in_vain, until},
     watch::{Change, watch},
 };
 use dvb_proto::devnet::v1::{ListRequest, Upgrade};
@@ -23,7 +23,7 @@ pub(in crate::commands) async fn ended(ctx: &Context, client: &Client, wanted: &
     loop {
         let change = tokio::select! {
             change = changes.next() => change.ok_or_else(|| Error::unreachable("devnetd ended the watch"))??,
-            () = until(deadline) => return Err(timed_out(wanted, &said)),
+            () = until(deadline) => return Err(in_vain(client, timed_out(wanted, &said)).await),
             _ = &mut interrupt => return Err(Error::interrupted(&format!("dvbctl upgrade status {wanted}; the upgrade goes on without dvbctl"))),
         };
         match change {
