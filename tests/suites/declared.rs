@@ -47,7 +47,9 @@ fn a_devnet_and_what_belongs_to_it_are_applied_in_order_once_each_and_deleted() 
         let exported = home.ctl(&["get", kind, name, "-o", "yaml"]).ok();
         home.ctl_with_input(&["apply", "-f", "-"], &exported.stdout).ok().prints("unchanged");
         home.ctl_with_input(&["apply", "-f", "-", "--dry-run"], &exported.stdout).ok().prints("would stay unchanged");
+        home.ctl(&["describe", name]).ok();
     }
+    home.ctl(&["describe", "quick/nothing"]).exits(3).says("node `quick/nothing` does not exist");
     assert_eq!(Devchain.account(&home, "quick", "account:1").0, balance, "it was paid once");
     let changed = home.file("changed.yaml", &belongings(8));
     home.ctl(&["apply", "-f", &changed]).exits(4).says("changed.yaml:8:36").says("is 7 and cannot become 8").says("another metadata.name");

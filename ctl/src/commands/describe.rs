@@ -4,7 +4,7 @@ use super::get;
 use crate::{
     client::Client,
     context::Context,
-    error::Error,
+    error::{Error, Exit},
     kind::{Kind, split},
     render::{self, objects::name},
 };
@@ -38,7 +38,8 @@ pub(crate) async fn run(ctx: &Context, args: Args) -> Result<(), Error> {
             None | Some(Kind::Transaction) if Kind::of(name) == Kind::Transaction => super::tx::describe(ctx, &client, name).await?,
             Some(Kind::Export) => super::export::describe(ctx, &client, name).await?,
             Some(Kind::Upgrade) => super::upgrade::describe(ctx, &client, name).await?,
-            None | Some(Kind::Devnet | Kind::Node) if name.contains('/') => node(ctx, &client, name).await?,
+            None if name.contains('/') => part(ctx, &client, name).await?,
+            Some(Kind::Devnet | Kind::Node) if name.contains('/') => node(ctx, &client, name).await?,
             None | Some(Kind::Devnet) => devnet(ctx, &client, name).await?,
             Some(Kind::Node) => return Err(Error::usage(format!("`{name}` is a devnet; a node is {name}/NODE"))),
             Some(kind) => return Err(Error::usage(format!("{} cannot be described", kind.word())).with_remedy(format!("dvbctl get {}", kind.word()))),
@@ -54,6 +55,21 @@ async fn devnet(ctx: &Context, client: &Client, wanted: &str) -> Result<String, 
     let nodes = client.nodes().list(selector.clone()).await?.into_inner().items;
     let events = events(client, ListEventsRequest { selector: Some(selector), limit: EVENTS, ..ListEventsRequest::default() }).await?;
     render::describe::devnet(&devnet, &nodes, &events, &ctx.style())
+}
+
+/// A node, else what else goes by a name in a devnet.
+async fn part(ctx: &Context, client: &Client, wanted: &str) -> Result<String, Error> {
+    let missing = match node(ctx, client, wanted).await {
+        Err(error) if error.exit == Exit::NotFound => error,
+        found => return found,
+    };
+    if let Ok(text) = super::upgrade::describe(ctx, client, wanted).await {
+        return Ok(text);
+    }
+    if let Ok(text) = super::export::describe(ctx, client, wanted).await {
+        return Ok(text);
+    }
+    super::tx::describe(ctx, client, wanted).await.map_err(|_| missing)
 }
 
 async fn node(ctx: &Context, client: &Client, wanted: &str) -> Result<String, Error> {
