@@ -32,3 +32,15 @@ fn a_devnet_whose_new_spec_is_refused_runs_on_and_a_wait_for_it_fails_at_once() 
     home.ctl(&["start", "net", "--timeout", "20s"]).ok();
     assert_eq!(home.devnet("net")["status"]["message"], "all 1 nodes that should run are ready");
 }
+
+#[test]
+fn what_was_refused_for_a_missing_program_comes_up_by_the_same_file_when_that_is_there() {
+    let home = TestHome::new();
+    let program = home.file("program", "#!/bin/sh\n").replace("program", "chain");
+    let file = home.file("x.yaml", &document(&format!("  binary: {{path: {program}}}\n")));
+    home.ctl(&["up", &file]).exits(1).says(&format!("{program} does not exist"));
+    home.ctl(&["up", &file]).exits(1).says("trying again").says(&format!("{program} does not exist"));
+    std::fs::copy("/bin/true", &program).unwrap();
+    home.ctl(&["up", &file]).ok().says("could not be provisioned before: trying again");
+    assert!(is_alive(home.pid("net/a")));
+}

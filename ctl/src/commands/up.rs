@@ -9,7 +9,7 @@ use crate::{
     error::Error,
     render::{self, Named, Row, objects::name, print_items},
 };
-use dvb_proto::devnet::v1::{Devnet, ListRequest, ObjectRef};
+use dvb_proto::devnet::v1::{Condition, Devnet, ListRequest, Metadata, ObjectRef, RestartDevnetRequest};
 use std::sync::Arc;
 
 const DEFAULT_FILE: &str = "devnet.yaml";
@@ -44,9 +44,12 @@ pub(crate) async fn run(ctx: &Context, args: Args) -> Result<(), Error> {
         let mut devnet = *devnet;
         ctx.note(format!("devnet {} {}", name(&devnet.metadata), made.action));
         let stopped = |devnet: &Devnet| devnet.spec.as_ref().and_then(|spec| spec.desired.as_deref()) == Some("stopped");
+        let Metadata { namespace, name, .. } = devnet.metadata.clone().unwrap_or_default();
         if stopped(&devnet) && !stopped(wanted) {
-            let metadata = devnet.metadata.clone().unwrap_or_default();
-            devnet = client.devnets().start(ObjectRef { namespace: metadata.namespace, name: metadata.name }).await?.into_inner();
+            devnet = client.devnets().start(ObjectRef { namespace, name }).await?.into_inner();
+        } else if made.action == "unchanged" && was_refused(&devnet) {
+            ctx.note(format!("devnet {name} could not be provisioned before: trying again"));
+            devnet = client.devnets().restart(RestartDevnetRequest { namespace, name, ..RestartDevnetRequest::default() }).await?.into_inner();
         }
         devnets.push(devnet);
     }
@@ -67,6 +70,12 @@ pub(crate) async fn run(ctx: &Context, args: Args) -> Result<(), Error> {
         }
     }
     Ok(())
+}
+
+/// It has no nodes that could run. What kept it from them, a program or a file that was missing, may be mended by now: no spec tells.
+fn was_refused(devnet: &Devnet) -> bool {
+    let refused = |condition: &Condition| condition.r#type == "Provisioned" && condition.status == "False";
+    devnet.status.as_ref().is_some_and(|status| status.phase == "Failed" && status.conditions.iter().any(refused))
 }
 
 fn documents(ctx: &Context, file: Option<String>) -> Result<Vec<Document>, Error> {
