@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! open ──► entries ──lost──► open again, each node from its last entry on (every 200 ms, 30 s at most)
+//!             └──OUT_OF_RANGE──► the same at once: we read too slowly for the daemon's change feed
 //! ```
 
 use crate::{
@@ -13,7 +14,7 @@ use dvb_proto::devnet::v1::{LogCursor, LogEntry, LogRequest};
 use futures::{StreamExt, stream, stream::LocalBoxStream};
 use std::collections::BTreeMap;
 use tokio::time::{Instant, sleep};
-use tonic::{Status, Streaming};
+use tonic::{Code, Status, Streaming};
 
 pub(crate) enum Told {
     Entry(LogEntry),
@@ -62,11 +63,14 @@ impl Feed {
                     }
                     return Some(Ok(Told::Entry(entry)));
                 }
-                Err(status) if self.request.follow && is_lost(&status) => {
+                Err(status) if self.request.follow && (is_lost(&status) || is_behind(&status)) => {
                     self.stream = None;
                     let first = self.lost.is_none();
                     if self.lost.get_or_insert_with(Instant::now).elapsed() > AWAY_LIMIT {
                         return Some(Err(status.into()));
+                    }
+                    if first && is_behind(&status) {
+                        continue;
                     }
                     if first {
                         return Some(Ok(Told::Away));
@@ -80,15 +84,19 @@ impl Feed {
     }
 
     async fn open(&mut self) -> Result<(), Status> {
-        let request = if self.lost.is_some() { self.resumed() } else { self.request.clone() };
+        let request = resumed(&self.request, &self.seen);
         self.stream = Some(self.client.devnets().stream_logs(request).await?.into_inner());
         Ok(())
     }
+}
 
-    /// The request that goes on behind what was seen. A node of which nothing came had nothing to tell: all that it wrote since is new.
-    fn resumed(&self) -> LogRequest {
-        let cursor =
-            |(node, (launch, offset)): (&String, &(String, u64))| LogCursor { node: node.clone(), launch_id: launch.clone(), offset: *offset };
-        LogRequest { tail: None, after: self.seen.iter().map(cursor).collect(), ..self.request.clone() }
-    }
+/// The request that goes on behind what was seen. Of a node of which nothing came, not even that its log is empty, it takes what it took.
+fn resumed(request: &LogRequest, seen: &BTreeMap<String, (String, u64)>) -> LogRequest {
+    let cursor = |(node, (launch, offset)): (&String, &(String, u64))| LogCursor { node: node.clone(), launch_id: launch.clone(), offset: *offset };
+    LogRequest { after: seen.iter().map(cursor).collect(), ..request.clone() }
+}
+
+/// Whether launches changed more often than we read.
+fn is_behind(status: &Status) -> bool {
+    status.code() == Code::OutOfRange
 }

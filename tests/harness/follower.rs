@@ -11,6 +11,8 @@ use std::{
 
 /// How long something may take that is to come.
 const SOON: Duration = Duration::from_secs(60);
+/// The end of a child can be waited for without a limit, or looked for.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// Dropped, it is killed.
 pub struct Follower {
@@ -37,9 +39,16 @@ impl Follower {
         Self { child, out, err, readers }
     }
 
-    /// Whether it ends, by itself, with exit code 0.
+    /// Whether it ends, by itself and in time, with exit code 0. One that does not is killed when it is dropped.
     pub fn ends_well(&mut self) -> bool {
-        self.child.wait().is_ok_and(|status| status.success())
+        let begun = Instant::now();
+        loop {
+            match self.child.try_wait() {
+                Ok(None) if begun.elapsed() < SOON => std::thread::sleep(LOOK_AGAIN),
+                Ok(status) => return status.is_some_and(|status| status.success()),
+                Err(_) => return false,
+            }
+        }
     }
 }
 

@@ -327,6 +327,25 @@ fn logs_of_one_node_are_its_bytes_and_of_several_have_names() {
 }
 
 #[test]
+fn a_follower_that_falls_behind_goes_on_where_it_stands_and_asks_no_more_of_nodes_it_has_nothing_of() {
+    let entry = |index: u32, offset: u64, line: &str| LogEntry {
+        node: format!("mynet/validator-{index}"),
+        launch_id: "l1".into(),
+        line: line.into(),
+        offset,
+        next: offset + 4,
+        ..LogEntry::default()
+    };
+    let logs = vec![entry(0, 0, "one"), entry(0, 4, "two"), entry(0, 8, "six"), entry(1, 0, "ten")];
+    let daemon = Daemon::start(World { logs, falls_behind: Some(2), ..two_devnets() });
+    let result = daemon.run(&["logs", "-f", "mynet", "--tail", "5"]);
+    let expect = "mynet/validator-0 | one\nmynet/validator-0 | two\nmynet/validator-0 | six\nmynet/validator-1 | ten\n";
+    assert_eq!((result.code, result.out.as_str(), result.err.as_str()), (0, expect, ""));
+    let first = "logs mynet [] tail Some(5) since None";
+    assert_eq!(daemon.fake.requests(), [first.to_owned(), format!("{first} after mynet/validator-0@l1 8")]);
+}
+
+#[test]
 fn a_reader_that_goes_away_is_no_error() {
     let logs =
         (0..20_000).map(|i| LogEntry { node: "mynet/validator-0".into(), line: format!("line {i}").into_bytes(), ..LogEntry::default() }).collect();

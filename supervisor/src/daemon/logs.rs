@@ -13,9 +13,16 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     path::PathBuf,
     sync::Arc,
+    time::Duration,
 };
-use tokio::sync::mpsc;
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep},
+};
 use tracing::{error, warn};
+
+/// How soon launches are listed again when the store fails; each time twice as late, up to the second.
+const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
 
 /// Until `base.stop` fires.
 pub(super) fn keep(base: &Base) -> Result<BoxFuture<'static, ()>, Fault> {
@@ -53,13 +60,22 @@ struct Told<'a> {
     logs: BTreeMap<PathBuf, KeptLog>,
 }
 
-/// All that there are, then each change. Lists again when it falls behind the feed.
+/// All that there are, then each change. Lists again when it falls behind the feed, and later when the store fails.
 async fn tell_of_launches(store: &dyn Store, settings: &LogSettings, orders: &mpsc::UnboundedSender<Order>) {
     let mut told = Told { settings, orders, devnets: BTreeMap::new(), logs: BTreeMap::new() };
+    let mut pause = RETRY.0;
     loop {
+        let begun = Instant::now();
         match told.tell_until_behind(store).await {
             Err(StoreError::Compacted { .. }) => {}
-            Err(error) => return error!(%error, "logs of new launches are not rotated any more"),
+            Err(error) => {
+                if begun.elapsed() > RETRY.1 {
+                    pause = RETRY.0;
+                }
+                warn!(%error, "logs of new launches are not rotated until the store can be read again; the next try is in {pause:?}");
+                sleep(pause).await;
+                pause = (pause * 2).min(RETRY.1);
+            }
             // The feed has ended.
             Ok(()) => return,
         }
@@ -206,10 +222,16 @@ mod tests {
     use super::*;
     use crate::{
         logs::LossCause,
-        model::{ByteSize, Devnet, DevnetSpec, DevnetStatus, LaunchId, LaunchRecord, LaunchStatus, LogsSpec, Meta, NodeSpec, Span},
-        store::{EventFilter, MemoryStore, Write},
+        model::{
+            ByteSize, Devnet, DevnetSpec, DevnetStatus, Event, EventId, LaunchId, LaunchRecord, LaunchStatus, LogsSpec, Meta, NodeSpec, Revision,
+            Span,
+        },
+        store::{Change, EventFilter, MemoryStore, Write},
         sys::SystemClock,
     };
+    use async_trait::async_trait;
+    use futures::{future, stream, stream::BoxStream};
+    use std::sync::atomic::{AtomicU32, Ordering};
 
     fn meta(name: &str) -> Meta {
         Meta { name: name.into(), namespace: "default".into(), ..Meta::default() }
@@ -251,6 +273,76 @@ mod tests {
             .await
             .unwrap();
         assert_eq!(told(ordered.recv().await), "forget /logs/l1.log");
+        telling.abort();
+    }
+
+    /// A store whose lists fail so often, and whose first feed fails behind its first change.
+    struct Sick {
+        store: Arc<dyn Store>,
+        lists: AtomicU32,
+        feeds: AtomicU32,
+    }
+
+    fn sickness() -> StoreError {
+        StoreError::Other("disk I/O error".into())
+    }
+
+    fn fails(left: &AtomicU32) -> bool {
+        left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok()
+    }
+
+    #[async_trait]
+    impl Store for Sick {
+        async fn get(&self, key: &Key) -> Result<Option<Object>, StoreError> {
+            self.store.get(key).await
+        }
+        async fn list(&self, selector: &Selector) -> Result<(Vec<Object>, Revision), StoreError> {
+            if fails(&self.lists) { Err(sickness()) } else { self.store.list(selector).await }
+        }
+        async fn commit(&self, writes: Vec<Write>) -> Result<Revision, StoreError> {
+            self.store.commit(writes).await
+        }
+        fn watch(&self, selector: Selector, from: Revision) -> BoxStream<'static, Result<Change, StoreError>> {
+            let feed = self.store.watch(selector, from);
+            if fails(&self.feeds) { feed.take(1).chain(stream::once(future::ready(Err(sickness())))).boxed() } else { feed }
+        }
+        async fn event(&self, id: &EventId) -> Result<Option<Event>, StoreError> {
+            self.store.event(id).await
+        }
+        async fn events(&self, filter: &EventFilter) -> Result<Vec<Event>, StoreError> {
+            self.store.events(filter).await
+        }
+        fn watch_events(&self, filter: EventFilter) -> BoxStream<'static, Result<Event, StoreError>> {
+            self.store.watch_events(filter)
+        }
+        async fn compact(&self) -> Result<(), StoreError> {
+            self.store.compact().await
+        }
+        async fn meta_value(&self, name: &str) -> Result<Option<String>, StoreError> {
+            self.store.meta_value(name).await
+        }
+        async fn set_meta_value(&self, name: &str, value: &str) -> Result<(), StoreError> {
+            self.store.set_meta_value(name, value).await
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_caretaker_hears_of_launches_again_when_the_store_can_be_read_again() {
+        let store = Arc::new(Sick { store: store().await, lists: AtomicU32::new(12), feeds: AtomicU32::new(1) });
+        let (orders, mut ordered) = mpsc::unbounded_channel();
+        let feed = store.clone();
+        let telling = tokio::spawn(async move { tell_of_launches(feed.as_ref(), &LogSettings::default(), &orders).await });
+        store.commit(vec![Write::create(launch("l1", LaunchPhase::Running))]).await.unwrap();
+        assert_eq!(told(ordered.recv().await), "keep l1 running");
+        store.commit(vec![Write::create(launch("l2", LaunchPhase::Running))]).await.unwrap();
+        // The feed gives it and fails, then the list gives both anew.
+        let mut then = Vec::new();
+        for _ in 0..3 {
+            then.push(told(ordered.recv().await));
+        }
+        assert_eq!(then, ["keep l2 running", "keep l1 running", "keep l2 running"]);
+        store.commit(vec![Write::create(launch("l3", LaunchPhase::Running))]).await.unwrap();
+        assert_eq!(told(ordered.recv().await), "keep l3 running");
         telling.abort();
     }
 

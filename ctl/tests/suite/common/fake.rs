@@ -39,6 +39,8 @@ pub struct World {
     pub nodes: BTreeMap<String, v1::Node>,
     pub events: Vec<v1::Event>,
     pub logs: Vec<v1::LogEntry>,
+    /// The first to follow them falls behind after so many entries.
+    pub falls_behind: Option<usize>,
     pub script: Script,
     /// Apply answers with it.
     pub refuse: Option<(Code, v1::Fault)>,

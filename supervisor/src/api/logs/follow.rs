@@ -86,12 +86,12 @@ impl Follow {
             ended: false,
         };
         for Piece { node, launch, path, start, end, phase, .. } in live {
-            // So that a reader knows where it stands when the first line comes only after a break of the connection.
             let begins =
                 v1::LogEntry { node: node.clone(), launch_id: launch.to_string(), offset: start, next: start, partial: true, ..Default::default() };
-            follow.told.extend((start > 0 && start == end).then_some(begins));
             follow.nodes.entry(node.clone()).or_default().waiting.push_back(Waiting { launch, path, start, phase, missed: false });
             follow.advance(&node);
+            // So that a reader knows where it stands when the first line comes only after a break of the connection.
+            follow.told.extend((start == end).then_some(begins));
         }
         follow
     }

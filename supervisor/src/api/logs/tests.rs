@@ -230,6 +230,11 @@ async fn a_reader_goes_on_from_its_cursors_whatever_tail_and_since_say() {
     let from_now = v1::LogRequest { follow: true, tail: Some(0), nodes: vec!["validator-1".into()], ..Default::default() };
     let first = next(&mut open(&served, from_now).await).await.unwrap().unwrap();
     assert_eq!((first.launch_id.as_str(), first.next, first.partial, first.line.len()), ("l3", 4, true, 0));
+    // So does one whose log is empty, or not there yet: all that it is going to write is new.
+    launch(&served, 1, "l4", LaunchPhase::Intended).await;
+    let last = v1::LogRequest { follow: true, tail: Some(0), nodes: vec!["validator-1".into()], ..Default::default() };
+    let first = next(&mut open(&served, last).await).await.unwrap().unwrap();
+    assert_eq!((first.launch_id.as_str(), first.next, first.partial, first.line.len()), ("l4", 0, true, 0));
 }
 
 #[tokio::test]

@@ -172,7 +172,10 @@ impl Caretaker {
         let mut next = Some(first);
         while let Some(order) = next {
             match order {
-                Order::Forget(path) => self.forget(&path),
+                Order::Forget(path) => {
+                    fresh.retain(|tracked: &Tracked| tracked.kept.path != path);
+                    self.forget(&path);
+                }
                 Order::Keep(kept) => match self.logs.get_mut(&kept.path) {
                     Some(known) => {
                         if known.kept.running && !kept.running || known.kept.limits != kept.limits {
@@ -182,7 +185,11 @@ impl Caretaker {
                         }
                         known.kept = kept;
                     }
-                    None => fresh.push(Tracked::new(kept)),
+                    // Told again before the first look at it.
+                    None => match fresh.iter_mut().find(|tracked| tracked.kept.path == kept.path) {
+                        Some(known) => known.kept = kept,
+                        None => fresh.push(Tracked::new(kept)),
+                    },
                 },
             }
             next = orders.try_recv().ok();

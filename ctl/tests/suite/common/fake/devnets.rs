@@ -110,13 +110,24 @@ impl dn::DevnetService for Fake {
     type StreamLogsStream = Items<v1::LogEntry>;
     async fn stream_logs(&self, request: Request<v1::LogRequest>) -> Reply<Self::StreamLogsStream> {
         let request = request.into_inner();
-        self.log(format!("logs {} {:?} tail {:?} since {:?}", request.devnet, request.nodes, request.tail, request.since));
+        let after: Vec<_> = request.after.iter().map(|cursor| format!(" after {}@{} {}", cursor.node, cursor.launch_id, cursor.offset)).collect();
+        let v1::LogRequest { devnet, nodes, tail, since, .. } = &request;
+        self.log(format!("logs {devnet} {nodes:?} tail {tail:?} since {since:?}{}", after.concat()));
         let wanted = |entry: &&v1::LogEntry| {
             let (devnet, short) = entry.node.split_once('/').unwrap();
-            devnet == request.devnet && (request.nodes.is_empty() || request.nodes.iter().any(|node| node == short))
+            let is_new = !request.after.iter().any(|cursor| cursor.node == entry.node && entry.offset < cursor.offset);
+            devnet == request.devnet && (request.nodes.is_empty() || request.nodes.iter().any(|node| node == short)) && is_new
         };
-        let entries: Vec<_> = self.world.lock().unwrap().logs.iter().filter(wanted).cloned().collect();
-        Ok(Response::new(Box::pin(stream::iter(entries).map(Ok))))
+        let mut world = self.world.lock().unwrap();
+        let mut entries: Vec<_> = world.logs.iter().filter(wanted).cloned().map(Ok).collect();
+        if request.follow
+            && let Some(count) = world.falls_behind.take()
+        {
+            entries.truncate(count);
+            let message = "changes before revision 9 are compacted".into();
+            entries.push(Err(fault(Code::OutOfRange, &v1::Fault { code: "OutOfRange".into(), message, ..v1::Fault::default() })));
+        }
+        Ok(Response::new(Box::pin(stream::iter(entries))))
     }
     type ListEventsStream = Items<v1::Event>;
     async fn list_events(&self, request: Request<v1::ListEventsRequest>) -> Reply<Self::ListEventsStream> {
