@@ -305,12 +305,9 @@ fn a_binary_is_swapped_one_node_after_the_other_while_the_chain_goes_on_and_back
     up(&home);
     let old = binary("devchain").display().to_string();
     let bad = home.program("bad", &format!("[ \"$1\" != run ] || exit 2\nexec {old} \"$@\""));
-    let rolled = |name: &str, program: &str| {
-        let words = ["upgrade", "create", "quick", "--name", name, "--binary", program, "--skip-vote", "--rolling", "--wait", "--timeout", "200s"];
-        home.ctl(&words)
-    };
     home.ctl(&["upgrade", "create", "quick", "--name", "x", "--binary", &old, "--rolling"]).exits(2);
-    rolled("bad", &bad).exits(1).says("RolledBack");
+    let words = ["upgrade", "create", "quick", "--name", "bad", "--binary", &bad, "--skip-vote", "--rolling", "--wait", "--timeout", "200s"];
+    home.ctl(&words).exits(1).says("RolledBack");
     let back = status(&home, "quick/bad");
     assert_eq!(reasons(&home, "quick/bad").iter().filter(|reason| *reason == "Rolling").count(), 1, "the others were left alone: {back}");
     let spec = home.devnet("quick")["spec"].clone();
@@ -319,7 +316,11 @@ fn a_binary_is_swapped_one_node_after_the_other_while_the_chain_goes_on_and_back
 
     let before = home.pids("quick");
     let good = home.program("good", &format!("exec {old} \"$@\" # the same again"));
-    rolled("good", &good).ok().prints("Completed");
+    home.ctl(&["upgrade", "create", "quick", "--name", "good", "--binary", &good, "--skip-vote", "--rolling"]).ok();
+    home.eventually("a node has it", Duration::from_secs(60), |home| reasons(home, "quick/good").contains(&"Rolling".to_owned()));
+    // The file names neither the binary nor any node; it takes nothing from those that were given it.
+    home.ctl(&["apply", "-f", &home.path().join("quick.yaml").display().to_string()]).ok().prints("unchanged");
+    assert_eq!(settled(&home, "quick/good")["phase"], "Completed");
     let (after, spec) = (home.pids("quick"), home.devnet("quick")["spec"].clone());
     assert!(before.iter().all(|(node, pid)| after[node] != *pid), "{before:?} {after:?}");
     assert!(spec["nodes"].as_array().is_none_or(Vec::is_empty) && spec["binary"]["path"] == good.as_str(), "{spec}");

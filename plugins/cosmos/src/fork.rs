@@ -50,6 +50,8 @@ pub enum ForkError {
         "spec.genesis: the state to begin with does not add up: its bonded validators have {tokens}{denom}, the pool of bonded tokens has {pool}{denom}"
     )]
     Pool { denom: String, tokens: BigUint, pool: BigUint },
+    #[error("spec.genesis: the state to begin with has an account of number {0}, which leaves no numbers for those who join")]
+    AccountNumber(u64),
     #[error("spec.genesis: the keys of {0} are in the state to begin with already: choose another spec.seed or spec.chainId")]
     SameKeys(String),
     #[error("spec.genesis.patch sets the bond denom {patched}, and the state to begin with is staked in {denom}: leave it out of the patch")]
@@ -68,7 +70,7 @@ pub struct Base {
     next_account_number: u64,
     /// Of those addresses that were asked about: the coins that they have.
     known: BTreeMap<String, Vec<Coin>>,
-    validators: Vec<Value>,
+    validators: Vec<Map<String, Value>>,
     staking: Map<String, Value>,
     gov: Option<Map<String, Value>>,
     slashing: Option<Map<String, Value>>,
@@ -118,7 +120,7 @@ impl Base {
                         "bank",
                         Edit::members([
                             ("balances", Edit::Each(Box::new(|text| balances.see(text, prefix, ours, &pools)), Vec::new())),
-                            ("supply", see(&mut seen.supply)),
+                            ("supply", Edit::Each(Box::new(|text| total(text, &mut seen.supply)), Vec::new())),
                         ]),
                     ),
                     (
@@ -138,7 +140,7 @@ impl Base {
         if let Some(found) = balances.stranger {
             return Err(ForkError::OtherChain { found, wanted: prefix.to_owned() });
         }
-        check_supply(seen.supply.unwrap_or_default(), &balances.sums)?;
+        check_supply(&seen.supply, &balances.sums)?;
         let mut known = balances.known;
         for address in accounts.known {
             known.entry(address).or_default();
@@ -150,7 +152,7 @@ impl Base {
             initial_height: seen.initial_height.as_ref().and_then(export::number).unwrap_or(0),
             most_gas: most_gas.filter(|gas| *gas > 0),
             has_consensus: seen.consensus.is_some(),
-            next_account_number: accounts.highest.map_or(0, |highest| highest + 1),
+            next_account_number: number_after(accounts.highest)?,
             known,
             validators: seen.validators,
             staking: seen.staking.ok_or(ForkError::Missing("app_state.staking.params"))?,
@@ -252,22 +254,22 @@ impl Base {
     }
 
     fn bonded_tokens(&self) -> Result<BigUint, ForkError> {
-        let bonded = self.validators.iter().filter(|validator| validator["status"] == BONDED);
+        let bonded = self.validators.iter().filter(|validator| is_bonded(validator));
         bonded
-            .map(|validator| amount(validator["tokens"].as_str().unwrap_or_default()))
+            .map(|validator| amount(validator.get("tokens").and_then(Value::as_str).unwrap_or_default()))
             .sum::<Option<BigUint>>()
             .ok_or(ForkError::Missing("readable tokens of each validator"))
     }
 
     /// The old validators can be left, and are left out of the set.
     fn staking_edit(&self, validators: usize) -> Edit<'static> {
-        let aside = |validator: &Value| {
+        let aside = |validator: &Map<String, Value>| {
             let mut aside = validator.clone();
-            aside["jailed"] = json!(true);
-            if aside["status"] == BONDED {
-                aside["status"] = json!(UNBONDED);
+            aside.insert("jailed".into(), json!(true));
+            if is_bonded(validator) {
+                aside.insert("status".into(), json!(UNBONDED));
             }
-            aside
+            Value::Object(aside)
         };
         let old = self.validators.iter().map(aside).collect();
         Edit::members([
@@ -300,9 +302,9 @@ struct Seen {
     initial_height: Option<Value>,
     consensus_params: Option<Value>,
     consensus: Option<Value>,
-    supply: Option<Vec<Coin>>,
+    supply: BTreeMap<String, BigUint>,
     staking: Option<Map<String, Value>>,
-    validators: Vec<Value>,
+    validators: Vec<Map<String, Value>>,
     gov: Option<Map<String, Value>>,
     slashing: Option<Map<String, Value>>,
 }
@@ -315,8 +317,15 @@ fn see<'a, T: for<'de> Deserialize<'de>>(slot: &'a mut Option<T>) -> Edit<'a> {
     }))
 }
 
-fn collect(text: &[u8], into: &mut Vec<Value>) -> Result<Option<Value>, String> {
-    into.push(serde_json::from_slice(text).map_err(|error| error.to_string())?);
+fn collect(text: &[u8], into: &mut Vec<Map<String, Value>>) -> Result<Option<Value>, String> {
+    into.push(serde_json::from_slice(text).map_err(|error| format!("item {}: {error}", into.len()))?);
+    Ok(None)
+}
+
+fn total(text: &[u8], into: &mut BTreeMap<String, BigUint>) -> Result<Option<Value>, String> {
+    let coin: Coin = serde_json::from_slice(text).map_err(|error| error.to_string())?;
+    let amount = amount(&coin.amount).ok_or_else(|| format!("{:?} {} is no amount", coin.amount, coin.denom))?;
+    into.insert(coin.denom, amount);
     Ok(None)
 }
 
@@ -376,11 +385,10 @@ impl Accounts {
 }
 
 /// A genesis without a supply has that of its balances.
-fn check_supply(supply: Vec<Coin>, sums: &BTreeMap<String, BigUint>) -> Result<(), ForkError> {
-    if supply.is_empty() {
+fn check_supply(says: &BTreeMap<String, BigUint>, sums: &BTreeMap<String, BigUint>) -> Result<(), ForkError> {
+    if says.is_empty() {
         return Ok(());
     }
-    let says: BTreeMap<String, BigUint> = supply.into_iter().map(|coin| (coin.denom, amount(&coin.amount).unwrap_or_default())).collect();
     let zero = BigUint::default();
     for denom in says.keys().chain(sums.keys()) {
         let (said, sum) = (says.get(denom).unwrap_or(&zero), sums.get(denom).unwrap_or(&zero));
@@ -389,6 +397,17 @@ fn check_supply(supply: Vec<Coin>, sums: &BTreeMap<String, BigUint>) -> Result<(
         }
     }
     Ok(())
+}
+
+fn is_bonded(validator: &Map<String, Value>) -> bool {
+    validator.get("status").is_some_and(|status| status == BONDED)
+}
+
+/// The number of the next account. Those who join are never more than a `u32` counts.
+fn number_after(highest: Option<u64>) -> Result<u64, ForkError> {
+    let Some(highest) = highest else { return Ok(0) };
+    let next = highest.checked_add(1).filter(|next| next.checked_add(u32::MAX.into()).is_some());
+    next.ok_or(ForkError::AccountNumber(highest))
 }
 
 fn amount(text: &str) -> Option<BigUint> {
@@ -406,139 +425,4 @@ fn coins(purse: &BTreeMap<String, BigUint>) -> Value {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const OLD: &str = "wasm1old";
-    const OURS: &str = "wasm1ours";
-
-    /// The shape of 0.50: one validator in the set, one on its way out.
-    fn exported() -> Value {
-        let [bonded, not_bonded] = ["bonded_tokens_pool", "not_bonded_tokens_pool"].map(|pool| module_address(pool, "wasm").unwrap());
-        let purse = |address: &str, amount: &str| json!({"address": address, "coins": [{"denom": "stake", "amount": amount}]});
-        let validator = |status: &str, tokens: &str| json!({"operator_address": "x", "jailed": false, "status": status, "tokens": tokens});
-        json!({
-            "chain_id": "old-1", "genesis_time": "t", "initial_height": 41,
-            "consensus": {"validators": [{"power": "1"}], "params": {"block": {"max_gas": "-1"}}},
-            "app_state": {
-                "auth": {"accounts": [
-                    {"address": OLD, "account_number": "7", "sequence": "3"},
-                    {"base_vesting_account": {"base_account": {"address": "wasm1late", "account_number": "9"}}},
-                ]},
-                "bank": {
-                    "balances": [purse(OLD, "30000000000000000000000000000000000000000"), purse(&bonded, "50"), purse(&not_bonded, "5")],
-                    "supply": [{"denom": "stake", "amount": "30000000000000000000000000000000000000055"}],
-                },
-                "genutil": {"gen_txs": []},
-                "gov": {"params": {"voting_period": "172800s"}},
-                "staking": {
-                    "params": {"bond_denom": "stake", "max_validators": 1}, "exported": true, "last_total_power": "50",
-                    "last_validator_powers": [{"address": "x", "power": "50"}],
-                    "validators": [validator(BONDED, "50"), validator("BOND_STATUS_UNBONDING", "5")],
-                    "delegations": [{"delegator_address": OLD, "shares": "50.0"}],
-                },
-            },
-        })
-    }
-
-    fn read(state: &Value) -> (tempfile::TempDir, Result<Base, ForkError>) {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("base.json");
-        std::fs::write(&path, serde_json::to_vec_pretty(state).unwrap()).unwrap();
-        (dir, Base::read(&path, "wasm", &BTreeSet::from([OLD, OURS].map(str::to_owned))))
-    }
-
-    fn forked(state: &Value) -> Result<Value, ForkError> {
-        let (dir, base) = read(state);
-        let to = dir.path().join("shared/genesis.json");
-        let funded = [OURS, OLD].map(str::to_owned);
-        let gentxs = vec![json!(1), json!(2)];
-        base?.write(&to, "stake", Joining { chain_id: "new-1", genesis_time: "now", funded: &funded, gentxs })?;
-        Ok(serde_json::from_slice(&std::fs::read(&to).unwrap()).unwrap())
-    }
-
-    #[test]
-    fn the_old_validators_step_aside_and_everything_else_stays() {
-        let genesis = forked(&exported()).unwrap();
-        assert_eq!((&genesis["chain_id"], &genesis["genesis_time"], &genesis["initial_height"]), (&json!("new-1"), &json!("now"), &json!(41)));
-        assert!(genesis["consensus"].get("validators").is_none() && genesis["consensus"]["params"].is_object());
-        let state = &genesis["app_state"];
-        let staking = &state["staking"];
-        let seen: Vec<_> = ["jailed", "status"].iter().flat_map(|field| [0, 1].map(|i| staking["validators"][i][field].clone())).collect();
-        assert_eq!(seen, [json!(true), json!(true), json!(UNBONDED), json!("BOND_STATUS_UNBONDING")]);
-        assert_eq!((&staking["last_total_power"], &staking["last_validator_powers"]), (&json!("0"), &json!([])));
-        assert_eq!((&staking["params"]["max_validators"], &staking["exported"]), (&json!(2), &json!(true)));
-        assert_eq!(staking["delegations"], exported()["app_state"]["staking"]["delegations"]);
-        assert_eq!(state["genutil"]["gen_txs"], json!([1, 2]));
-        assert_eq!(state["gov"]["params"]["voting_period"], "10s");
-        assert!(state.get("slashing").is_none(), "the chain has no such module");
-    }
-
-    #[test]
-    fn tokens_move_between_the_pools_and_only_new_accounts_are_added() {
-        let state = forked(&exported()).unwrap()["app_state"].clone();
-        let amounts: Vec<_> = state["bank"]["balances"].as_array().unwrap().iter().map(|b| b["coins"][0]["amount"].as_str()).collect();
-        assert_eq!(amounts, [Some("30000000000000000000000000000000000000000"), None, Some("55"), Some("1000000000000")]);
-        assert_eq!(state["bank"]["supply"], json!([]), "the chain sums it up");
-        let accounts = state["auth"]["accounts"].as_array().unwrap();
-        assert_eq!(accounts.len(), 3);
-        assert_eq!((&accounts[2]["address"], &accounts[2]["account_number"]), (&json!(OURS), &json!("10")));
-    }
-
-    #[test]
-    fn a_pool_that_had_nothing_gets_its_first_balance() {
-        let mut state = exported();
-        state["app_state"]["bank"]["balances"].as_array_mut().unwrap().remove(2);
-        state["app_state"]["bank"]["supply"] = json!([]);
-        let balances = forked(&state).unwrap()["app_state"]["bank"]["balances"].clone();
-        let pool = module_address("not_bonded_tokens_pool", "wasm").unwrap();
-        assert!(balances.as_array().unwrap().contains(&json!({"address": pool, "coins": [{"denom": "stake", "amount": "50"}]})), "{balances}");
-    }
-
-    #[test]
-    fn numbers_and_gas_of_genesis_transactions_follow_the_height_at_which_they_run() {
-        let base = |height: Value, gas: &str| {
-            let mut state = exported();
-            state["initial_height"] = height;
-            state["consensus"]["params"]["block"]["max_gas"] = json!(gas);
-            let base = read(&state).1.unwrap();
-            (base.account_number(1), base.gas())
-        };
-        assert_eq!(base(json!(41), "-1"), (11, MOST_GAS));
-        assert_eq!(base(json!("41"), "500000"), (11, 500_000));
-        assert_eq!(base(json!(0), "-1").0, 0);
-    }
-
-    #[test]
-    fn what_no_chain_can_begin_with_is_refused_with_the_numbers() {
-        let check = |edit: &dyn Fn(&mut Value), expect: &str| {
-            let mut state = exported();
-            edit(&mut state);
-            let error = forked(&state).unwrap_err().to_string();
-            assert!(error.contains(expect), "{error}");
-        };
-        let supply = "bank.supply says 7stake, the balances are 30000000000000000000000000000000000000055stake together";
-        check(&|state| state["app_state"]["bank"]["supply"][0]["amount"] = json!("7"), supply);
-        check(&|state| state["app_state"]["staking"]["validators"][0]["tokens"] = json!("49"), "have 49stake, the pool of bonded tokens has 50stake");
-        check(
-            &|state| state["app_state"]["bank"]["balances"][0]["address"] = json!("osmo1x"),
-            "osmo1x, and addresses of this binary begin with wasm1",
-        );
-        check(&|state| drop(state["app_state"].as_object_mut().unwrap().remove("staking")), "has no app_state.staking.params");
-        check(&|state| state["app_state"]["bank"]["balances"][0]["coins"][0]["amount"] = json!("-1"), r#"wasm1old has "-1" stake"#);
-        check(&|state| *state = json!([]), "has no app_state.staking.params");
-    }
-
-    #[test]
-    fn our_own_keys_in_the_state_and_another_denom_in_a_patch_are_refused() {
-        let base = read(&exported()).1.unwrap();
-        let operators = [("validator-0", OURS), ("validator-1", OLD)].map(|(name, address)| (name.to_owned(), address.to_owned()));
-        assert!(base.refuse_keys_of(&operators[..1]).is_ok());
-        assert!(base.refuse_keys_of(&operators).unwrap_err().to_string().contains("keys of validator-1 are in the state"));
-        let patch = |denom: &str| json!({"app_state": {"staking": {"params": {"bond_denom": denom}}}});
-        assert_eq!(base.bond_denom(&[patch("stake")]).unwrap(), "stake");
-        assert!(base.bond_denom(&[patch("uatom")]).unwrap_err().to_string().contains("sets the bond denom uatom"));
-        assert_eq!(base.balance(OLD, "stake"), "30000000000000000000000000000000000000000stake");
-        assert_eq!(base.balance(OURS, "stake"), "1000000000000stake");
-    }
-}
+mod tests;

@@ -17,12 +17,12 @@ use std::{
 };
 
 const MEGABYTE: u64 = 1 << 20;
-/// The goal, whatever the size of the state.
+/// The goal, whatever the size of the state. One that is not much larger has a part of its size.
 const MOST_RESIDENT: u64 = 64 * MEGABYTE;
 
 #[test]
-fn a_chain_of_half_a_gigabyte_is_forked_and_patched_in_bounded_memory() {
-    // The state grows with the whole suite only; the bound stays the same.
+fn a_state_is_forked_and_patched_in_a_fraction_of_its_size() {
+    // Half a gigabyte with the whole suite only.
     let size = if std::env::var_os("DVB_TEST_FULL").is_some() { 500 } else { 40 } * MEGABYTE;
     let dir = tempfile::tempdir().unwrap();
     let [old, new, patched] = ["old.json", "new.json", "patched.json"].map(|name| dir.path().join(name));
@@ -49,7 +49,8 @@ fn a_chain_of_half_a_gigabyte_is_forked_and_patched_in_bounded_memory() {
     file.read_to_string(&mut end).unwrap();
     assert!(end.contains(r#""last_validator_powers":[]"#) && end.contains(r#""genutil":{"gen_txs":[{"gentx":0}]}"#), "{end}");
     assert!(end.ends_with(r#""mint":{"odd":true}},"genesis_time":"now"}"#), "{end}");
-    assert!(resident < MOST_RESIDENT, "{resident}");
+    let most = MOST_RESIDENT.min(size / 4);
+    assert!(resident < most, "{resident} of {most}");
 }
 
 /// Accounts, their balances and one contract's code, about `size` bytes in all; answers how many accounts.

@@ -151,3 +151,54 @@ async fn the_binary_of_before_an_upgrade_is_refused_until_the_chain_begins_anew(
     served.devnets().reset(object_ref("mynet")).await.unwrap();
     served.apply(with_binary(None)).await.unwrap();
 }
+
+#[tokio::test]
+async fn a_file_of_before_a_rolling_upgrade_takes_the_new_binary_from_no_node_while_it_goes_on() {
+    let served = serve().await;
+    let source = |path: &str| v1::BinarySource { path: Some(path.into()), ..v1::BinarySource::default() };
+    // As its user wrote it: validator-1 has an argument and the old binary, of its own.
+    let file = |path: &str| {
+        let mut devnet = wanted("mynet");
+        let own =
+            v1::NodeOverride { name: "validator-1".into(), args: vec!["--x".into()], binary: Some(source(path)), ..v1::NodeOverride::default() };
+        devnet.spec.as_mut().unwrap().nodes = vec![own];
+        devnet
+    };
+    let first = served.apply(file("/bin/old")).await.unwrap().devnet.unwrap();
+    assert!(first.spec.unwrap().validators.unwrap() >= 2);
+    apply_upgrade(&served, upgrade("v2", |spec| (spec.rolling, spec.skip_vote, spec.height) = (true, true, 0)), false).await.unwrap();
+    let key = Key::upgrade("default", "mynet/v2");
+    let edit = async |edit: &dyn Fn(&mut Upgrade)| {
+        let Some(Object::Upgrade(present)) = served.cx.store.get(&key).await.unwrap() else { panic!("it is there") };
+        let mut next = Upgrade::clone(&present);
+        edit(&mut next);
+        served.cx.store.commit(vec![Write::update(next.clone())]).await.unwrap();
+        next
+    };
+    let Some(Object::Devnet(devnet)) = served.cx.store.get(&Key::devnet("default", "mynet")).await.unwrap() else { panic!("it is there") };
+    let before = devnet.spec.nodes.clone();
+    let rolled = edit(&|upgrade| {
+        upgrade.status.phase = UpgradePhase::Switching;
+        upgrade.status.notes.before = Some(crate::model::Before { nodes: before.clone(), ..crate::model::Before::default() });
+        upgrade.status.notes.rolled = ["validator-0", "validator-1", "fullnode-99"].map(str::to_owned).into();
+    })
+    .await;
+    served
+        .edit_devnet("mynet", |devnet| {
+            let given = crate::model::NodeOverride { name: "validator-0".into(), ..crate::model::NodeOverride::default() };
+            devnet.spec.nodes.push(given);
+            devnet.spec.nodes.iter_mut().for_each(|node| node.binary = Some(rolled.spec.binary.clone()));
+        })
+        .await;
+    let apply = async |path: &str| {
+        let applied = served.apply(file(path)).await.unwrap();
+        let nodes = applied.devnet.unwrap().spec.unwrap().nodes;
+        let binaries: Vec<String> = nodes.into_iter().map(|node| format!("{} {}", node.name, node.binary.unwrap().path.unwrap())).collect();
+        (applied.action, binaries.join(", "))
+    };
+    let told = |action: &str, nodes: &str| (action.to_owned(), nodes.to_owned());
+    assert_eq!(apply("/bin/old").await, told("unchanged", "validator-1 /bin/next, validator-0 /bin/next"));
+    assert_eq!(apply("/bin/third").await, told("configured", "validator-1 /bin/third, validator-0 /bin/next"));
+    edit(&|upgrade| upgrade.status.phase = UpgradePhase::RolledBack).await;
+    assert_eq!(apply("/bin/old").await, told("configured", "validator-1 /bin/old"));
+}

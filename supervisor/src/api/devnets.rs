@@ -146,7 +146,10 @@ impl Devnets {
                 Some(Object::Devnet(devnet)) => Some(devnet),
                 _ => None,
             };
-            let wanted = origin::resolve(&self.0, wanted.clone(), present.as_deref()).await?;
+            let mut wanted = origin::resolve(&self.0, wanted.clone(), present.as_deref()).await?;
+            if let Some(present) = present.as_deref() {
+                wanted = foresight::keep_what_was_rolled(wanted, present, self.0.store.as_ref()).await?;
+            }
             let admitted = admission::admit(verb, present.as_deref(), wanted, &fresh)?;
             if present.as_ref().is_none_or(|present| present.spec.plugin != admitted.devnet.spec.plugin) {
                 self.check_plugin(&admitted.devnet.spec.plugin).await?;

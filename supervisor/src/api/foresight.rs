@@ -1,8 +1,9 @@
 //! What can be said of a spec before anything is done about it: what its plugin refuses, and what a look at its binaries tells.
 
+use super::names;
 use crate::{
     binaries::{self, describe},
-    model::{BinarySource, Devnet, Fault, FaultCode, Kind, Object, Upgrade, UpgradePhase, Violation},
+    model::{BinarySource, Devnet, Fault, FaultCode, Kind, NodeOverride, Object, Upgrade, UpgradePhase, Violation},
     plugin::{DevnetContext, PluginError, PluginInfo, Plugins},
     store::{Selector, Store},
 };
@@ -49,19 +50,44 @@ pub(super) async fn refuse_the_binary_of_before(devnet: &Devnet, present: &Devne
     if devnet.spec.binary == present.spec.binary {
         return Ok(());
     }
-    let selector = Selector::in_devnet(Kind::Upgrade, &devnet.metadata.namespace, &devnet.metadata.name);
-    let (upgrades, _) = store.list(&selector).await.map_err(|error| error.fault())?;
     let left_it = |upgrade: &&Arc<Upgrade>| {
         let status = &upgrade.status;
         let counts = status.phase == UpgradePhase::Completed || status.phase.is_past_the_switch();
-        let of_this_chain = status.chain_epoch == present.spec.operations.reset;
-        counts && of_this_chain && status.notes.before.as_ref().is_some_and(|before| before.binary == devnet.spec.binary)
+        counts && status.notes.before.as_ref().is_some_and(|before| before.binary == devnet.spec.binary)
     };
-    let upgrades: Vec<Arc<Upgrade>> = upgrades.into_iter().filter_map(|object| object.try_into().ok()).collect();
-    match upgrades.iter().find(left_it) {
+    match upgrades_of(present, store).await?.iter().find(left_it) {
         Some(upgrade) => Err(left_behind(devnet, present, upgrade)),
         None => Ok(()),
     }
+}
+
+/// While an upgrade gives the nodes its binary one after the other, a file that says of them what it said before that takes it from
+/// none. What a file says anew counts.
+pub(super) async fn keep_what_was_rolled(mut wanted: Devnet, present: &Devnet, store: &dyn Store) -> Result<Devnet, Fault> {
+    for upgrade in upgrades_of(present, store).await? {
+        let (status, notes) = (&upgrade.status, &upgrade.status.notes);
+        let goes_on = !status.phase.is_final() && notes.switched.is_none() && notes.restored.is_none();
+        let Some(before) = notes.before.as_ref().filter(|_| goes_on) else { continue };
+        let spec = &mut wanted.spec;
+        let rolled: Vec<&String> = notes.rolled.iter().filter(|name| names::makes(spec, name)).collect();
+        for name in rolled {
+            if spec.node(name).is_none() {
+                spec.nodes.push(NodeOverride { name: name.clone(), ..NodeOverride::default() });
+            }
+            let was = before.nodes.iter().find(|was| was.name == *name).and_then(|was| was.binary.as_ref());
+            let over = spec.nodes.iter_mut().filter(|over| over.name == *name && over.binary.as_ref() == was);
+            over.for_each(|over| over.binary = Some(upgrade.spec.binary.clone()));
+        }
+    }
+    Ok(wanted)
+}
+
+/// Those of the chain that the devnet has now.
+async fn upgrades_of(present: &Devnet, store: &dyn Store) -> Result<Vec<Arc<Upgrade>>, Fault> {
+    let selector = Selector::in_devnet(Kind::Upgrade, &present.metadata.namespace, &present.metadata.name);
+    let (upgrades, _) = store.list(&selector).await.map_err(|error| error.fault())?;
+    let upgrades = upgrades.into_iter().filter_map(|object| Arc::<Upgrade>::try_from(object).ok());
+    Ok(upgrades.filter(|upgrade| upgrade.status.chain_epoch == present.spec.operations.reset).collect())
 }
 
 fn left_behind(devnet: &Devnet, present: &Devnet, upgrade: &Upgrade) -> Fault {

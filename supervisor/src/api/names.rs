@@ -40,7 +40,7 @@ pub(super) fn check_references(spec: &DevnetSpec) -> Vec<Violation> {
 }
 
 /// Whether the chain itself has a node of this short name.
-fn makes(spec: &DevnetSpec, name: &str) -> bool {
+pub(super) fn makes(spec: &DevnetSpec, name: &str) -> bool {
     match numbered(name) {
         Some(("validator", index)) => index < spec.validators(),
         Some(("fullnode", index)) => index < spec.full_nodes,
