@@ -5,10 +5,10 @@ use crate::{
     context::Context,
     error::{Error, Exit},
     goal::{Goal, Verdict, View},
-    render::objects::name,
+    render::objects::{name, refusal},
     watch::{Change, watch},
 };
-use dvb_proto::devnet::v1::{Condition, Devnet, Empty, ListRequest, LogRequest, Node};
+use dvb_proto::devnet::v1::{Devnet, Empty, ListRequest, LogRequest, Node};
 use futures::{StreamExt, stream};
 use std::time::Duration;
 use tokio::time::{Instant, sleep_until, timeout};
@@ -173,9 +173,8 @@ fn state(target: &Target, view: &View) -> &'static str {
     let devnet = view.devnet.as_ref().filter(|_| target.node.is_none());
     let stays = |devnet: &Devnet| devnet.metadata.as_ref().is_some_and(|metadata| metadata.deleted_at.is_none());
     let status = devnet.filter(|devnet| stays(devnet)).and_then(|devnet| devnet.status.as_ref());
-    let refused = |condition: &Condition| condition.r#type == "Provisioned" && condition.status == "False";
     match status {
-        Some(status) if status.phase != "Failed" && status.conditions.iter().any(refused) => ": its new spec was refused",
+        Some(status) if status.phase != "Failed" && refusal(&status.conditions).is_some() => ": its new spec was refused",
         _ => " is Failed",
     }
 }

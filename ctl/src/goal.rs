@@ -1,6 +1,6 @@
 //! What a verb waits for, decided purely: a view of one devnet (and its nodes) in, a verdict out.
 
-use crate::render::objects::{complaint, exit_text, name};
+use crate::render::objects::{self, complaint, exit_text, name};
 use dvb_proto::devnet::v1::{Condition, Devnet, Node};
 use std::collections::BTreeMap;
 
@@ -214,8 +214,7 @@ fn of_older(view: &View) -> Verdict {
 
 /// The newest spec that was looked at was refused; what runs is as the one before wanted it.
 fn refusal(devnet: &Devnet) -> Option<Verdict> {
-    let conditions = &devnet.status.as_ref()?.conditions;
-    let refused = conditions.iter().find(|condition| condition.r#type == "Provisioned" && condition.status == "False")?;
+    let refused = objects::refusal(&devnet.status.as_ref()?.conditions)?;
     Some(Verdict::Failed { message: refused.message.clone(), remedy: refused.remedy.clone() })
 }
 

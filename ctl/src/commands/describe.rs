@@ -13,7 +13,7 @@ use futures::TryStreamExt;
 
 const EVENTS: u32 = 20;
 
-/// Show one devnet, node or transaction in full, with its conditions and events
+/// Show one devnet, node, transaction, upgrade or export in full, with its conditions and events
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// [KIND] NAME...

@@ -1,6 +1,6 @@
 //! `freeze` and `thaw`: the processes of a devnet or a node stand still, and go on.
 
-use super::{Changed, freezing};
+use super::{Changed, freezing, note_those_apart};
 use crate::{context::Context, error::Error, follow::Target};
 
 /// Let all processes of a devnet (NAME) or node (NAME/NODE) stand still, as they are, until `thaw`
@@ -45,7 +45,11 @@ async fn each(ctx: &Context, which: &Which, on: bool) -> Result<(), Error> {
         let (object, mut devnets, mut nodes) = (ctx.object(name), client.devnets(), client.nodes());
         let changed = match (&target.node, on) {
             (None, true) => Changed::Devnet(Box::new(devnets.freeze(object).await?.into_inner())),
-            (None, false) => Changed::Devnet(Box::new(devnets.thaw(object).await?.into_inner())),
+            (None, false) => {
+                let devnet = devnets.thaw(object).await?.into_inner();
+                note_those_apart(ctx, &client, &target, ("frozen", "thaw"), |spec| spec.frozen).await?;
+                Changed::Devnet(Box::new(devnet))
+            }
             (Some(_), true) => Changed::Node(Box::new(nodes.freeze(object).await?.into_inner())),
             (Some(_), false) => Changed::Node(Box::new(nodes.thaw(object).await?.into_inner())),
         };

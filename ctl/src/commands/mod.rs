@@ -83,9 +83,6 @@ enum Changed {
 
 /// After start, stop, restart and reset: waits unless told not to, then prints the object or one line.
 async fn settle(ctx: &Context, client: &Client, target: &Target, changed: Changed, verb: &str, wait: bool) -> Result<(), Error> {
-    if verb == "start" {
-        note_those_apart(ctx, client, target, |spec| (spec.desired == "stopped").then_some(("stopped", "start"))).await?;
-    }
     let goal = match &changed {
         Changed::Devnet(devnet) => Goal::Settled { generation: generation(&devnet.metadata) },
         Changed::Node(_) => Goal::NodeSettled { node: target.name().to_owned() },
@@ -102,9 +99,6 @@ async fn settle(ctx: &Context, client: &Client, target: &Target, changed: Change
 /// As `settle`, after freeze and thaw.
 async fn freezing(ctx: &Context, client: &Client, target: &Target, changed: Changed, on: bool, wait: bool) -> Result<(), Error> {
     let verb = if on { "freeze" } else { "thaw" };
-    if !on {
-        note_those_apart(ctx, client, target, |spec| spec.frozen.then_some(("frozen", "thaw"))).await?;
-    }
     let goal = match &changed {
         Changed::Devnet(devnet) => Goal::Frozen { node: None, on, generation: generation(&devnet.metadata) },
         Changed::Node(node) => Goal::Frozen { node: Some(target.name().to_owned()), on, generation: generation(&node.metadata) },
@@ -118,19 +112,17 @@ async fn freezing(ctx: &Context, client: &Client, target: &Target, changed: Chan
     tell(ctx, target, changed, &now)
 }
 
-/// A verb for a whole devnet leaves alone what was asked of one of its nodes. `state`: what a node was made by itself, and the verb that ends it.
+/// A verb for a whole devnet leaves alone what was asked of one of its nodes: `state` is what those were made that `are_apart`.
 async fn note_those_apart(
     ctx: &Context,
     client: &Client,
     target: &Target,
-    state: impl Fn(&NodeSpec) -> Option<(&'static str, &'static str)>,
+    (state, verb): (&str, &str),
+    are_apart: impl Fn(&NodeSpec) -> bool,
 ) -> Result<(), Error> {
-    if target.node.is_some() {
-        return Ok(());
-    }
     let selector = ListRequest { namespace: target.namespace.clone(), devnet: target.devnet.clone(), ..ListRequest::default() };
     for node in client.nodes().list(selector).await?.into_inner().items {
-        if let Some((state, verb)) = node.spec.as_ref().and_then(&state) {
+        if node.spec.as_ref().is_some_and(&are_apart) {
             let name = name(&node.metadata);
             ctx.note(format!("{name} was {state} by itself and stays so; dvbctl {verb} {name}"));
         }

@@ -1,6 +1,6 @@
 //! `start`: a devnet or a node is to run.
 
-use super::{Changed, one_node_each, settle};
+use super::{Changed, note_those_apart, one_node_each, settle};
 use crate::{context::Context, error::Error, follow::Target};
 use dvb_proto::devnet::v1::StartRequest;
 
@@ -24,7 +24,11 @@ pub(crate) async fn run(ctx: &Context, args: Args) -> Result<(), Error> {
     for target in &targets {
         let object = ctx.object(target.name());
         let changed = match target.node {
-            None => Changed::Devnet(Box::new(client.devnets().start(object).await?.into_inner())),
+            None => {
+                let devnet = client.devnets().start(object).await?.into_inner();
+                note_those_apart(ctx, &client, target, ("stopped", "start"), |spec| spec.desired == "stopped").await?;
+                Changed::Devnet(Box::new(devnet))
+            }
             Some(_) => {
                 let request = StartRequest { namespace: object.namespace, name: object.name, allow_double_sign: args.allow_double_sign };
                 Changed::Node(Box::new(client.nodes().start(request).await?.into_inner()))

@@ -7,9 +7,13 @@ use crate::{
     context::Context,
     document::{Document, Source, Wanted, load, parse_documents},
     error::Error,
-    render::{self, Named, Row, objects::name, print_items},
+    render::{
+        self, Named, Row,
+        objects::{name, refusal},
+        print_items,
+    },
 };
-use dvb_proto::devnet::v1::{Condition, Devnet, ListRequest, Metadata, ObjectRef, RestartDevnetRequest};
+use dvb_proto::devnet::v1::{Devnet, ListRequest, Metadata, ObjectRef, RestartDevnetRequest};
 use std::sync::Arc;
 
 const DEFAULT_FILE: &str = "devnet.yaml";
@@ -74,8 +78,7 @@ pub(crate) async fn run(ctx: &Context, args: Args) -> Result<(), Error> {
 
 /// It has no nodes that could run. What kept it from them, a program or a file that was missing, may be mended by now: no spec tells.
 fn was_refused(devnet: &Devnet) -> bool {
-    let refused = |condition: &Condition| condition.r#type == "Provisioned" && condition.status == "False";
-    devnet.status.as_ref().is_some_and(|status| status.phase == "Failed" && status.conditions.iter().any(refused))
+    devnet.status.as_ref().is_some_and(|status| status.phase == "Failed" && refusal(&status.conditions).is_some())
 }
 
 fn documents(ctx: &Context, file: Option<String>) -> Result<Vec<Document>, Error> {

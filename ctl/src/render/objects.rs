@@ -350,7 +350,7 @@ pub(crate) fn exit_text(exit: &LastExit) -> String {
 }
 
 /// A spec that cannot be had: nothing else matters then.
-fn refusal(conditions: &[Condition]) -> Option<&Condition> {
+pub(crate) fn refusal(conditions: &[Condition]) -> Option<&Condition> {
     conditions.iter().find(|condition| condition.r#type == "Provisioned" && condition.status == "False")
 }
 

@@ -6,14 +6,10 @@ use crate::{
     context::Context,
     error::{Error, Exit},
     follow::until,
+    watch::{AWAY_LIMIT, LOOK_AGAIN},
 };
 use dvb_proto::devnet::v1::Proposal;
-use std::time::Duration;
 use tokio::time::{Instant, sleep};
-
-/// How long the daemon may be away, and how often we look: nothing tells a client that a socket is served again.
-const AWAY_LIMIT: Duration = Duration::from_secs(30);
-const LOOK_AGAIN: Duration = Duration::from_millis(200);
 
 /// The proposal as it was decided. Its status on the way goes to stderr.
 pub(super) async fn decided(ctx: &Context, client: &Client, devnet: &str, id: u64) -> Result<Proposal, Error> {

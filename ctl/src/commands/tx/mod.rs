@@ -14,14 +14,11 @@ use crate::{
     context::Context,
     error::{Error, Exit},
     render::{self, objects::name},
+    watch::{AWAY_LIMIT, LOOK_AGAIN},
 };
 use dvb_proto::devnet::v1::{ListEventsRequest, ListRequest, Transaction};
 use futures::TryStreamExt;
-use std::time::{Duration, Instant};
-
-/// How long the daemon may be away, and how often we look: nothing tells a client that a socket is served again.
-const AWAY_LIMIT: Duration = Duration::from_secs(30);
-const LOOK_AGAIN: Duration = Duration::from_millis(200);
+use std::time::Instant;
 
 /// Submit transactions and follow them
 ///
