@@ -69,13 +69,16 @@ pub struct Base {
     has_consensus: bool,
     next_account_number: u64,
     /// Of those addresses that were asked about: the coins that they have.
-    known: BTreeMap<String, Vec<Coin>>,
+    known: BTreeMap<String, Purse>,
     validators: Vec<Map<String, Value>>,
     staking: Map<String, Value>,
     gov: Option<Map<String, Value>>,
     slashing: Option<Map<String, Value>>,
     pools: [String; 2],
 }
+
+/// Amounts by denom.
+type Purse = BTreeMap<String, BigUint>;
 
 #[derive(Clone, Debug, Deserialize)]
 struct Coin {
@@ -198,14 +201,14 @@ impl Base {
     pub fn balance(&self, address: &str, denom: &str) -> String {
         match self.known.get(address) {
             None => format!("{BALANCE}{denom}"),
-            Some(coins) => coins.iter().map(|coin| format!("{}{}", coin.amount, coin.denom)).collect::<Vec<_>>().join(","),
+            Some(purse) => purse.iter().map(|(denom, amount)| format!("{amount}{denom}")).collect::<Vec<_>>().join(","),
         }
     }
 
     /// Writes the state with those who join in it.
     pub fn write(self, to: &Path, denom: &str, joining: Joining<'_>) -> Result<(), ForkError> {
         let moved = self.bonded_tokens()?;
-        let [mut bonded, mut not_bonded] = self.pools.each_ref().map(|pool| purse(self.known.get(pool)));
+        let [mut bonded, mut not_bonded] = self.pools.each_ref().map(|pool| self.known.get(pool).cloned().unwrap_or_default());
         let has = bonded.get(denom).cloned().unwrap_or_default();
         if has != moved {
             return Err(ForkError::Pool { denom: denom.to_owned(), tokens: moved, pool: has });
@@ -302,7 +305,7 @@ struct Seen {
     initial_height: Option<Value>,
     consensus_params: Option<Value>,
     consensus: Option<Value>,
-    supply: BTreeMap<String, BigUint>,
+    supply: Purse,
     staking: Option<Map<String, Value>>,
     validators: Vec<Map<String, Value>>,
     gov: Option<Map<String, Value>>,
@@ -322,7 +325,7 @@ fn collect(text: &[u8], into: &mut Vec<Map<String, Value>>) -> Result<Option<Val
     Ok(None)
 }
 
-fn total(text: &[u8], into: &mut BTreeMap<String, BigUint>) -> Result<Option<Value>, String> {
+fn total(text: &[u8], into: &mut Purse) -> Result<Option<Value>, String> {
     let coin: Coin = serde_json::from_slice(text).map_err(|error| error.to_string())?;
     let amount = amount(&coin.amount).ok_or_else(|| format!("{:?} {} is no amount", coin.amount, coin.denom))?;
     into.insert(coin.denom, amount);
@@ -331,8 +334,8 @@ fn total(text: &[u8], into: &mut BTreeMap<String, BigUint>) -> Result<Option<Val
 
 #[derive(Default)]
 struct Balances {
-    sums: BTreeMap<String, BigUint>,
-    known: BTreeMap<String, Vec<Coin>>,
+    sums: Purse,
+    known: BTreeMap<String, Purse>,
     /// The first address, when it is not of this chain.
     stranger: Option<String>,
     begun: bool,
@@ -344,15 +347,17 @@ impl Balances {
         if !std::mem::replace(&mut self.begun, true) && !balance.address.strip_prefix(prefix).is_some_and(|rest| rest.starts_with('1')) {
             self.stranger = Some(balance.address.to_string());
         }
-        for coin in &balance.coins {
-            let amount = amount(&coin.amount).ok_or_else(|| format!("{} has {:?} {}", balance.address, coin.amount, coin.denom))?;
-            match self.sums.get_mut(&coin.denom) {
-                Some(sum) => *sum += amount,
-                None => drop(self.sums.insert(coin.denom.clone(), amount)),
+        let mut purse = Purse::new();
+        for Coin { denom, amount: text } in balance.coins {
+            let amount = amount(&text).ok_or_else(|| format!("{} has {text:?} {denom}", balance.address))?;
+            match self.sums.get_mut(&denom) {
+                Some(sum) => *sum += &amount,
+                None => drop(self.sums.insert(denom.clone(), amount.clone())),
             }
+            purse.insert(denom, amount);
         }
         if ours.contains(&*balance.address) || pools.iter().any(|pool| *pool == balance.address) {
-            self.known.insert(balance.address.into_owned(), balance.coins);
+            self.known.insert(balance.address.into_owned(), purse);
         }
         Ok(None)
     }
@@ -385,7 +390,7 @@ impl Accounts {
 }
 
 /// A genesis without a supply has that of its balances.
-fn check_supply(says: &BTreeMap<String, BigUint>, sums: &BTreeMap<String, BigUint>) -> Result<(), ForkError> {
+fn check_supply(says: &Purse, sums: &Purse) -> Result<(), ForkError> {
     if says.is_empty() {
         return Ok(());
     }
@@ -414,12 +419,8 @@ fn amount(text: &str) -> Option<BigUint> {
     text.parse().ok()
 }
 
-fn purse(coins: Option<&Vec<Coin>>) -> BTreeMap<String, BigUint> {
-    coins.into_iter().flatten().map(|coin| (coin.denom.clone(), amount(&coin.amount).unwrap_or_default())).collect()
-}
-
 /// In the order of their denoms, as the SDK wants them.
-fn coins(purse: &BTreeMap<String, BigUint>) -> Value {
+fn coins(purse: &Purse) -> Value {
     let some = purse.iter().filter(|(_, amount)| **amount != BigUint::default());
     some.map(|(denom, amount)| json!({"denom": denom, "amount": amount.to_string()})).collect()
 }

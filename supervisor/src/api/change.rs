@@ -4,7 +4,7 @@
 use super::{Context, admission, auth::Caller, nearest};
 use crate::{
     events::Recorder,
-    model::{Event, EventId, Fault, FaultCode, Key, Kind, Object},
+    model::{Devnet, Event, EventId, Fault, FaultCode, Key, Kind, Object},
     store::{Selector, StoreError, Write},
 };
 use std::sync::Arc;
@@ -31,6 +31,15 @@ impl Context {
         match self.store.get(key).await.map_err(|error| error.fault())? {
             Some(object) => Ok(object),
             None => Err(self.not_found(key).await),
+        }
+    }
+
+    /// The devnet, unless it is on its way out.
+    pub(super) async fn devnet(&self, key: &Key) -> Result<Arc<Devnet>, Fault> {
+        match self.find(key).await? {
+            Object::Devnet(devnet) if devnet.metadata.deleted_at.is_some() => Err(admission::being_deleted(&key.name)),
+            Object::Devnet(devnet) => Ok(devnet),
+            other => Err(Fault::new(FaultCode::Internal, format!("{} is no devnet", other.key()))),
         }
     }
 

@@ -199,5 +199,9 @@ fn nearest_expected(reason: &str) -> Option<String> {
 }
 
 #[cfg(test)]
+#[path = "convert_properties.rs"]
+mod properties;
+
+#[cfg(test)]
 #[path = "convert_tests.rs"]
 mod tests;

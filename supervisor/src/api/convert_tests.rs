@@ -9,7 +9,6 @@ use crate::model::{
     RestartRules, RestartSpec, SavedState, SdkChange, ServiceSpec, SignedAttempt, Span, Timestamp, TransactionPhase, TransactionSpec,
     TransactionStatus, TxEvent, Uid, UpgradeNotes, UpgradePhase, UpgradeSpec, UpgradeStatus, Usage, VerifiedBlock,
 };
-use proptest::prelude::*;
 use serde_json::json;
 use std::{collections::BTreeMap, fmt::Debug, sync::Arc};
 
@@ -26,7 +25,7 @@ fn map<V>(value: V) -> BTreeMap<String, V> {
     BTreeMap::from([("key".to_owned(), value)])
 }
 
-fn meta() -> Meta {
+pub(super) fn meta() -> Meta {
     Meta {
         name: "mynet".into(),
         namespace: "default".into(),
@@ -72,7 +71,7 @@ fn logs() -> LogsSpec {
 }
 
 /// Every field filled, every list and map with an entry.
-fn devnet() -> Devnet {
+pub(super) fn devnet() -> Devnet {
     let spec = DevnetSpec {
         plugin: "cosmos".into(),
         network: some(),
@@ -158,12 +157,12 @@ fn conditions() -> Conditions {
     Conditions(vec![Condition { last_transition_time: time(), ..condition }])
 }
 
-fn usage() -> Usage {
+pub(super) fn usage() -> Usage {
     let memory_pressure = Some(MemoryPressure { some: 1.5, full: 0.25 });
     Usage { cpu: 0.25, memory: 7, fds: 8, memory_pressure, io_read: Some(9), io_written: Some(10) }
 }
 
-fn last_exit() -> LastExit {
+pub(super) fn last_exit() -> LastExit {
     LastExit {
         code: Some(-1),
         signal: some(),
@@ -178,7 +177,7 @@ fn last_exit() -> LastExit {
     }
 }
 
-fn node() -> Node {
+pub(super) fn node() -> Node {
     let spec = NodeSpec {
         devnet_ref: text(),
         index: 1,
@@ -443,63 +442,4 @@ fn a_fault_in_a_message_names_its_field_and_the_nearest_value() {
     assert_eq!(invalid(|s| s.genesis = Some(v1::GenesisSpec { patch: Some("{".into()), ..Default::default() })), of("spec.genesis.patch", None));
     let other = v1::Devnet { api_version: "v2".into(), ..v1::Devnet::default() };
     assert_eq!(devnet_from_message(&other).unwrap_err().violations[0].field, "apiVersion");
-}
-
-prop_compose! {
-    fn any_meta()(name in ".{0,50}", labels in prop::collection::btree_map(".{0,9}", ".{0,9}", 0..4), numbers in any::<[u64; 2]>(),
-        created in 0_i64..4_102_444_800_000, deleted in prop::option::of(0_i64..4_102_444_800_000)) -> Meta {
-        Meta {
-            name, annotations: labels.clone(), labels, generation: numbers[0], resource_version: numbers[1],
-            created_at: Timestamp::from_millis(created), deleted_at: deleted.map(Timestamp::from_millis), ..meta()
-        }
-    }
-}
-
-prop_compose! {
-    /// Each optional part there or not, with odd texts and numbers.
-    fn any_devnet()(metadata in any_meta(), keep in any::<[bool; 12]>(), text in prop::option::of(".{0,30}"), count in prop::option::of(any::<u32>()),
-        height in any::<u64>(), millis in any::<u32>(), env in prop::collection::btree_map(".{0,9}", ".{0,9}", 0..4)) -> Devnet {
-        let mut devnet = devnet();
-        devnet.metadata = metadata;
-        let spec = &mut devnet.spec;
-        spec.chain_id = text.clone();
-        spec.seed = text.clone();
-        spec.validators = count;
-        spec.full_nodes = count.unwrap_or_default();
-        spec.block_time = Some(Span::millis(millis.into()));
-        spec.nodes[0].env = env;
-        if keep[0] { spec.binary = None; }
-        if keep[1] { spec.genesis = GenesisSpec::default(); }
-        if keep[2] { spec.restart = RestartSpec::default(); }
-        if keep[3] { spec.resources = None; }
-        if keep[4] { spec.desired = None; }
-        if keep[5] { spec.nodes.clear(); }
-        if keep[6] { spec.services.clear(); }
-        if keep[7] { spec.operations = Operations::default(); }
-        if keep[8] { spec.localhost = None; }
-        if keep[9] { devnet.status = DevnetStatus::default(); }
-        devnet.status.current_height = keep[0].then_some(height);
-        devnet.status.message = text;
-        devnet
-    }
-}
-
-proptest! {
-    #[test]
-    fn any_devnet_goes_there_and_back(object in any_devnet()) {
-        let read: Devnet = from_message(&to_message(&object).unwrap()).unwrap();
-        prop_assert_eq!(read, object);
-    }
-
-    #[test]
-    fn any_node_goes_there_and_back(metadata in any_meta(), cpu in 0.0_f64..64.0, keep in any::<[bool; 4]>(), code in any::<i32>(), height in any::<u64>()) {
-        let mut object = Node { metadata, ..node() };
-        object.status.block_height = keep[1].then_some(height);
-        object.status.usage = keep[0].then_some(Usage { cpu, memory: height, ..usage() });
-        object.status.last_exit = keep[1].then_some(LastExit { code: Some(code), ..last_exit() });
-        if keep[2] { object.status = NodeStatus::default(); }
-        if keep[3] { object.spec = NodeSpec::default(); }
-        let read: Node = from_message(&to_message(&object).unwrap()).unwrap();
-        prop_assert_eq!(read, object);
-    }
 }

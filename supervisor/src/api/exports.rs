@@ -153,13 +153,7 @@ impl Exports {
         if wanted.spec.devnet_ref.is_empty() {
             return Err(Fault::invalid(vec![Violation::new("spec.devnetRef", "is missing")]));
         }
-        let devnet = match self.0.find(&Key::devnet(namespace, &wanted.spec.devnet_ref)).await? {
-            Object::Devnet(devnet) => devnet,
-            other => return Err(Fault::new(FaultCode::Internal, format!("{} is no devnet", other.key()))),
-        };
-        if devnet.metadata.deleted_at.is_some() {
-            return Err(admission::being_deleted(&devnet.metadata.name));
-        }
+        let devnet = self.0.devnet(&Key::devnet(namespace, &wanted.spec.devnet_ref)).await?;
         let told = |error: crate::plugin::PluginError| error.fault();
         let info = self.0.plugins.get(&devnet.spec.plugin).await.map_err(told)?.info().await.map_err(told)?;
         if info.capabilities.iter().any(|capability| capability == EXPORT_CAPABILITY) {

@@ -10,9 +10,9 @@ use crate::{
 use std::{sync::Arc, time::Duration};
 use tokio::time::timeout;
 
-/// How long an apply waits for the plugin's word. One that is slower, hangs or is ill keeps nobody from applying: provisioning asks
-/// it again, and the devnet's condition tells.
-const WORD_WITHIN: Duration = Duration::from_secs(2);
+/// How long a request waits for the plugin's word. One that is slower, hangs or is ill keeps nobody from asking for something: the
+/// controllers ask it again, and what comes of it is told.
+pub(super) const WORD_WITHIN: Duration = Duration::from_secs(2);
 
 /// The violations that the plugin can name at once.
 pub(super) async fn refuse_violations(devnet: &Devnet, plugins: &dyn Plugins) -> Result<(), Fault> {

@@ -1,7 +1,7 @@
 //! Transactions that can never be confirmed, as far as their plugin knows it without a node: the type, the signer, what the payload says.
 //! Balances, sequences, denoms and proposals only the chain knows; a Cosmos chain that is not provisioned yet knows its types alone.
 
-use super::{Context, nearest};
+use super::{Context, foresight::WORD_WITHIN, nearest};
 use crate::{
     model::{Devnet, Fault, FaultCode, Key, Kind, Node, Object, Transaction, Violation},
     plugin::{
@@ -10,11 +10,8 @@ use crate::{
     },
     store::Selector,
 };
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc};
 use tokio::time::timeout;
-
-/// How long a submit waits for the plugin's word. One that is slower or ill keeps nobody from submitting: the controller asks it again.
-const WORD_WITHIN: Duration = Duration::from_secs(2);
 
 /// The first of them that is refused, by its place, and why.
 pub(super) async fn first(cx: &Context, devnet: &Devnet, txs: &[&Transaction]) -> Option<(usize, Fault)> {

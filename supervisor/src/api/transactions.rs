@@ -134,7 +134,7 @@ impl Transactions {
             return Ok(applied);
         }
         if dry_run {
-            let devnet = self.devnet(&Key::devnet(&tx.metadata.namespace, &tx.spec.devnet_ref)).await?;
+            let devnet = self.0.devnet(&Key::devnet(&tx.metadata.namespace, &tx.spec.devnet_ref)).await?;
             let refused = impossible::first(&self.0, &devnet, &[&tx]).await;
             return refused.map_or_else(|| Ok(Applied::created(tx.into())), |(_, fault)| Err(fault));
         }
@@ -221,7 +221,7 @@ impl Transactions {
         for tx in &mut wanted {
             let key = Key::devnet(&tx.metadata.namespace, &tx.spec.devnet_ref);
             if !devnets.contains_key(&key) {
-                devnets.insert(key.clone(), self.devnet(&key).await?);
+                devnets.insert(key.clone(), self.0.devnet(&key).await?);
             }
             tx.status.chain_epoch = devnets[&key].spec.operations.reset;
         }
@@ -308,14 +308,6 @@ impl Transactions {
         Ok(fresh.into_iter().map(Arc::new).collect())
     }
 
-    async fn devnet(&self, key: &Key) -> Result<Arc<Devnet>, Fault> {
-        match self.0.find(key).await? {
-            Object::Devnet(devnet) if devnet.metadata.deleted_at.is_some() => Err(admission::being_deleted(&key.name)),
-            Object::Devnet(devnet) => Ok(devnet),
-            other => Err(Fault::new(FaultCode::Internal, format!("{} is no devnet", other.key()))),
-        }
-    }
-
     async fn remove(&self, request: &v1::DeleteRequest) -> Result<v1::Transaction, Fault> {
         let object = self.find(&request.namespace, &request.name).await?;
         let key = object.key();
@@ -333,7 +325,7 @@ impl Transactions {
     }
 
     async fn types(&self, request: &v1::TxTypesRequest) -> Result<v1::TxTypesResponse, Fault> {
-        let devnet = self.devnet(&key_of(Kind::Devnet, &request.namespace, &request.devnet)).await?;
+        let devnet = self.0.devnet(&key_of(Kind::Devnet, &request.namespace, &request.devnet)).await?;
         let plugin = self.0.plugins.get(&devnet.spec.plugin).await.map_err(|error| error.fault())?;
         let info = plugin.info().await.map_err(|error| error.fault())?;
         if !info.capabilities.iter().any(|capability| capability == TX_CAPABILITY) {

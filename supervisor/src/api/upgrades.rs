@@ -16,7 +16,6 @@ use crate::{
 };
 use dvb_proto::devnet::v1::{self, upgrade_service_server::UpgradeService};
 use futures::stream::BoxStream;
-use std::sync::Arc;
 use tonic::{Request, Response, Status};
 
 const MAX_NAME: usize = 60;
@@ -98,7 +97,7 @@ impl Upgrades {
     /// What is there already is compared; what is not is made, or only looked at.
     async fn put(&self, caller: Caller, wanted: Upgrade, dry_run: bool) -> Result<Applied, Fault> {
         let namespace = admission::namespace_or_default(&wanted.metadata.namespace).to_owned();
-        let devnet = self.devnet(&Key::devnet(&namespace, &wanted.spec.devnet_ref)).await?;
+        let devnet = self.0.devnet(&Key::devnet(&namespace, &wanted.spec.devnet_ref)).await?;
         let asked = (wanted.spec.cancel, wanted.spec.retry);
         let mut upgrade = self.identify(wanted.clone(), &devnet);
         (upgrade.spec.cancel, upgrade.spec.retry) = asked;
@@ -132,7 +131,7 @@ impl Upgrades {
 
     async fn store(&self, caller: Caller, wanted: Upgrade) -> Result<Object, Fault> {
         let namespace = admission::namespace_or_default(&wanted.metadata.namespace).to_owned();
-        let devnet = self.devnet(&Key::devnet(&namespace, &wanted.spec.devnet_ref)).await?;
+        let devnet = self.0.devnet(&Key::devnet(&namespace, &wanted.spec.devnet_ref)).await?;
         let reached = self.refuse_the_past(&wanted, &devnet)?;
         let draft = Draft {
             reason: "UpgradeRequested",
@@ -152,14 +151,6 @@ impl Upgrades {
                 .about(name.as_str())
                 .remedy(format!("dvbctl upgrade status {name}; dvbctl upgrade retry {name} tries one again that failed"))),
             Err(error) => Err(error.fault()),
-        }
-    }
-
-    async fn devnet(&self, key: &Key) -> Result<Arc<Devnet>, Fault> {
-        match self.0.find(key).await? {
-            Object::Devnet(devnet) if devnet.metadata.deleted_at.is_some() => Err(admission::being_deleted(&key.name)),
-            Object::Devnet(devnet) => Ok(devnet),
-            other => Err(Fault::new(FaultCode::Internal, format!("{} is no devnet", other.key()))),
         }
     }
 

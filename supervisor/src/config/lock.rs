@@ -110,7 +110,7 @@ impl AsFd for HomeLock {
 /// anybody can bind; the file holds all the same.
 fn take_name(home: &Home) -> Result<Option<OwnedFd>, LockError> {
     let failed = |errno: rustix::io::Errno| LockError::Io { path: home.root().to_owned(), source: errno.into() };
-    let address = SocketAddrUnix::new_abstract_name(format!("devnetd-home-{}-{}", geteuid(), home_hash(home.root())).as_bytes()).map_err(failed)?;
+    let address = SocketAddrUnix::new_abstract_name(name_of(home).as_bytes()).map_err(failed)?;
     for _ in 0..TRIES {
         let socket = new_socket().map_err(failed)?;
         match bind(&socket, &address).and_then(|()| listen(&socket, BACKLOG)) {
@@ -130,6 +130,10 @@ fn take_name(home: &Home) -> Result<Option<OwnedFd>, LockError> {
         return Err(LockError::FileRemoved { home: home.root().to_owned(), pid: holder });
     }
     Err(LockError::FileRemoved { home: home.root().to_owned(), pid: None })
+}
+
+fn name_of(home: &Home) -> String {
+    format!("devnetd-home-{}-{}", geteuid(), home_hash(home.root()))
 }
 
 fn new_socket() -> rustix::io::Result<OwnedFd> {
@@ -158,6 +162,28 @@ mod tests {
         assert!(matches!(HomeLock::acquire(&home), Err(LockError::FileRemoved { .. })), "it has the name as well");
         drop(second);
         HomeLock::acquire(&home).unwrap();
+    }
+
+    #[test]
+    fn a_name_that_another_user_sits_on_keeps_nobody_from_his_home() {
+        if !geteuid().is_root() {
+            return println!("SKIP: only root can play another user");
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let home = Home::new(dir.path().to_owned());
+        let name = name_of(&home);
+        // The identity is that of the thread alone, and of sockets that it binds.
+        let stranger = std::thread::spawn(move || {
+            rustix::thread::set_thread_res_uid(None, rustix::process::Uid::from_raw(65_534), None).unwrap();
+            let socket = new_socket().unwrap();
+            bind(&socket, &SocketAddrUnix::new_abstract_name(name.as_bytes()).unwrap()).unwrap();
+            listen(&socket, BACKLOG).unwrap();
+            socket
+        });
+        let socket = stranger.join().unwrap();
+        let lock = HomeLock::acquire(&home).expect("the file holds all the same");
+        assert!(matches!(HomeLock::acquire(&home), Err(LockError::Held { .. })));
+        drop((lock, socket));
     }
 
     #[test]

@@ -222,16 +222,10 @@ mod tests {
     use super::*;
     use crate::{
         logs::LossCause,
-        model::{
-            ByteSize, Devnet, DevnetSpec, DevnetStatus, Event, EventId, LaunchId, LaunchRecord, LaunchStatus, LogsSpec, Meta, NodeSpec, Revision,
-            Span,
-        },
-        store::{Change, EventFilter, MemoryStore, Write},
+        model::{ByteSize, Devnet, DevnetSpec, DevnetStatus, LaunchId, LaunchRecord, LaunchStatus, LogsSpec, Meta, NodeSpec, Span},
+        store::{EventFilter, MemoryStore, Write, ailing::Ailing},
         sys::SystemClock,
     };
-    use async_trait::async_trait;
-    use futures::{future, stream, stream::BoxStream};
-    use std::sync::atomic::{AtomicU32, Ordering};
 
     fn meta(name: &str) -> Meta {
         Meta { name: name.into(), namespace: "default".into(), ..Meta::default() }
@@ -276,59 +270,9 @@ mod tests {
         telling.abort();
     }
 
-    /// A store whose lists fail so often, and whose first feed fails behind its first change.
-    struct Sick {
-        store: Arc<dyn Store>,
-        lists: AtomicU32,
-        feeds: AtomicU32,
-    }
-
-    fn sickness() -> StoreError {
-        StoreError::Other("disk I/O error".into())
-    }
-
-    fn fails(left: &AtomicU32) -> bool {
-        left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok()
-    }
-
-    #[async_trait]
-    impl Store for Sick {
-        async fn get(&self, key: &Key) -> Result<Option<Object>, StoreError> {
-            self.store.get(key).await
-        }
-        async fn list(&self, selector: &Selector) -> Result<(Vec<Object>, Revision), StoreError> {
-            if fails(&self.lists) { Err(sickness()) } else { self.store.list(selector).await }
-        }
-        async fn commit(&self, writes: Vec<Write>) -> Result<Revision, StoreError> {
-            self.store.commit(writes).await
-        }
-        fn watch(&self, selector: Selector, from: Revision) -> BoxStream<'static, Result<Change, StoreError>> {
-            let feed = self.store.watch(selector, from);
-            if fails(&self.feeds) { feed.take(1).chain(stream::once(future::ready(Err(sickness())))).boxed() } else { feed }
-        }
-        async fn event(&self, id: &EventId) -> Result<Option<Event>, StoreError> {
-            self.store.event(id).await
-        }
-        async fn events(&self, filter: &EventFilter) -> Result<Vec<Event>, StoreError> {
-            self.store.events(filter).await
-        }
-        fn watch_events(&self, filter: EventFilter) -> BoxStream<'static, Result<Event, StoreError>> {
-            self.store.watch_events(filter)
-        }
-        async fn compact(&self) -> Result<(), StoreError> {
-            self.store.compact().await
-        }
-        async fn meta_value(&self, name: &str) -> Result<Option<String>, StoreError> {
-            self.store.meta_value(name).await
-        }
-        async fn set_meta_value(&self, name: &str, value: &str) -> Result<(), StoreError> {
-            self.store.set_meta_value(name, value).await
-        }
-    }
-
     #[tokio::test(start_paused = true)]
     async fn the_caretaker_hears_of_launches_again_when_the_store_can_be_read_again() {
-        let store = Arc::new(Sick { store: store().await, lists: AtomicU32::new(12), feeds: AtomicU32::new(1) });
+        let store = Arc::new(Ailing::reads(store().await, 12, 1));
         let (orders, mut ordered) = mpsc::unbounded_channel();
         let feed = store.clone();
         let telling = tokio::spawn(async move { tell_of_launches(feed.as_ref(), &LogSettings::default(), &orders).await });

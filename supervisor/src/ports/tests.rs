@@ -278,3 +278,20 @@ async fn deleting_a_devnet_gives_everything_back() {
     let again = homestead.ports().place(&homestead.devnet("a").await, &home(), &plan(1)).await.unwrap();
     assert_eq!(again, placement, "the same words choose the same place when it is free");
 }
+
+#[tokio::test]
+async fn a_port_that_could_not_be_parked_is_parked_when_it_is_tried_again() {
+    let homestead = Homestead::new();
+    let ports = homestead.ports().with_keeper(Keeper::in_a_thread(homestead.home_id.clone()));
+    let kinds = [PlannedPort { park: true, ..port("rpc", 26657) }];
+    let nodes = [PlannedNode { name: "validator-0".into(), role: "validator".into(), ports: kinds.to_vec(), ..PlannedNode::default() }];
+    let placement = ports.place(&homestead.devnet("a").await, &home(), &nodes).await.unwrap();
+    let node = placed("a", &placement.nodes[0]);
+    let address = (node.spec.address.parse::<Ipv4Addr>().unwrap(), node.spec.ports["rpc"]);
+    let stranger = TcpListener::bind(address).unwrap();
+    assert!(!ports.park(&node, &kinds).await.unwrap(), "it is to be tried again");
+    drop(stranger);
+    assert!(ports.park(&node, &kinds).await.unwrap());
+    assert!(TcpListener::bind(address).is_err());
+    ports.unpark(&node).await.unwrap();
+}

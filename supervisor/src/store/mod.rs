@@ -6,6 +6,8 @@
 //! exports, and deleting a node its launches (each shows in the feed, children first). Events and empty commits take no revision.
 
 #[cfg(test)]
+pub(crate) mod ailing;
+#[cfg(test)]
 mod contract;
 mod feed;
 #[cfg(test)]

@@ -2,20 +2,12 @@
 
 use super::super::testing::{NET, NS, Rig, node_key};
 use crate::{
-    model::{DevnetPhase, Event, EventId, Exit, Export, ExportPhase, Key, NodePhase, Object, Revision, Timestamp},
+    model::{DevnetPhase, Exit, Export, ExportPhase, Key, NodePhase, Object, Timestamp},
     runtime::{JobResult, JobSpec, Runtime, RuntimeError},
-    store::{Change, EventFilter, Selector, Store, StoreError, Write, fixtures},
+    store::{Write, ailing::Ailing, fixtures},
 };
-use async_trait::async_trait;
-use futures::stream::BoxStream;
 use nix::sys::signal::Signal;
-use std::{
-    fs,
-    sync::{
-        Arc,
-        atomic::{AtomicU32, Ordering},
-    },
-};
+use std::{fs, sync::Arc};
 
 fn key() -> Key {
     Key::export(NS, &format!("{NET}/before"))
@@ -199,58 +191,15 @@ async fn a_deleted_export_and_one_of_a_deleted_devnet_leave_no_file() {
     assert!(rig.store.get(&node_key("validator-0")).await.unwrap().is_none());
 }
 
-/// A store whose disk has no room for the next changes of an export.
-struct FullDisk {
-    store: Arc<dyn Store>,
-    refusals: AtomicU32,
-}
-
-#[async_trait]
-impl Store for FullDisk {
-    async fn get(&self, key: &Key) -> Result<Option<Object>, StoreError> {
-        self.store.get(key).await
-    }
-    async fn list(&self, selector: &Selector) -> Result<(Vec<Object>, Revision), StoreError> {
-        self.store.list(selector).await
-    }
-    async fn commit(&self, writes: Vec<Write>) -> Result<Revision, StoreError> {
-        let changes_an_export =
-            writes.iter().any(|write| matches!(write, Write::Put { object: Object::Export(export), .. } if export.metadata.resource_version > 0));
-        let take_one = |left: u32| left.checked_sub(1);
-        if changes_an_export && self.refusals.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take_one).is_ok() {
-            return Err(StoreError::DiskFull { path: "/full".into() });
-        }
-        self.store.commit(writes).await
-    }
-    fn watch(&self, selector: Selector, from: Revision) -> BoxStream<'static, Result<Change, StoreError>> {
-        self.store.watch(selector, from)
-    }
-    async fn event(&self, id: &EventId) -> Result<Option<Event>, StoreError> {
-        self.store.event(id).await
-    }
-    async fn events(&self, filter: &EventFilter) -> Result<Vec<Event>, StoreError> {
-        self.store.events(filter).await
-    }
-    fn watch_events(&self, filter: EventFilter) -> BoxStream<'static, Result<Event, StoreError>> {
-        self.store.watch_events(filter)
-    }
-    async fn compact(&self) -> Result<(), StoreError> {
-        self.store.compact().await
-    }
-    async fn meta_value(&self, name: &str) -> Result<Option<String>, StoreError> {
-        self.store.meta_value(name).await
-    }
-    async fn set_meta_value(&self, name: &str, value: &str) -> Result<(), StoreError> {
-        self.store.set_meta_value(name, value).await
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn an_export_goes_on_when_the_store_can_be_written_again() {
     let mut rig = rig().await;
     rig.runtime.answer_jobs(export_state);
     rig.stop_daemon().await;
-    rig.store = Arc::new(FullDisk { store: rig.store.clone(), refusals: AtomicU32::new(2) });
+    let changes_an_export = |writes: &[Write]| {
+        writes.iter().any(|write| matches!(write, Write::Put { object: Object::Export(export), .. } if export.metadata.resource_version > 0))
+    };
+    rig.store = Arc::new(Ailing::commits(rig.store.clone(), 2, changes_an_export));
     rig.start_daemon();
     request(&rig, |_| {}).await;
     assert_eq!(ended(&rig).await.status.phase, ExportPhase::Completed);

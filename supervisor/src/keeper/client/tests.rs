@@ -149,14 +149,20 @@ fn a_release_while_a_keeper_is_started_waits_for_it_and_not_for_ever() {
     };
     let daemon = Keeper::with_start(Bench::new().hash, Box::new(start));
     let (done, ends) = std::sync::mpsc::channel();
-    let other = daemon.clone();
+    let (other, done_too) = (daemon.clone(), done.clone());
     std::thread::spawn(move || {
         begins.recv().unwrap();
         other.release_all(&["port/1".to_owned()]);
         done.send(()).unwrap();
     });
-    drop(stream(&daemon, "port/2"));
-    ends.recv_timeout(Duration::from_secs(30)).expect("both go on");
+    let (first, put) = (daemon.clone(), done_too);
+    std::thread::spawn(move || {
+        drop(stream(&first, "port/2"));
+        put.send(()).unwrap();
+    });
+    for _ in 0..2 {
+        ends.recv_timeout(Duration::from_secs(30)).expect("both go on");
+    }
     daemon.close();
 }
 
