@@ -592,7 +592,7 @@ class Devnetd(Adapter):
 
     def main_pid(self):
         with open(self.p("h", "devnetd.lock")) as f:
-            return int(f.read())
+            return int(f.readline())      # then its socket and its home
 
     def status_argv(self):
         return self.cli("get", "nodes", "bench0")
