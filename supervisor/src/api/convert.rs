@@ -2,8 +2,8 @@
 
 use crate::model::{API_VERSION, Devnet, Event, Export, Fault, FaultCode, Kind, Launch, Node, Transaction, Upgrade, Violation};
 use dvb_proto::devnet::v1;
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use serde_json::{Map, Value};
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::Value;
 
 /// Keys below which nulls mean something (a merge patch removes a field with one): they are kept as they are.
 const FREE_FORM: [&str; 3] = ["patch", "config", "payload"];
@@ -11,54 +11,32 @@ const FREE_FORM: [&str; 3] = ["patch", "config", "payload"];
 /// A model type that has a message.
 pub trait Wire: Serialize {
     type Message: DeserializeOwned;
-    /// Makes the stored JSON the API's: what clients see besides, and what they do not see.
-    fn expose(_json: &mut Map<String, Value>) {}
+    /// What clients do not see: fields of a part of the stored JSON.
+    const HIDDEN: &[(&str, &[&str])] = &[];
+    /// What clients see besides.
+    fn name_kind(_message: &mut Self::Message) {}
 }
 
-impl Wire for Devnet {
-    type Message = v1::Devnet;
-    fn expose(json: &mut Map<String, Value>) {
-        name_kind(json, Kind::Devnet);
-    }
+macro_rules! named {
+    ($($kind:ident $({ $($hidden:tt)* })?),*) => {$(
+        impl Wire for $kind {
+            type Message = v1::$kind;
+            $(const HIDDEN: &[(&str, &[&str])] = &[$($hidden)*];)?
+            fn name_kind(message: &mut Self::Message) {
+                (message.api_version, message.kind) = (API_VERSION.into(), Kind::$kind.name().into());
+            }
+        }
+    )*};
 }
 
-impl Wire for Node {
-    type Message = v1::Node;
-    fn expose(json: &mut Map<String, Value>) {
-        name_kind(json, Kind::Node);
-    }
-}
-
-impl Wire for Launch {
-    type Message = v1::Launch;
-    /// The environment may hold secrets, and the handle is the runtime's own.
-    fn expose(json: &mut Map<String, Value>) {
-        name_kind(json, Kind::Launch);
-        hide(json, "spec", &["env", "stopSignal", "graceMs", "readiness", "cwd"]);
-        hide(json, "status", &["handle"]);
-    }
-}
-
-impl Wire for Transaction {
-    type Message = v1::Transaction;
-    fn expose(json: &mut Map<String, Value>) {
-        name_kind(json, Kind::Transaction);
-    }
-}
-
-impl Wire for Upgrade {
-    type Message = v1::Upgrade;
-    fn expose(json: &mut Map<String, Value>) {
-        name_kind(json, Kind::Upgrade);
-        hide(json, "status", &["notes"]);
-    }
-}
-
-impl Wire for Export {
-    type Message = v1::Export;
-    fn expose(json: &mut Map<String, Value>) {
-        name_kind(json, Kind::Export);
-    }
+named! {
+    Devnet,
+    Node,
+    // The environment may hold secrets, and the handle is the runtime's own.
+    Launch { ("spec", &["env", "stopSignal", "graceMs", "readiness", "cwd"]), ("status", &["handle"]) },
+    Transaction,
+    Upgrade { ("status", &["notes"]) },
+    Export
 }
 
 impl Wire for Event {
@@ -71,13 +49,27 @@ impl Wire for Fault {
 
 /// Cannot fail while the shapes agree, which the tests below hold them to; if it does, that is an Internal fault.
 pub fn to_message<T: Wire>(object: &T) -> Result<T::Message, Fault> {
-    let bug = |error: &dyn std::fmt::Display| Fault::new(FaultCode::Internal, format!("an object does not fit its message: {error}"));
-    let mut json = serde_json::to_value(object).map_err(|error| bug(&error))?;
-    if let Value::Object(map) = &mut json {
-        T::expose(map);
+    let mut message =
+        through_json::<T>(object).map_err(|error| Fault::new(FaultCode::Internal, format!("an object does not fit its message: {error}")))?;
+    T::name_kind(&mut message);
+    Ok(message)
+}
+
+/// As text, which takes a third of the time that a tree of values takes: `get nodes` of a large devnet is made of this.
+fn through_json<T: Wire>(object: &T) -> Result<T::Message, Box<dyn std::error::Error>> {
+    if T::HIDDEN.is_empty() {
+        let text = serde_json::to_vec(object)?;
+        // Where it does not fit is looked for only when it does not: keeping the path costs more than the rest of the conversion.
+        let whole = serde_json::from_slice(&text);
+        return Ok(whole.or_else(|_| serde_path_to_error::deserialize(&mut serde_json::Deserializer::from_slice(&text)))?);
     }
-    // Where it does not fit is looked for only when it does not: keeping the path costs more than the rest of the conversion.
-    T::Message::deserialize(&json).or_else(|_| serde_path_to_error::deserialize(json).map_err(|error| bug(&error)))
+    let mut json = serde_json::to_value(object)?;
+    for (part, fields) in T::HIDDEN {
+        if let Some(Value::Object(part)) = json.get_mut(part) {
+            part.retain(|field, _| !fields.contains(&field.as_str()));
+        }
+    }
+    Ok(serde_path_to_error::deserialize(json)?)
 }
 
 /// What a user sent, typed. A fault is InvalidSpec with the field's path.
@@ -176,17 +168,6 @@ fn drop_nulls(json: &mut Value) {
         }
         Value::Array(items) => items.iter_mut().for_each(drop_nulls),
         _ => {}
-    }
-}
-
-fn name_kind(json: &mut Map<String, Value>, kind: Kind) {
-    json.insert("apiVersion".into(), API_VERSION.into());
-    json.insert("kind".into(), kind.name().into());
-}
-
-fn hide(json: &mut Map<String, Value>, part: &str, fields: &[&str]) {
-    if let Some(Value::Object(part)) = json.get_mut(part) {
-        part.retain(|field, _| !fields.contains(&field.as_str()));
     }
 }
 
