@@ -49,9 +49,9 @@ impl Surroundings<'_> {
 
 impl Neighbour<'_> {
     fn variables(&self) -> Vec<(String, String)> {
-        let name = |what: &str| format!("DVB_{}_{}", word(self.short), word(what));
-        let endpoints = self.endpoints.iter().map(|(port, url)| (name(port), url.clone()));
-        endpoints.chain([(name("home"), self.home.to_owned())]).collect()
+        let me = word(self.short);
+        let endpoints = self.endpoints.iter().map(|(port, url)| (format!("DVB_{me}_{}", word(port)), url.clone()));
+        endpoints.chain([(format!("DVB_{me}_HOME"), self.home.to_owned())]).collect()
     }
 }
 

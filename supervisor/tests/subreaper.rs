@@ -71,7 +71,7 @@ async fn a_grandchild_that_hides_dies_with_its_node_and_only_with_its_own() {
             log: dir.path().join(format!("{name}.log")),
             ..LaunchSpec::default()
         };
-        let handle = runtime.start(&spec, Grants::default()).await.unwrap();
+        let handle = runtime.start(spec, Grants::default()).await.unwrap();
         let path = dir.path().join(format!("{name}.pid"));
         let pid = eventually("the hidden one is forked", || number_in(&path)).await;
         eventually("it comes to us", || process_stat(pid).filter(|stat| stat.parent == me)).await;

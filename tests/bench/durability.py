@@ -5,10 +5,10 @@ import sqlite3
 import statistics
 import time
 
-# Before a child is started again the daemon commits its death, and the intent to start it: a launch row, a node row, two rows of
-# changes and one event each.
-COMMITS_OF_A_RESPAWN = 2
-ROWS = 5
+# Before a child is started again the daemon commits its death and the intent to start it, at once: two launch rows, a node row, three rows
+# of changes and two events. The record of the fork comes after it.
+COMMITS_OF_A_RESPAWN = 1
+ROWS = 8
 BYTES = 900
 
 

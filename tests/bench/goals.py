@@ -73,6 +73,6 @@ def durability(measured, ours, num):
         return None
     n, ms = measured["commits_of_a_respawn"], measured["commit_ms"]
     took = get(ours, "start200", "crash", "respawn_ms", "p50")
-    return (f"Durability apart: before a child is started again {n} commits are made that outlive a SIGKILL. Such a commit takes "
+    return (f"Durability apart: before a child is started again {n} commit is made that outlives a SIGKILL. Such a commit takes "
             f"{num(ms['normal']['p50'])} ms here (p50 of {ms['normal']['n']}, SQLite alone, same folder), so {num(n * ms['normal']['p50'])} ms of "
             f"{num(took)} ms. An order of a user outlives a power cut too: {num(ms['full']['p50'])} ms a commit.")

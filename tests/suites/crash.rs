@@ -122,7 +122,7 @@ const MATRIX: &[(&str, Deed)] = &[
     ("stop/gone", Deed::StopAdopted),
     ("stop/announced", Deed::Restart),
     ("stop/gone", Deed::Restart),
-    ("exit/recorded", Deed::Restart),
+    ("exit/cleared", Deed::Restart),
     ("freeze/frozen", Deed::Freeze),
     ("freeze/frozen@2", Deed::Freeze),
     ("freeze/thawed", Deed::Thaw),

@@ -1,4 +1,4 @@
-//! Model <-> generated message, through the one JSON shape that both have. No other file knows the messages' fields.
+//! Model <-> generated message, through the one JSON shape that both have. But for `node_message`, no other file knows the messages' fields.
 
 use crate::model::{API_VERSION, Devnet, Event, Export, Fault, FaultCode, Kind, Launch, Node, Transaction, Upgrade, Violation};
 use dvb_proto::devnet::v1;
@@ -9,8 +9,12 @@ use serde_json::Value;
 const FREE_FORM: [&str; 3] = ["patch", "config", "payload"];
 
 /// A model type that has a message.
-pub trait Wire: Serialize {
+pub trait Part: Serialize {
     type Message: DeserializeOwned;
+}
+
+/// One that is an object.
+pub trait Wire: Part {
     /// What clients do not see: fields of a part of the stored JSON.
     const HIDDEN: &[(&str, &[&str])] = &[];
     /// What clients see besides.
@@ -19,8 +23,10 @@ pub trait Wire: Serialize {
 
 macro_rules! named {
     ($($kind:ident $({ $($hidden:tt)* })?),*) => {$(
-        impl Wire for $kind {
+        impl Part for $kind {
             type Message = v1::$kind;
+        }
+        impl Wire for $kind {
             $(const HIDDEN: &[(&str, &[&str])] = &[$($hidden)*];)?
             fn name_kind(message: &mut Self::Message) {
                 (message.api_version, message.kind) = (API_VERSION.into(), Kind::$kind.name().into());
@@ -32,37 +38,42 @@ macro_rules! named {
 named! {
     Devnet,
     Node,
-    // The environment may hold secrets, and the handle is the runtime's own.
-    Launch { ("spec", &["env", "stopSignal", "graceMs", "readiness", "cwd"]), ("status", &["handle"]) },
+    // How it is watched and stopped, and the runtime's own handle.
+    Launch { ("spec", &["stopSignal", "graceMs", "readiness", "cwd"]), ("status", &["handle"]) },
     Transaction,
     Upgrade { ("status", &["notes"]) },
     Export
 }
 
-impl Wire for Event {
+impl Part for Event {
     type Message = v1::Event;
 }
 
-impl Wire for Fault {
+impl Wire for Event {}
+
+impl Part for Fault {
     type Message = v1::Fault;
 }
 
+impl Wire for Fault {}
+
 /// Cannot fail while the shapes agree, which the tests below hold them to; if it does, that is an Internal fault.
 pub fn to_message<T: Wire>(object: &T) -> Result<T::Message, Fault> {
-    let mut message =
-        through_json::<T>(object).map_err(|error| Fault::new(FaultCode::Internal, format!("an object does not fit its message: {error}")))?;
+    let mut message = if T::HIDDEN.is_empty() { through_json(object)? } else { shown(object).map_err(misfit)? };
     T::name_kind(&mut message);
     Ok(message)
 }
 
-/// As text, which takes a third of the time that a tree of values takes: `get nodes` of a large devnet is made of this.
-fn through_json<T: Wire>(object: &T) -> Result<T::Message, Box<dyn std::error::Error>> {
-    if T::HIDDEN.is_empty() {
-        let text = serde_json::to_vec(object)?;
-        // Where it does not fit is looked for only when it does not: keeping the path costs more than the rest of the conversion.
-        let whole = serde_json::from_slice(&text);
-        return Ok(whole.or_else(|_| serde_path_to_error::deserialize(&mut serde_json::Deserializer::from_slice(&text)))?);
-    }
+/// As text, which takes a third of the time that a tree of values takes.
+pub(super) fn through_json<T: Part>(part: &T) -> Result<T::Message, Fault> {
+    let text = serde_json::to_vec(part).map_err(misfit)?;
+    // Where it does not fit is looked for only when it does not: keeping the path costs more than the rest of the conversion.
+    let whole = serde_json::from_slice(&text);
+    whole.or_else(|_| serde_path_to_error::deserialize(&mut serde_json::Deserializer::from_slice(&text))).map_err(misfit)
+}
+
+/// Without what is hidden.
+fn shown<T: Wire>(object: &T) -> Result<T::Message, Box<dyn std::error::Error>> {
     let mut json = serde_json::to_value(object)?;
     for (part, fields) in T::HIDDEN {
         if let Some(Value::Object(part)) = json.get_mut(part) {
@@ -70,6 +81,10 @@ fn through_json<T: Wire>(object: &T) -> Result<T::Message, Box<dyn std::error::E
         }
     }
     Ok(serde_path_to_error::deserialize(json)?)
+}
+
+fn misfit(error: impl std::fmt::Display) -> Fault {
+    Fault::new(FaultCode::Internal, format!("an object does not fit its message: {error}"))
 }
 
 /// What a user sent, typed. A fault is InvalidSpec with the field's path.

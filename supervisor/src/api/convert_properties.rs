@@ -62,7 +62,9 @@ proptest! {
         object.status.last_exit = keep[1].then_some(LastExit { code: Some(code), ..last_exit() });
         if keep[2] { object.status = NodeStatus::default(); }
         if keep[3] { object.spec = NodeSpec::default(); }
-        let read: Node = from_message(&to_message(&object).unwrap()).unwrap();
+        let message = to_message(&object).unwrap();
+        prop_assert_eq!(&super::super::node_message::message(object.clone()).unwrap(), &message);
+        let read: Node = from_message(&message).unwrap();
         prop_assert_eq!(read, object);
     }
 }

@@ -1,6 +1,6 @@
 //! Objects as clients see them: the stored state with what was last observed of it.
 
-use super::convert;
+use super::{convert, node_message};
 use crate::{
     model::{Devnet, Fault, Node, NodePhase, Object},
     observe::Observations,
@@ -26,7 +26,7 @@ pub(super) fn devnet(devnet: &Devnet, observations: &Observations) -> Devnet {
 }
 
 pub(super) fn node_message(object: &Node, observations: &Observations) -> Result<v1::Node, Fault> {
-    convert::to_message(&node(object, observations))
+    node_message::message(node(object, observations))
 }
 
 pub(super) fn devnet_message(object: &Devnet, observations: &Observations) -> Result<v1::Devnet, Fault> {
@@ -36,7 +36,11 @@ pub(super) fn devnet_message(object: &Devnet, observations: &Observations) -> Re
 /// The messages of all objects of one kind; others are left out.
 pub(super) fn nodes(objects: &[Object], observations: &Observations) -> Result<Vec<v1::Node>, Fault> {
     let nodes = objects.iter().filter_map(|object| if let Object::Node(node) = object { Some(node) } else { None });
-    nodes.map(|node| node_message(node, observations)).collect()
+    let mut messages = Vec::with_capacity(objects.len()); // a message is large: it is moved once
+    for node in nodes {
+        messages.push(node_message(node, observations)?);
+    }
+    Ok(messages)
 }
 
 pub(super) fn devnets(objects: &[Object], observations: &Observations) -> Result<Vec<v1::Devnet>, Fault> {

@@ -23,6 +23,7 @@ mod impossible;
 mod logs;
 mod merge;
 mod names;
+mod node_message;
 mod nodes;
 mod origin;
 pub mod orphans;

@@ -115,8 +115,12 @@ impl Cgroups {
             folders.push(folders[folders.len() - 1].join(name));
         }
         let fail = |source| CgroupError::Io { path: folders[folders.len() - 1].clone(), source };
+        // Mostly its parents are there; with controllers, they may not have passed these on yet.
+        let mut made = match self.support.limits {
+            true => self.create_all(&folders),
+            false => self.create_all(&folders[folders.len() - 1..]),
+        };
         // A leaf that is removed takes its empty parents along, perhaps just now: then once more from the top.
-        let mut made = self.create_all(&folders);
         for _ in 0..8 {
             match &made {
                 Err(error) if is_gone(error) => made = self.create_all(&folders),

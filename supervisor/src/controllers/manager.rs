@@ -14,9 +14,10 @@ use crate::{
     queue::{Outcome, Queue, QueueConfig, QueueKey},
     store::{Change, Selector, StoreError},
 };
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt};
 use std::{
     collections::{BTreeSet, HashMap},
+    panic::AssertUnwindSafe,
     sync::Arc,
     time::Duration,
 };
@@ -220,12 +221,12 @@ impl Loop {
             self.running += 1;
             let (cx, finish) = (self.cx.clone(), self.finish.clone());
             tokio::spawn(async move {
-                let run = {
-                    let (key, cx) = (task.key.clone(), cx);
-                    tokio::spawn(async move { reconciler.reconcile(&key, &cx).await })
-                };
-                let result =
-                    run.await.unwrap_or_else(|panic| Err(ReconcileError::Unfit(format!("the reconciler of {} panicked: {panic}", task.key))));
+                // What it shares with others is locks that take a panic, and the store.
+                let run = AssertUnwindSafe(reconciler.reconcile(&task.key, &cx)).catch_unwind().await;
+                let result = run.unwrap_or_else(|panic| {
+                    let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref().copied()).unwrap_or_default();
+                    Err(ReconcileError::Unfit(format!("the reconciler of {} panicked: {text}", task.key)))
+                });
                 let _ = finish.send((task, result)).await; // the manager is gone only at shutdown
             });
         }

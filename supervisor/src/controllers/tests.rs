@@ -48,7 +48,7 @@ async fn a_node_that_dies_is_restarted_after_a_backoff_and_counted() {
 }
 
 #[tokio::test]
-async fn a_restart_without_back_off_takes_three_commits() {
+async fn a_restart_without_back_off_takes_two_commits_and_the_death_is_told_all_the_same() {
     let rig = Rig::running(|spec| spec.restart.backoff = Some(Span::millis(0))).await;
     let before = rig.node("validator-0").await.unwrap();
     let selector = Selector { name: Some(before.metadata.name.clone()), ..Selector::kind(Kind::Node) };
@@ -59,14 +59,30 @@ async fn a_restart_without_back_off_takes_three_commits() {
         let change = tokio::time::timeout(Duration::from_secs(20), changes.next()).await.expect("it starts again").unwrap().unwrap();
         let node = Arc::<Node>::try_from(change.object).unwrap();
         let cause = rig.store.event(node.status.cause.as_ref().unwrap()).await.unwrap().unwrap();
-        if !reasons.is_empty() || cause.reason == "Died" {
-            reasons.push(cause.reason); // what came before the death may still be on its way
+        if !reasons.is_empty() || cause.reason == "Restarting" {
+            reasons.push(cause.reason.clone()); // what came before the death may still be on its way
+        }
+        if cause.reason == "Restarting" {
+            let death = rig.store.event(cause.parent.as_ref().unwrap()).await.unwrap().unwrap();
+            assert_eq!((death.reason.as_str(), node.status.last_exit.as_ref().unwrap().code), ("Died", Some(1)));
         }
     }
-    assert_eq!(reasons, ["Died", "Restarting", "Started"]);
+    assert_eq!(reasons, ["Restarting", "Started"]);
     let launches = rig.launches("validator-0").await;
     assert_eq!((launches[0].status.phase, &launches[0].status.handle), (LaunchPhase::Ended, &None), "the runtime has let go of it");
     assert_eq!((launches[1].status.phase, launches.len()), (LaunchPhase::Running, 2));
+}
+
+#[tokio::test]
+async fn a_death_is_seen_while_its_restart_waits_for_the_plugin() {
+    let rig = Rig::running(|spec| spec.restart.backoff = Some(Span::millis(0))).await;
+    std::fs::remove_file(rig.home.node(NS, NET, "validator-0").join("launch-plan.json")).unwrap();
+    rig.plugin.hold("launch");
+    rig.kill("validator-0", code(1)).await;
+    let node = rig.node_phase("validator-0", NodePhase::Crashed).await;
+    assert_eq!(node.status.last_exit.as_ref().unwrap().code, Some(1));
+    rig.plugin.release("launch");
+    rig.node_until("validator-0", "it runs again", |node| node.status.restart_count == 1 && node.status.phase == NodePhase::Running).await;
 }
 
 #[tokio::test]
@@ -460,14 +476,16 @@ async fn only_the_newest_launches_of_a_node_are_kept() {
     })
     .await;
     let first = rig.launches("validator-0").await.remove(0);
-    std::fs::write(&first.spec.log_path, "x").unwrap();
+    let log = std::path::Path::new(&first.spec.log_path);
+    std::fs::create_dir_all(log.parent().unwrap()).unwrap();
+    std::fs::write(log, "x").unwrap();
     for round in 1..=25 {
         rig.kill("validator-0", code(1)).await;
         rig.node_until("validator-0", "it runs again", |node| node.status.restart_count == round && node.status.phase == NodePhase::Running).await;
     }
     let launches = rig.launches("validator-0").await;
     assert_eq!((launches.len(), launches.last().unwrap().status.phase), (20, LaunchPhase::Running));
-    assert!(!std::path::Path::new(&first.spec.log_path).exists());
+    assert!(!log.exists());
 }
 
 #[tokio::test]

@@ -104,7 +104,7 @@ mod tests {
         let mut writes = vec![Write::create(Devnet { metadata: meta("n"), spec: DevnetSpec::default(), status: DevnetStatus::default() })];
         let mut handles = Vec::new();
         for (id, phase) in [("l1", LaunchPhase::Running), ("l2", LaunchPhase::Ended), ("l3", LaunchPhase::Running)] {
-            let handle = runtime.start(&LaunchSpec { id: LaunchId(id.into()), ..LaunchSpec::default() }, Grants::default()).await.unwrap();
+            let handle = runtime.start(LaunchSpec { id: LaunchId(id.into()), ..LaunchSpec::default() }, Grants::default()).await.unwrap();
             let node_ref = format!("n/{id}");
             let node = crate::model::Node { metadata: meta(&node_ref), ..node() };
             writes.push(Write::create(node));

@@ -50,7 +50,11 @@ impl LogReader {
     /// An offset beyond the end shows as a truncation at the first read.
     pub fn open(path: &Path, offset: u64) -> Result<Self, LogError> {
         let source = Source::open(path).map_err(|source| LogError::Io { path: path.to_owned(), source })?;
-        Ok(Self { path: path.to_owned(), source, offset, buffer: Vec::new(), searched: 0, shrunk: false })
+        Ok(Self::over(path, source, offset))
+    }
+
+    pub(super) fn over(path: &Path, source: Source, offset: u64) -> Self {
+        Self { path: path.to_owned(), source, offset, buffer: Vec::new(), searched: 0, shrunk: false }
     }
 
     /// The next whole line, or piece of an over-long one. None: no more for now; what there is of an unfinished line waits.

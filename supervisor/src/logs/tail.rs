@@ -7,7 +7,10 @@ const CHUNK: u64 = 64 << 10;
 
 /// The last `lines` lines, oldest first, each cut after `MAX_LINE` bytes; an unfinished last line counts. Blocking.
 pub fn tail(path: &Path, lines: usize) -> Result<Vec<Vec<u8>>, LogError> {
-    let mut reader = LogReader::open(path, tail_offset(path, lines)?)?;
+    let io = |source| LogError::Io { path: path.to_owned(), source };
+    let mut source = Source::open(path).map_err(io)?;
+    let offset = offset_in(&mut source, lines).map_err(io)?;
+    let mut reader = LogReader::over(path, source, offset);
     let mut found: Vec<Vec<u8>> = Vec::new();
     let mut goes_on = false;
     while let Some(item) = reader.next_or_rest()? {

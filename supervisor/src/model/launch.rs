@@ -2,7 +2,7 @@
 
 use super::{LastExit, LaunchId, Meta, Timestamp};
 use serde::{Deserialize, Serialize};
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum LaunchPhase {
@@ -31,7 +31,6 @@ pub struct LaunchRecord {
     pub launch_id: LaunchId,
     pub generation: u64,
     pub argv: Vec<String>,
-    pub env: BTreeMap<String, String>,
     pub binary_hash: String,
     pub log_path: String,
     /// How to stop it: signal name and grace.

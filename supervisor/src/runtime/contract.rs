@@ -51,6 +51,8 @@ for_each_driver!(
     stop_kills_what_ignores_the_signal,
     stop_lets_a_child_behind_a_shell_finish,
     a_double_forked_grandchild_is_dead_after_stop,
+    a_start_that_is_called_off_forks_nothing_and_leaves_nothing,
+    what_was_made_ready_and_never_forked_is_cleared_away_by_the_next_daemon,
     a_grandchild_that_outlived_its_node_dies_with_destroy,
     a_stopped_process_can_be_stopped,
     a_frozen_launch_stands_still_as_a_whole_and_goes_on,
@@ -125,7 +127,7 @@ async fn the_shared_rules_hold(bench: &Bench) {
 
 /// `spec` runs until it is stopped.
 async fn shared_rules(runtime: &dyn Runtime, spec: &LaunchSpec) {
-    let handle = runtime.start(spec, Grants::default()).await.unwrap();
+    let handle = runtime.start(spec.clone(), Grants::default()).await.unwrap();
     assert_eq!(handle.id, spec.id);
     assert_eq!(runtime.adopt(&handle).await.unwrap(), Adopted::Running);
     assert_eq!(runtime.find(&spec.id).await.unwrap().as_ref(), Some(&handle));
@@ -149,10 +151,50 @@ async fn shared_rules(runtime: &dyn Runtime, spec: &LaunchSpec) {
     assert!(runtime.late_exit(&handle).is_none(), "all is known");
     runtime.signal(&handle, Signal::SIGHUP).await.unwrap();
     assert_eq!(runtime.owned().await.unwrap(), []);
+    for _ in 0..2 {
+        runtime.clear(&handle).await.unwrap();
+        assert_eq!(runtime.adopt(&handle).await.unwrap(), Adopted::Exited(exit.clone()), "how it ended is kept");
+    }
     runtime.destroy(&handle).await.unwrap();
     runtime.destroy(&handle).await.unwrap();
     assert_eq!(runtime.adopt(&handle).await.unwrap(), Adopted::Gone);
     assert_eq!(runtime.find(&spec.id).await.unwrap(), None);
+}
+
+/// False when it is dropped.
+fn word(go: tokio::sync::oneshot::Receiver<()>) -> futures::future::BoxFuture<'static, bool> {
+    Box::pin(async { go.await.is_ok() })
+}
+
+async fn a_start_that_is_called_off_forks_nothing_and_leaves_nothing(bench: &Bench) {
+    let spec = bench.spec(&["/bin/sleep", "1000"]);
+    let (give, go) = tokio::sync::oneshot::channel();
+    let starting = tokio::spawn({
+        let (runtime, spec) = (bench.runtime.clone(), spec.clone());
+        async move { runtime.start_when(word(go), spec, Grants::default()).await }
+    });
+    eventually(|| spec.log.exists().then_some(())).await; // it is ready
+    assert!(bench.runtime.owned().await.unwrap().is_empty());
+    drop(give);
+    assert!(matches!(starting.await.unwrap(), Err(RuntimeError::CalledOff(id)) if id == spec.id));
+    assert!(!spec.log.exists() && bench.runtime.inner_leaves().is_empty());
+    assert_eq!(bench.runtime.find(&spec.id).await.unwrap(), None);
+}
+
+async fn what_was_made_ready_and_never_forked_is_cleared_away_by_the_next_daemon(bench: &Bench) {
+    let spec = bench.spec(&["/bin/sleep", "1000"]);
+    let (_give, go) = tokio::sync::oneshot::channel();
+    let runtime = bench.runtime.clone();
+    let _waits = tokio::spawn({
+        let spec = spec.clone();
+        async move { runtime.start_when(word(go), spec, Grants::default()).await }
+    });
+    eventually(|| spec.log.exists().then_some(())).await;
+    let handle = bench.start(&["/bin/sleep", "1000"]).await;
+    let next = bench.another_runtime();
+    assert!(next.inner_leaves().len() <= 1, "that of the process which runs");
+    assert_eq!(next.adopt(&handle).await.unwrap(), Adopted::Running);
+    next.destroy(&handle).await.unwrap();
 }
 
 async fn exit_code_and_signal_are_reported(bench: &Bench) {
@@ -256,7 +298,7 @@ async fn what_cannot_be_executed_is_an_error_of_start(bench: &Bench) {
     // e_machine: SPARC.
     elf[18..20].copy_from_slice(&[2, 0]);
     let missing = bench.path("missing").to_str().unwrap().to_owned();
-    let refused = |program: String| async move { bench.runtime.start(&bench.spec(&[&program]), Grants::default()).await.unwrap_err() };
+    let refused = |program: String| async move { bench.runtime.start(bench.spec(&[&program]), Grants::default()).await.unwrap_err() };
     assert!(matches!(refused(missing).await, RuntimeError::NoProgram { .. }));
     assert!(matches!(refused(file("plain", b"#!/bin/sh\n", 0o644)).await, RuntimeError::NotExecutable { .. }));
     assert!(matches!(refused(file("headless", b"echo no shell > ran\n", 0o755)).await, RuntimeError::NotExecutable { .. }));
@@ -266,7 +308,7 @@ async fn what_cannot_be_executed_is_an_error_of_start(bench: &Bench) {
     assert!(matches!(refused("sleep".into()).await, RuntimeError::Unsupported(_)));
     assert!(!bench.path("ran").exists(), "nothing goes through a shell");
     let lost = LaunchSpec { cwd: bench.path("nowhere"), ..bench.spec(&["/bin/true"]) };
-    assert!(matches!(bench.runtime.start(&lost, Grants::default()).await, Err(RuntimeError::Io { path, .. }) if path.ends_with("nowhere")));
+    assert!(matches!(bench.runtime.start(lost, Grants::default()).await, Err(RuntimeError::Io { path, .. }) if path.ends_with("nowhere")));
     assert_eq!(bench.runtime.inner_leaves().len(), 0, "no cgroup is left of what did not start");
 }
 
@@ -303,7 +345,7 @@ async fn only_intended_descriptors_are_inherited(bench: &Bench) {
 async fn the_environment_is_exactly_the_allow_list(bench: &Bench) {
     let mut spec = bench.spec(&["/usr/bin/env"]);
     spec.env = [("A", "b c"), ("TZ", "Asia/Seoul"), ("DVB_LAUNCH_ID", "forged")].map(|(name, value)| (name.into(), value.into())).into();
-    let handle = bench.runtime.start(&spec, Grants::default()).await.unwrap();
+    let handle = bench.runtime.start(spec.clone(), Grants::default()).await.unwrap();
     ended(&bench.runtime, &handle).await;
     let log = bench.log();
     let seen: BTreeMap<&str, &str> = log.lines().filter_map(|line| line.split_once('=')).collect();
@@ -321,11 +363,11 @@ async fn a_granted_descriptor_is_readable_by_its_name(bench: &Bench) {
     let mut spec = bench.spec(&["/bin/sh", "-c", "cat {fd:key}; echo $KEY_PATH"]);
     spec.env.insert("KEY_PATH".into(), "{fd:key}".into());
     let grants = Grants { fds: vec![("key".into(), secret.into())] };
-    let handle = bench.runtime.start(&spec, grants).await.unwrap();
+    let handle = bench.runtime.start(spec.clone(), grants).await.unwrap();
     ended(&bench.runtime, &handle).await;
     assert!(bench.log().starts_with("the key\n/dev/fd/"), "{}", bench.log());
     let unknown = bench.spec(&["/bin/cat", "{fd:nothing}"]);
-    assert!(matches!(bench.runtime.start(&unknown, Grants::default()).await, Err(RuntimeError::Unsupported(_))));
+    assert!(matches!(bench.runtime.start(unknown, Grants::default()).await, Err(RuntimeError::Unsupported(_))));
 }
 
 async fn signals_are_back_to_their_defaults(bench: &Bench) {
@@ -379,7 +421,7 @@ async fn jobs_of_a_daemon_that_was_killed_are_ended_and_launches_are_not(bench: 
     // What a dead daemon leaves: the first runtime must not clear it away itself, as it would a job of its own.
     let mut spec = bench.spec(&["/bin/sleep", "1000"]);
     spec.id = LaunchId(format!("job-{}", spec.id));
-    let left = bench.runtime.start(&spec, Grants::default()).await.unwrap().pid.unwrap();
+    let left = bench.runtime.start(spec.clone(), Grants::default()).await.unwrap().pid.unwrap();
     bench.another_runtime().end_abandoned_jobs().await.unwrap();
     assert!(!is_alive(left));
     assert!(is_alive(handle.pid.unwrap()));

@@ -188,7 +188,10 @@ impl Runtime for FakeRuntime {
         self.state().capabilities.clone()
     }
 
-    async fn start(&self, spec: &LaunchSpec, grants: Grants) -> Result<Handle, RuntimeError> {
+    async fn start_when(&self, go: BoxFuture<'static, bool>, spec: LaunchSpec, grants: Grants) -> Result<Handle, RuntimeError> {
+        if !go.await {
+            return Err(RuntimeError::CalledOff(spec.id));
+        }
         let now = self.clock.now();
         let mut state = self.state();
         if let Some(error) = state.failures.pop_front() {
@@ -279,6 +282,10 @@ impl Runtime for FakeRuntime {
         Ok(())
     }
 
+    async fn clear(&self, _handle: &Handle) -> Result<(), RuntimeError> {
+        self.state().destroy_failures.pop_front().map_or(Ok(()), Err)
+    }
+
     async fn destroy(&self, handle: &Handle) -> Result<(), RuntimeError> {
         let now = self.clock.now();
         let mut state = self.state();
@@ -329,7 +336,7 @@ mod tests {
 
     async fn started(fake: &FakeRuntime, id: &str) -> Handle {
         let spec = LaunchSpec { id: LaunchId(id.into()), ..LaunchSpec::default() };
-        fake.start(&spec, Grants::default()).await.unwrap()
+        fake.start(spec, Grants::default()).await.unwrap()
     }
 
     const POLICY: StopPolicy = StopPolicy { signal: Signal::SIGTERM, grace: Duration::ZERO };
@@ -365,7 +372,7 @@ mod tests {
     async fn a_start_fails_once_when_told_to() {
         let fake = fake();
         fake.fail_next_start(RuntimeError::NoProgram { program: "/x".into() });
-        let refused = fake.start(&LaunchSpec::default(), Grants::default()).await;
+        let refused = fake.start(LaunchSpec::default(), Grants::default()).await;
         assert!(matches!(refused, Err(RuntimeError::NoProgram { .. })));
         started(&fake, "a").await;
         assert_eq!(fake.started().len(), 1);

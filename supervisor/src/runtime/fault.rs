@@ -29,6 +29,7 @@ impl RuntimeError {
                 Fault::new(FaultCode::Internal, message).retriable().remedy(format!("look at them: ps -o pid,stat,wchan,args -p {}", pids.join(",")))
             }
             RuntimeError::JobTimedOut { .. } => Fault::new(FaultCode::JobFailed, message).retriable(),
+            RuntimeError::CalledOff(_) => Fault::new(FaultCode::Internal, message).retriable(),
             RuntimeError::Unsupported(_) => Fault::new(FaultCode::Unimplemented, message),
             RuntimeError::ForeignHandle(_) => Fault::new(FaultCode::Internal, message),
         }

@@ -39,6 +39,8 @@ pub enum RuntimeError {
     NotFrozen { id: LaunchId, pids: Vec<u32> },
     #[error("job {name} ran longer than {after:?} and was killed")]
     JobTimedOut { name: String, after: Duration },
+    #[error("the start of launch {0} was called off before its fork")]
+    CalledOff(LaunchId),
     #[error("{0}")]
     Unsupported(String),
 }
@@ -138,8 +140,13 @@ pub struct JobResult {
 #[async_trait]
 pub trait Runtime: Send + Sync + 'static {
     fn capabilities(&self) -> Capabilities;
-    /// Forks and returns as soon as the program was executed; an exec that failed is an error here, not an exit.
-    async fn start(&self, spec: &LaunchSpec, grants: Grants) -> Result<Handle, RuntimeError>;
+    /// Makes ready, forks when `go` says true, and returns as soon as the program was executed; an exec that failed is an error here, not
+    /// an exit. When it says false nothing is forked: `CalledOff`. `go` is brought to its end in any case.
+    async fn start_when(&self, go: BoxFuture<'static, bool>, spec: LaunchSpec, grants: Grants) -> Result<Handle, RuntimeError>;
+    /// As `start_when`, at once.
+    async fn start(&self, spec: LaunchSpec, grants: Grants) -> Result<Handle, RuntimeError> {
+        self.start_when(Box::pin(std::future::ready(true)), spec, grants).await
+    }
     /// What became of a launch. Idempotent, and answers `Exited` again and again until `destroy`.
     async fn adopt(&self, handle: &Handle) -> Result<Adopted, RuntimeError>;
     /// The handle of a launch whose fork was never recorded, by the id that its processes carry. None: it was not forked, or left no trace.
@@ -161,7 +168,9 @@ pub trait Runtime: Send + Sync + 'static {
     async fn is_frozen(&self, handle: &Handle) -> Result<bool, RuntimeError>;
     /// Holds what runs below `path` to these limits from now on, as the next start will.
     async fn limit_group(&self, path: &[String], limits: &Resources) -> Result<(), RuntimeError>;
-    /// Kills what is left of the launch and forgets it: cgroup, pidfd, remembered exit.
+    /// Kills what is left of a launch; how it ended can still be asked for, also by the next daemon.
+    async fn clear(&self, handle: &Handle) -> Result<(), RuntimeError>;
+    /// As `clear`, and forgets it: cgroup, pidfd, remembered exit.
     async fn destroy(&self, handle: &Handle) -> Result<(), RuntimeError>;
     async fn usage(&self, handle: &Handle) -> Result<Usage, RuntimeError>;
     /// Kills it when it outlives its timeout or when the future is dropped.

@@ -78,17 +78,20 @@ impl<T: Numbered> Feed<T> {
     pub(super) fn new(last: u64) -> Self {
         Self { ring: Arc::new(Mutex::new(Ring { floor: last, last, items: VecDeque::new() })), news: watch::Sender::new(last) }
     }
-    /// Appends `items` and keeps the newest `keep`.
-    pub(super) fn publish(&self, items: Vec<T>, keep: usize) {
+    /// Appends `items` and keeps the newest `keep`. From now on a reader finds them; `announce` wakes those that wait.
+    pub(super) fn append(&self, items: Vec<T>, keep: usize) {
         let mut ring = locked(&self.ring);
-        let last = items.last().map(Numbered::number);
+        ring.last = items.last().map_or(ring.last, Numbered::number);
         ring.items.extend(items);
-        ring.last = last.unwrap_or(ring.last);
         ring.trim(keep);
-        drop(ring);
-        if let Some(last) = last {
-            self.news.send_replace(last);
-        }
+    }
+    pub(super) fn publish(&self, items: Vec<T>, keep: usize) {
+        self.append(items, keep);
+        self.announce();
+    }
+    pub(super) fn announce(&self) {
+        let last = locked(&self.ring).last;
+        self.news.send_if_modified(|known| std::mem::replace(known, last) != last);
     }
     pub(super) fn trim(&self, keep: usize) {
         locked(&self.ring).trim(keep);

@@ -9,6 +9,13 @@ pub(super) fn compare(a: &Object, b: &Object) -> Ordering {
     rank(a).cmp(&rank(b))
 }
 
+/// Clones in the order of `compare`, each ranked once.
+pub(super) fn sorted(objects: Vec<&Object>) -> Vec<Object> {
+    let mut ranked: Vec<_> = objects.into_iter().map(|object| (rank(object), object)).collect();
+    ranked.sort_by(|(a, _), (b, _)| a.cmp(b));
+    ranked.into_iter().map(|(_, object)| object.clone()).collect()
+}
+
 type Rank<'a> = (Kind, &'a str, &'a str, u8, u32, &'a str, u64, &'a str);
 
 fn rank(object: &Object) -> Rank<'_> {

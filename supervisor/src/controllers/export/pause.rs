@@ -81,7 +81,7 @@ mod tests {
             log: dir.path().join("log"),
             ..LaunchSpec::default()
         };
-        let handle = runtime.start(&spec, Grants::default()).await.unwrap();
+        let handle = runtime.start(spec, Grants::default()).await.unwrap();
         let (same, paused) = (runtime.clone(), handle.clone());
         let (still, after) = tokio::task::spawn_blocking(move || {
             let pid = paused.pid.unwrap();

@@ -2,14 +2,14 @@
 
 use super::super::{Context, ReconcileError, Story};
 use super::{
-    certificate, freeze, handle_of, launching,
-    plan::{BackoffReason, Step, StopReason, class_reason},
-    recovery, signing,
+    freeze, handle_of, launching,
+    plan::{BackoffReason, Step, StopReason},
+    recovery,
 };
 use crate::{
-    model::{Condition, ConditionStatus, Event, Exit, ExitClass, FROZEN, Key, LastExit, Launch, LaunchPhase, Node, NodePhase, Object, RestartPolicy},
+    model::{Condition, ConditionStatus, ExitClass, FROZEN, Key, Launch, Node, NodePhase},
     runtime::StopPolicy,
-    store::{Expect, Write},
+    store::Write,
     sys::{failpoint, signal_from_name},
 };
 use nix::sys::signal::Signal;
@@ -17,25 +17,25 @@ use std::time::Duration;
 
 /// `released` is the row of a launch that the runtime has just let go.
 pub(super) async fn apply(node: &Node, launch: Option<&Launch>, released: Option<Write>, step: &Step, cx: &Context) -> Result<(), ReconcileError> {
+    let released: Vec<Write> = released.into_iter().collect();
     if let Step::Launch { counted } = step {
         return launching::start(node, *counted, released, cx).await; // in the commit of the next intent
     }
-    if let Some(row) = released {
-        cx.store.commit(vec![row]).await?;
+    if !released.is_empty() {
+        cx.store.commit(released).await?;
     }
     carry_out(node, launch, step, cx).await
 }
 
 async fn carry_out(node: &Node, launch: Option<&Launch>, step: &Step, cx: &Context) -> Result<(), ReconcileError> {
     match step {
-        Step::Nothing | Step::Launch { .. } => Ok(()),
+        Step::Nothing | Step::Launch { .. } | Step::RecordExit(_) => Ok(()), // `start` and `ending` do those
         Step::Wait { on } => {
             let message = format!("waits until {on} is ready");
             let condition = Condition::new("Ready", ConditionStatus::False, "WaitingForDependency", message.clone());
             turn(node, NodePhase::Pending, Some(condition), Story::new("node", "Waiting", message).desired("running"), cx).await
         }
         Step::Stop { why } => stop(node, launch, *why, cx).await,
-        Step::RecordExit(exit) => record_exit(node, launch, exit.as_ref(), cx).await,
         Step::Recover => recovery::recover(node, launch, cx).await,
         Step::Backoff { until, why } => {
             let (reason, message) = match why {
@@ -122,93 +122,6 @@ async fn stop(node: &Node, launch: Option<&Launch>, why: StopReason, cx: &Contex
     Ok(())
 }
 
-async fn record_exit(node: &Node, launch: Option<&Launch>, exit: Option<&Exit>, cx: &Context) -> Result<(), ReconcileError> {
-    let Some(launch) = launch else { return Ok(()) };
-    let handle = handle_of(launch);
-    let mut exit = exit.cloned();
-    let mut late = handle.as_ref().and_then(|handle| cx.runtime.late_exit(handle));
-    if node.spec.restart.policy != RestartPolicy::Always
-        && let Some(whole) = late.take()
-    {
-        exit = Some(whole.await); // code 0 or not: that decides whether it is started again
-    }
-    let requested = exit.as_ref().is_some_and(|exit| exit.requested || exit.rebooted); // no fault of its own: no back-off
-    let last = certificate::certificate(node, launch, exit.as_ref(), cx).await;
-    signing::record(node, cx).await?;
-    failpoint("exit/certified");
-    finish(node.clone(), Some(launch.clone()), last.clone(), requested, None, cx).await?;
-    failpoint("exit/recorded");
-    if let Some(late) = late {
-        recovery::amend_later(node, launch, last, late, cx);
-    }
-    Ok(())
-}
-
-/// Lets the runtime forget a launch whose end is on record; returns its row without the handle. Until that is committed, a daemon that
-/// comes after a crash lets go of it once more.
-pub(super) async fn release(launch: &Launch, cx: &Context) -> Result<Option<Write>, ReconcileError> {
-    let Some(handle) = handle_of(launch).filter(|_| launch.status.phase == LaunchPhase::Ended) else { return Ok(None) };
-    failpoint("exit/release");
-    cx.runtime.destroy(&handle).await?;
-    failpoint("exit/destroyed");
-    let mut released = launch.clone();
-    released.status.handle = None;
-    Ok(Some(Write::update(released)))
-}
-
-/// Closes a launch: row Ended, node Crashed, or Stopped when the end was asked for. `remedy` is what mends it, where more than waiting does.
-pub(super) async fn finish(
-    mut node: Node,
-    launch: Option<Launch>,
-    last: LastExit,
-    requested: bool,
-    remedy: Option<String>,
-    cx: &Context,
-) -> Result<(), ReconcileError> {
-    let now = cx.clock.now();
-    let wanted = node.is_wanted();
-    let mut also = Vec::new();
-    if let Some(mut launch) = launch {
-        launch.status.phase = LaunchPhase::Ended;
-        launch.status.ended_at = Some(last.at);
-        launch.status.exit = Some(last.clone());
-        let object = Object::from(launch);
-        also.push(match last.class {
-            // There was no process, and there may be many such tries: they must not push launches with a log out of the history.
-            ExitClass::NoResources => Write::Delete { key: object.key(), expect: Expect::Any },
-            _ => Write::Put { object, expect: Expect::Any },
-        });
-    }
-    node.status.pid = None;
-    if !requested {
-        node.status.observed_generation = node.metadata.generation; // only what is asked after this death overrules the back-off
-    }
-    let reason = if requested { "Stopped" } else { class_reason(last.class) };
-    let ready = Condition::new("Ready", ConditionStatus::False, reason, last.message.clone());
-    let ready = match remedy {
-        Some(remedy) => ready.with_remedy(remedy),
-        None => ready,
-    };
-    node.status.conditions.set(ready, now);
-    for gone in ["Progressing", "KeyLease", FROZEN] {
-        node.status.conditions.remove(gone);
-    }
-    let phase = match (requested, wanted) {
-        (true, true) => NodePhase::Pending, // a restart: it is launched next
-        (true, false) => NodePhase::Stopped,
-        (false, _) => NodePhase::Crashed,
-    };
-    let story = Story::new("node", if requested { "Stopped" } else { "Died" }, last.message.clone());
-    let story = if requested { story } else { story.warn().desired("running") };
-    let story = match &node.status.launch_id {
-        Some(id) => story.launch(id.clone()),
-        None => story,
-    };
-    cx.observations.forget(&Key::node(&node.metadata.namespace, &node.metadata.name));
-    node.status.last_exit = Some(last);
-    commit(node, phase, story, also, cx).await
-}
-
 /// A program that never ran has no log to look at.
 fn fail_remedy(node: &Node) -> String {
     let name = &node.metadata.name;
@@ -240,15 +153,17 @@ async fn commit(node: Node, phase: NodePhase, story: Story, also: Vec<Write>, cx
 }
 
 /// Commits the node in `phase` with the story as its new cause; returns it at its new revision.
-pub(super) async fn commit_and_read(mut node: Node, phase: NodePhase, story: Story, also: Vec<Write>, cx: &Context) -> Result<Node, ReconcileError> {
-    let key = Key::node(&node.metadata.namespace, &node.metadata.name);
-    let event: Event = cx.tell(&key, node.status.cause.clone(), story);
-    node.status.phase = phase;
-    node.status.cause = Some(event.id.clone());
-    let mut writes = also;
-    writes.push(Write::Event(Box::new(event)));
-    writes.push(Write::update(node.clone()));
-    let revision = cx.store.commit(writes).await?;
-    node.metadata.resource_version = revision;
+pub(super) async fn commit_and_read(node: Node, phase: NodePhase, story: Story, mut also: Vec<Write>, cx: &Context) -> Result<Node, ReconcileError> {
+    let mut node = turned(node, phase, story, &mut also, cx);
+    also.push(Write::update(node.clone()));
+    node.metadata.resource_version = cx.store.commit(also).await?;
     Ok(node)
+}
+
+/// The node in `phase` with the story as its new cause; the event goes into `writes`, the node not yet.
+pub(super) fn turned(mut node: Node, phase: NodePhase, story: Story, writes: &mut Vec<Write>, cx: &Context) -> Node {
+    let key = Key::node(&node.metadata.namespace, &node.metadata.name);
+    node.status.cause = Some(cx.tell_into(writes, &key, node.status.cause.clone(), story));
+    node.status.phase = phase;
+    node
 }

@@ -31,8 +31,7 @@ pub(super) async fn prepared_plan(devnet: &Devnet, node: &Node, cx: &Context) ->
     if node.spec.role == SERVICE {
         let service = devnet.spec.services.iter().find(|service| service.name == name.short);
         let service = service.ok_or_else(|| ReconcileError::Unfit(format!("{name} is no longer in spec.services")))?;
-        let surroundings = surroundings(devnet, &cx.nodes(&node.metadata.namespace, &name.devnet).await?);
-        let plan = service_plan(service, node, surroundings)?;
+        let plan = service_plan(service, node)?;
         make_dir(Path::new(&node.spec.home_dir))?;
         return Ok(plan);
     }
@@ -68,9 +67,8 @@ async fn ask(devnet: &Devnet, node: &Node, made: &PlanBody, cx: &Context) -> Res
 }
 
 /// The devnet as its services see it, by the names of `dvbctl env`.
-fn surroundings(devnet: &Devnet, nodes: &[Arc<Node>]) -> Vec<(String, String)> {
+pub(super) fn surroundings(devnet: &Devnet, nodes: &[Arc<Node>]) -> Vec<(String, String)> {
     let status = &devnet.status;
-    let names: Vec<_> = nodes.iter().map(|node| node.node_name().short).collect();
     let surroundings = Surroundings {
         devnet: &devnet.metadata.name,
         namespace: &devnet.metadata.namespace,
@@ -78,16 +76,18 @@ fn surroundings(devnet: &Devnet, nodes: &[Arc<Node>]) -> Vec<(String, String)> {
         mnemonic_file: status.mnemonic_path.as_deref().unwrap_or_default(),
         binary: status.binary.as_ref().map(|binary| binary.path.as_str()).unwrap_or_default(),
         accounts: status.accounts.iter().map(|account| account.address.as_str()).collect(),
-        nodes: nodes.iter().zip(&names).map(|(node, short)| neighbour(node, short)).collect(),
+        nodes: nodes.iter().map(|node| neighbour(node)).collect(),
     };
     surroundings.variables()
 }
 
-fn neighbour<'a>(Node { spec, status, .. }: &'a Node, short: &'a str) -> Neighbour<'a> {
+fn neighbour(Node { metadata, spec, status }: &Node) -> Neighbour<'_> {
+    let short = metadata.name.split_once('/').map_or(metadata.name.as_str(), |(_, short)| short);
     Neighbour { short, role: &spec.role, index: spec.index, home: &spec.home_dir, endpoints: &status.endpoints }
 }
 
-fn service_plan(service: &ServiceSpec, node: &Node, surroundings: Vec<(String, String)>) -> Result<LaunchPlan, ReconcileError> {
+/// Its environment lacks the `surroundings` yet.
+fn service_plan(service: &ServiceSpec, node: &Node) -> Result<LaunchPlan, ReconcileError> {
     let program = program(&node.spec.binary_path, service.cwd.as_deref())?;
     let ReadinessSpec { tcp, http, log } = service.readiness.clone().unwrap_or_default();
     let readiness = match (tcp, http, log) {
@@ -101,8 +101,7 @@ fn service_plan(service: &ServiceSpec, node: &Node, surroundings: Vec<(String, S
     };
     let mut argv = service.command.clone();
     argv[0] = program;
-    let mut env: BTreeMap<_, _> = surroundings.into_iter().collect();
-    env.insert("DVB_ADDRESS".into(), node.spec.address.clone());
+    let mut env = BTreeMap::from([("DVB_ADDRESS".to_owned(), node.spec.address.clone())]);
     for (port, number) in &node.spec.ports {
         env.insert(format!("DVB_PORT_{}", port.to_ascii_uppercase().replace('-', "_")), number.to_string());
     }
@@ -181,14 +180,15 @@ pub(in super::super) fn job_spec(job: &Job, path: &[&str], out_dir: &Path) -> Jo
 
 /// The runtime's launch and the descriptors that go with it.
 pub(super) fn launch_spec(
-    plan: &LaunchPlan,
+    plan: LaunchPlan,
     devnet_limits: Resources,
     node: &Node,
     id: LaunchId,
     log: PathBuf,
 ) -> Result<(LaunchSpec, Grants), ReconcileError> {
     let NodeName { devnet, short } = node.node_name();
-    let in_place = |text: &str| text.replace("{secret:", "{fd:");
+    let cwd = cwd(&plan, node);
+    let in_place = |text: String| if text.contains("{secret:") { text.replace("{secret:", "{fd:") } else { text };
     let mut grants = Grants::default();
     for (name, content) in &plan.secrets {
         grants.fds.push((name.clone(), secret_fd(name, content)?));
@@ -196,9 +196,9 @@ pub(super) fn launch_spec(
     let spec = LaunchSpec {
         id,
         path: vec![node.metadata.namespace.clone(), devnet, short],
-        argv: plan.argv.iter().map(|arg| in_place(arg)).collect(),
-        env: plan.env.iter().map(|(key, value)| (key.clone(), in_place(value))).collect(),
-        cwd: cwd(plan, node),
+        argv: plan.argv.into_iter().map(in_place).collect(),
+        env: plan.env.into_iter().map(|(key, value)| (key, in_place(value))).collect(),
+        cwd,
         log,
         limits: node.spec.resources.unwrap_or_default(),
         group_limits: devnet_limits,
@@ -233,5 +233,8 @@ fn write_whole(file: &PlannedFile) -> Result<(), ReconcileError> {
 }
 
 pub(in super::super) fn make_dir(dir: &Path) -> Result<(), ReconcileError> {
+    if dir.is_dir() {
+        return Ok(());
+    }
     fs::create_dir_all(dir).map_err(|source| ReconcileError::Io { path: dir.to_path_buf(), source })
 }

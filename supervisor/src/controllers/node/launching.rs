@@ -3,12 +3,13 @@
 use super::super::{
     Context, Edit, ReconcileError, Story,
     devnet::planned_ports,
-    placing::{LIMITS_ENFORCED, TEMPLATE, devnet_limits, limits_condition, template},
+    placing::{LIMITS_ENFORCED, SERVICE, TEMPLATE, devnet_limits, limits_condition, template},
 };
 use super::{
-    apply::{commit_and_read, finish},
+    apply::commit_and_read,
+    ending::finish,
     history,
-    launch::{cwd, launch_spec, make_dir, prepared_plan},
+    launch::{cwd, launch_spec, prepared_plan, surroundings},
     launch_name, signing,
 };
 use crate::{
@@ -22,36 +23,53 @@ use crate::{
     store::{Expect, Selector, Write},
     sys::{failpoint, is_out_of_descriptors},
 };
-use futures::StreamExt;
-use std::{error::Error, path::Path, sync::Arc, time::Duration};
+use futures::{FutureExt, StreamExt};
+use std::{error::Error, path::Path, sync::Arc, task::Poll, time::Duration};
+use tokio::sync::oneshot;
 
 const GRACE: Duration = Duration::from_secs(10);
 
-/// Intent row, fork, record; `released`, the row of the launch before, goes with the intent. A fork that fails is a death like any other: it goes through cause and back-off.
-pub(super) async fn start(node: &Node, counted: bool, released: Option<Write>, cx: &Context) -> Result<(), ReconcileError> {
-    let name = node.node_name();
-    let namespace = &node.metadata.namespace;
-    let Some(devnet) = cx.accepted_devnet(namespace, &name.devnet).await? else { return Ok(()) };
-    let prepared = tokio::select! {
+/// What a launch is made of, when nothing speaks against it.
+pub(super) struct Ready {
+    devnet: Arc<Devnet>,
+    plan: LaunchPlan,
+    /// Whom a service finds in its environment.
+    neighbours: Vec<Arc<Node>>,
+    lease: Option<KeyLease>,
+}
+
+/// Makes ready and launches; `also`, the row of the launch before, goes with the intent.
+pub(super) async fn start(node: &Node, counted: bool, also: Vec<Write>, cx: &Context) -> Result<(), ReconcileError> {
+    let made = tokio::select! {
         biased; // most are ready at once: then there is no feed to open
-        prepared = ready_to_start(&devnet, node, cx) => prepared,
+        made = make_ready(node, cx) => made,
         () = unwanted(node, cx) => return Ok(()), // that change wakes this controller
     };
-    let (plan, lease) = match prepared {
-        Ok(prepared) => prepared,
-        Err(error @ ReconcileError::Store(_)) => return Err(error), // says nothing of the node
-        Err(ReconcileError::Key(error)) if let Some(condition) = error.condition() => return signing::refuse(node, &error, condition, cx).await,
-        Err(error) => return refuse(node, counted, &error, cx).await,
-    };
+    match made {
+        Ok(Some(ready)) => launch(node, counted, ready, also, cx).await,
+        Ok(None) => Ok(()),
+        Err(error @ ReconcileError::Store(_)) => Err(error), // says nothing of the node
+        Err(ReconcileError::Key(error)) if let Some(condition) = error.condition() => signing::refuse(node, &error, condition, cx).await,
+        Err(error) => refuse(node, counted, &error, cx).await,
+    }
+}
+
+/// None: it takes longer, or something is in the way, which `start` will tell.
+pub(super) async fn ready_within(limit: Duration, node: &Node, cx: &Context) -> Option<Ready> {
+    tokio::time::timeout(limit, make_ready(node, cx)).await.ok()?.ok()?
+}
+
+/// Intent row, fork, record; `also` goes with the intent. A fork that fails is a death like any other: it goes through cause and back-off.
+pub(super) async fn launch(node: &Node, counted: bool, ready: Ready, also: Vec<Write>, cx: &Context) -> Result<(), ReconcileError> {
+    let Ready { devnet, plan, neighbours, lease } = ready;
+    let (name, namespace) = (node.node_name(), &node.metadata.namespace);
     failpoint("launch/leased");
     let now = cx.clock.now();
     let id = LaunchId::from_uuid(cx.clock.fresh_id());
-    let logs_dir = cx.home.node_logs(namespace, &name.devnet, &name.short);
-    make_dir(&logs_dir)?;
-    let log = logs_dir.join(format!("{id}.log"));
-    let (spec, mut grants) = launch_spec(&plan, devnet_limits(&devnet), node, id.clone(), log.clone())?;
-
+    let log = cx.home.node_logs(namespace, &name.devnet, &name.short).join(format!("{id}.log"));
     let launch = intent(node, &plan, &id, &log, now);
+    let (mut spec, mut grants) = launch_spec(plan, devnet_limits(&devnet), node, id.clone(), log.clone())?;
+
     let mut next = node.clone();
     next.status.launch_id = Some(id.clone());
     next.status.log_path = Some(log.display().to_string());
@@ -75,18 +93,29 @@ pub(super) async fn start(node: &Node, counted: bool, released: Option<Write>, c
     next.status.conditions.remove("Progressing");
     note_limits(&mut next, cx, now);
     let what = if counted { "Restarting" } else { "Starting" };
-    let story = Story::new("node", what, format!("starts {}", plan.argv.first().map_or("", String::as_str)))
+    let story = Story::new("node", what, format!("starts {}", launch.spec.argv.first().map_or("", String::as_str)))
         .desired("running")
         .action("start")
         .launch(id.clone());
-    let mut writes: Vec<Write> = released.into_iter().chain([Write::create(launch.clone())]).collect();
+    let mut writes = also;
+    writes.push(Write::create(launch.clone()));
     signing::note(&mut next, lease.as_ref(), &mut writes, cx);
     grants.fds.extend(lease.and_then(KeyLease::into_grant));
-    let mut next = commit_and_read(next, NodePhase::Starting, story, writes, cx).await?;
-    failpoint("launch/intended");
-
-    cx.ports.unpark(&next).await?; // only now: nobody else can be quicker than the program itself
-    let started = cx.runtime.start(&spec, grants).await;
+    let (report, reported) = oneshot::channel();
+    let commit = {
+        let cx = cx.clone();
+        async move { intend(next, story, writes, &cx).await }
+    };
+    let mut go = commit.map(|intended| report_to(report, intended)).boxed();
+    // It is on its way to the store while all is made ready for the fork.
+    if let Poll::Ready(committed) = futures::poll!(&mut go) {
+        go = std::future::ready(committed).boxed();
+    }
+    for (name, value) in surroundings(&devnet, &neighbours) {
+        spec.env.entry(name).or_insert(value);
+    }
+    let started = cx.runtime.start_when(go, spec, grants).await;
+    let mut next = reported.await.map_err(|_| ReconcileError::Unfit("the intent was dropped with its runtime".into()))??;
     failpoint("launch/started");
     match started {
         Ok(handle) => record_start(node, launch, &handle, cx).await,
@@ -104,13 +133,29 @@ pub(super) async fn start(node: &Node, counted: bool, released: Option<Write>, c
     }
 }
 
-/// Everything before the launch row that can be refused: the key, plugin, files, jobs, ports.
-async fn ready_to_start(devnet: &Devnet, node: &Node, cx: &Context) -> Result<(LaunchPlan, Option<KeyLease>), ReconcileError> {
-    let lease = signing::lease(devnet, node, cx).await?; // first: nothing is written under a process that should not be there
-    let plan = prepared_plan(devnet, node, cx).await?;
-    let ports = planned_ports(devnet, node, cx).await?;
+/// Everything before the launch row that can be refused: the key, plugin, files, jobs, ports. None: its devnet is gone.
+async fn make_ready(node: &Node, cx: &Context) -> Result<Option<Ready>, ReconcileError> {
+    let Some(devnet) = cx.accepted_devnet(&node.metadata.namespace, &node.spec.devnet_ref).await? else { return Ok(None) };
+    let lease = signing::lease(&devnet, node, cx).await?; // first: nothing is written under a process that should not be there
+    let plan = prepared_plan(&devnet, node, cx).await?;
+    let ports = planned_ports(&devnet, node, cx).await?;
     cx.ports.probe(node, &ports).await?;
-    Ok((plan, lease))
+    let neighbours = if node.spec.role == SERVICE { cx.nodes(&node.metadata.namespace, &node.spec.devnet_ref).await? } else { Vec::new() };
+    Ok(Some(Ready { devnet, plan, neighbours, lease }))
+}
+
+/// Commits the intent; what was parked for the node is free then.
+async fn intend(next: Node, story: Story, writes: Vec<Write>, cx: &Context) -> Result<Node, ReconcileError> {
+    let next = commit_and_read(next, NodePhase::Starting, story, writes, cx).await?;
+    failpoint("launch/intended");
+    cx.ports.unpark(&next).await?; // only now: nobody else can be quicker than the program itself
+    Ok(next)
+}
+
+/// Whether it may be forked.
+fn report_to(report: oneshot::Sender<Result<Node, ReconcileError>>, intended: Result<Node, ReconcileError>) -> bool {
+    let committed = intended.is_ok();
+    report.send(intended).is_ok() && committed
 }
 
 /// Resolves when the node shall not run any more: nobody waits for a plugin that hangs, then.
@@ -189,7 +234,6 @@ fn intent(node: &Node, plan: &LaunchPlan, id: &LaunchId, log: &Path, now: Timest
             launch_id: id.clone(),
             generation: node.metadata.generation,
             argv: plan.argv.clone(),
-            env: plan.env.clone(),
             binary_hash: node.spec.binary_hash.clone(),
             log_path: log.display().to_string(),
             stop_signal: if plan.stop_signal.is_empty() { "SIGTERM".into() } else { plan.stop_signal.clone() },

@@ -6,6 +6,7 @@ mod apply;
 mod budget;
 mod certificate;
 mod core_dump;
+mod ending;
 mod freeze;
 mod history;
 mod kept;
@@ -64,14 +65,17 @@ impl NodeController {
         let Some(node) = node else { return Ok(None) };
         let launch = self.launch(&node, cx).await?;
         let released = match &launch {
-            Some(launch) => apply::release(launch, cx).await?, // before all else: what may be left of it must not meet the next launch
+            Some(launch) => ending::release(launch, cx).await?, // before all else: what may be left of it must not meet the next launch
             None => None,
         };
         let process = self.process(&node, launch.as_deref(), cx).await?;
         let jitter = budget::jitter(node.status.launch_id.as_ref());
         let seen = Seen { process, now: cx.clock.now(), waits_for: self.first_unready(&node, cx).await?, jitter };
         let decision = self.budgets.hold(&node, plan::plan(&node, &seen), cx).await?;
-        apply::apply(&node, launch.as_deref(), released, &decision.step, cx).await?;
+        let decision = match (&decision.step, launch.as_deref()) {
+            (Step::RecordExit(exit), Some(launch)) => ending::end(&node, launch, exit.as_ref(), &seen, &self.budgets, cx).await?,
+            (step, launch) => apply::apply(&node, launch, released, step, cx).await.map(|()| decision)?,
+        };
         let idles = seen.process == Process::None && !matches!(decision.step, Step::Launch { .. });
         let requeue = match idles && !park(&node, cx).await {
             true => Some(decision.requeue.map_or(PARK_AGAIN, |requeue| requeue.min(PARK_AGAIN))),

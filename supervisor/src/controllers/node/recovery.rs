@@ -1,7 +1,7 @@
 //! What an earlier daemon left unfinished: launches forked and not recorded, and exits whose status comes late.
 
 use super::super::{Context, Edit, ReconcileError, Story};
-use super::{apply::finish, certificate, launch_name, launching::as_running, signing};
+use super::{certificate, ending::finish, launch_name, launching::as_running, signing};
 use crate::{
     model::{Condition, Exit, Key, Kind, LastExit, Launch, Node},
     runtime::Handle,

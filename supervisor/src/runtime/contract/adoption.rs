@@ -104,7 +104,7 @@ pub(super) async fn the_exit_of_one_that_died_unwatched_is_told_by_the_keeper(be
 pub(super) async fn on_an_old_kernel_stop_is_as_thorough_and_an_adopted_exit_unknown(bench: &Bench) {
     let old = bench.runtime_on(Machine { kernel: Kernel::old(), ..Machine::default() });
     let spec = bench.spec(&["/bin/sh", "-c", "setsid sh -c 'sleep 1000 & echo $! > grandchild; wait' & exec sleep 1000"]);
-    let handle = old.start(&spec, Grants::default()).await.unwrap();
+    let handle = old.start(spec, Grants::default()).await.unwrap();
     let grandchild = bench.number_in("grandchild").await;
     let exit = old.stop(&handle, CURT).await.unwrap();
     assert_eq!(exit.signal, Some(15), "a child's status is known on any kernel");

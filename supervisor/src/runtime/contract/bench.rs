@@ -68,7 +68,7 @@ impl Bench {
     }
 
     pub(super) async fn start(&self, argv: &[&str]) -> Handle {
-        self.runtime.start(&self.spec(argv), Grants::default()).await.unwrap()
+        self.runtime.start(self.spec(argv), Grants::default()).await.unwrap()
     }
 
     pub(super) async fn shell(&self, script: &str) -> Handle {

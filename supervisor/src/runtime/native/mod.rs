@@ -114,12 +114,13 @@ impl NativeRuntime {
         let holder = keeper.clone().map(|keeper| -> ScopeHolder { Arc::new(move || keeper.pid().map_err(io::Error::other)) });
         let cgroups = Cgroups::detect(driver, &home_id, holder)?;
         let cgroups = if kernel.cgroup_kill { cgroups } else { cgroups.without_kill_file() };
+        clear_away(&cgroups, &open);
         let kept = keeper.map(|keeper| Kept::with(keeper, |id| open.contains(id))).unwrap_or_default();
         let boot_id = boot_id().map_err(|source| RuntimeError::Io { path: "/proc/sys/kernel/random/boot_id".into(), source })?;
         let base_env = INHERITED_ENV.iter().filter_map(|name| Some(((*name).to_owned(), std::env::var(name).ok()?))).collect();
         let (launches, jobs) = Default::default();
         let subreaper = subreaper && cgroups.driver() == "none";
-        let forks = Arc::new(Semaphore::new(thread::available_parallelism().map_or(2, NonZero::get)));
+        let forks = Arc::new(Semaphore::new(thread::available_parallelism().map_or(2, NonZero::get).max(2)));
         let root = home.root().to_owned();
         let inner = Arc::new(Inner { clock, cgroups, home: root, home_id, boot_id, base_env, launches, subreaper, kept, kernel, jobs, forks });
         if subreaper && let Err(error) = orphans::take_in(&inner) {
@@ -131,6 +132,15 @@ impl NativeRuntime {
     /// For a daemon that starts, before it runs any job itself.
     pub async fn end_abandoned_jobs(&self) -> Result<(), RuntimeError> {
         self.inner.end_abandoned_jobs().await
+    }
+}
+
+/// Cgroups of launches whose end is on record, and of starts that an earlier daemon had made ready and never put on record.
+fn clear_away(cgroups: &Cgroups, open: &HashSet<LaunchId>) {
+    for (id, leaf) in cgroups.leaves() {
+        if !open.contains(&LaunchId(id)) && !leaf.populated().unwrap_or(true) {
+            let _ = leaf.remove(); // it harms nobody
+        }
     }
 }
 
@@ -200,8 +210,8 @@ impl Runtime for NativeRuntime {
         }
     }
 
-    async fn start(&self, spec: &LaunchSpec, grants: Grants) -> Result<Handle, RuntimeError> {
-        self.inner.start(spec.clone(), grants).await
+    async fn start_when(&self, go: BoxFuture<'static, bool>, spec: LaunchSpec, grants: Grants) -> Result<Handle, RuntimeError> {
+        self.inner.start_when(go, spec, grants).await
     }
 
     async fn adopt(&self, handle: &Handle) -> Result<Adopted, RuntimeError> {
@@ -249,6 +259,10 @@ impl Runtime for NativeRuntime {
 
     async fn limit_group(&self, path: &[String], limits: &Resources) -> Result<(), RuntimeError> {
         Ok(self.inner.cgroups.limit_group(path, limits)?)
+    }
+
+    async fn clear(&self, handle: &Handle) -> Result<(), RuntimeError> {
+        self.inner.clear(handle).await.map(drop)
     }
 
     async fn destroy(&self, handle: &Handle) -> Result<(), RuntimeError> {

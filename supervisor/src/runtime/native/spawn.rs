@@ -11,7 +11,9 @@ use crate::{
     runtime::{Grants, Handle, LaunchSpec, RuntimeError},
     sys::{Spawn, SpawnFailure, SpawnStep, Spawned, executable, failpoint, process_stat, spawn},
 };
+use futures::{FutureExt, future::BoxFuture};
 use std::{
+    borrow::Cow,
     collections::BTreeMap,
     ffi::CString,
     fs::{self, File, OpenOptions},
@@ -48,45 +50,70 @@ const BUSY_PAUSE: Duration = Duration::from_millis(10);
 const FIRST_FREE_FD: i32 = 3;
 
 impl Inner {
-    pub(super) async fn start(self: &Arc<Self>, spec: LaunchSpec, grants: Grants) -> Result<Handle, RuntimeError> {
+    pub(super) async fn start_when(self: &Arc<Self>, go: BoxFuture<'static, bool>, spec: LaunchSpec, grants: Grants) -> Result<Handle, RuntimeError> {
         let inner = Arc::clone(self);
-        let turn = Arc::clone(&self.forks).acquire_owned().await;
+        let (turn, go) = match Arc::clone(&self.forks).try_acquire_owned() {
+            Ok(turn) => (Ok(turn), go),
+            // While others fork, it comes first: nobody waits for it with a turn in hand.
+            Err(_) => {
+                let go = std::future::ready(go.await).boxed();
+                (Arc::clone(&self.forks).acquire_owned().await, go)
+            }
+        };
+        let tokio = tokio::runtime::Handle::current();
         // Off the async threads and to its end: a process that was forked is also registered, whoever stops waiting for us.
         blocking(move || {
             let _turn = turn;
-            if inner.known(&spec.id).is_some() {
-                return Err(RuntimeError::Unsupported(format!("launch {} was started already", spec.id)));
-            }
-            let log = open_output(&spec.log, Output::Append)?;
-            let stderr = log.try_clone().map_err(|source| RuntimeError::Io { path: spec.log.clone(), source })?;
-            let order = Order {
-                id: spec.id.clone(),
-                path: &spec.path,
-                argv: &spec.argv,
-                env: &spec.env,
-                cwd: &spec.cwd,
-                stdout: log,
-                stderr,
-                limits: spec.limits,
-                group_limits: spec.group_limits,
-            };
-            let running = inner.launch(order, grants)?;
-            inner.kept.put(&running.id, running.pidfd());
-            failpoint("launch/kept");
-            inner.handle_of(&running)
+            let mut word = Some(go);
+            let mut go = || word.take().is_none_or(|word| tokio.block_on(word));
+            let handle = inner.start_on(&mut go, &spec, grants);
+            let called_off = !go(); // a failure on the way does not keep it from its end
+            handle.inspect_err(|error| {
+                if called_off || matches!(error, RuntimeError::CalledOff(_)) {
+                    let _ = fs::remove_file(&spec.log); // it tells of nothing
+                }
+            })
         })
         .await
     }
 
+    fn start_on(self: &Arc<Self>, go: impl FnOnce() -> bool, spec: &LaunchSpec, grants: Grants) -> Result<Handle, RuntimeError> {
+        if self.known(&spec.id).is_some() {
+            return Err(RuntimeError::Unsupported(format!("launch {} was started already", spec.id)));
+        }
+        let log = open_output(&spec.log, Output::Append)?;
+        let stderr = log.try_clone().map_err(|source| RuntimeError::Io { path: spec.log.clone(), source })?;
+        let order = Order {
+            id: spec.id.clone(),
+            path: &spec.path,
+            argv: &spec.argv,
+            env: &spec.env,
+            cwd: &spec.cwd,
+            stdout: log,
+            stderr,
+            limits: spec.limits,
+            group_limits: spec.group_limits,
+        };
+        let running = self.launch_when(go, order, grants)?;
+        self.kept.put(&running.id, running.pidfd());
+        failpoint("launch/kept");
+        self.handle_of(&running)
+    }
+
     /// Forks, executes, registers and watches. Blocks for about a millisecond.
     pub(super) fn launch(&self, order: Order<'_>, grants: Grants) -> Result<Arc<Running>, RuntimeError> {
+        self.launch_when(|| true, order, grants)
+    }
+
+    /// As `launch`; `go` is asked when all is ready for the fork.
+    fn launch_when(&self, go: impl FnOnce() -> bool, order: Order<'_>, grants: Grants) -> Result<Arc<Running>, RuntimeError> {
         let program = order.argv.first().cloned().unwrap_or_default();
         if !program.starts_with('/') {
             return Err(RuntimeError::Unsupported(format!("`{program}` is not an absolute path; nothing else is started")));
         }
         let leaf = self.cgroups.create(order.path, &order.id.0)?;
         failpoint("launch/cgroup");
-        let spawned = self.spawn_into(&order, &grants, leaf.as_ref());
+        let spawned = self.spawn_into(go, &order, &grants, leaf.as_ref());
         failpoint("launch/forked");
         let registered = spawned.and_then(|(spawned, started_at)| self.register(&order, spawned, leaf.clone(), started_at));
         if let (Err(_), Some(leaf)) = (&registered, &leaf) {
@@ -95,7 +122,13 @@ impl Inner {
         registered
     }
 
-    fn spawn_into(&self, order: &Order<'_>, grants: &Grants, leaf: Option<&Leaf>) -> Result<(Spawned, Timestamp), RuntimeError> {
+    fn spawn_into(
+        &self,
+        go: impl FnOnce() -> bool,
+        order: &Order<'_>,
+        grants: &Grants,
+        leaf: Option<&Leaf>,
+    ) -> Result<(Spawned, Timestamp), RuntimeError> {
         let program = &order.argv[0];
         if let Some(leaf) = leaf.filter(|_| self.cgroups.support().limits) {
             leaf.limit(&order.limits, &order.group_limits)?;
@@ -105,9 +138,9 @@ impl Inner {
         }
         let invalid = |source| RuntimeError::Spawn { program: program.clone(), source };
         let kept = grants.fds.iter().map(|(name, fd)| Ok((name.as_str(), above_stdio(fd)?))).collect::<io::Result<Vec<_>>>().map_err(invalid)?;
-        let argv = order.argv.iter().map(|arg| c_text(fill_in(arg, &kept)?, program)).collect::<Result<Vec<_>, _>>()?;
-        let env = self.environment(order).into_iter();
-        let env = env.map(|(name, value)| c_text(format!("{name}={}", fill_in(&value, &kept)?), program)).collect::<Result<Vec<_>, _>>()?;
+        let argv = order.argv.iter().map(|arg| c_text(fill_in(arg, &kept)?.into_owned(), program)).collect::<Result<Vec<_>, _>>()?;
+        let variable = |(name, value)| c_text(format!("{name}={}", fill_in(value, &kept)?), program);
+        let env = self.environment(order).map(variable).collect::<Result<Vec<_>, _>>()?;
         let cwd = CString::new(order.cwd.as_os_str().as_bytes()).map_err(|error| invalid(error.into()))?;
         let cgroup = leaf.map(Leaf::folder).transpose()?;
         let inherit: Vec<i32> = kept.iter().map(|(_, fd)| fd.as_raw_fd()).collect();
@@ -121,6 +154,9 @@ impl Inner {
             cgroup: cgroup.as_ref().map(AsFd::as_fd),
             kernel: self.kernel,
         };
+        if !go() {
+            return Err(RuntimeError::CalledOff(order.id.clone()));
+        }
         for _ in 1..BUSY_TRIES {
             match spawn(&what) {
                 Err(failure) if failure.source.kind() == io::ErrorKind::ExecutableFileBusy => std::thread::sleep(BUSY_PAUSE),
@@ -163,12 +199,11 @@ impl Inner {
     }
 
     /// The spec's own words win over what the daemon passes on; nobody's over the identity.
-    fn environment(&self, order: &Order<'_>) -> BTreeMap<String, String> {
-        let mut env = self.base_env.clone();
-        env.extend(order.env.clone());
-        env.insert(LAUNCH_ID_VAR.into(), order.id.0.clone());
-        env.insert(HOME_ID_VAR.into(), self.home_id.clone());
-        env
+    fn environment<'a>(&'a self, order: &'a Order<'_>) -> impl Iterator<Item = (&'a str, &'a str)> {
+        let identity = [(LAUNCH_ID_VAR, order.id.0.as_str()), (HOME_ID_VAR, self.home_id.as_str())];
+        let inherited = self.base_env.iter().filter(|(name, _)| !order.env.contains_key(*name));
+        let rest = inherited.chain(order.env).map(|(name, value)| (name.as_str(), value.as_str()));
+        rest.filter(|(name, _)| ![LAUNCH_ID_VAR, HOME_ID_VAR].contains(name)).chain(identity)
     }
 }
 
@@ -181,21 +216,16 @@ pub(super) enum Output {
 /// Opened for the process itself to write to; made with its folder when it is missing, for our user only.
 pub(super) fn open_output(path: &Path, output: Output) -> Result<File, RuntimeError> {
     let fail = |source| RuntimeError::Io { path: path.to_owned(), source };
-    if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder).map_err(fail)?;
+    let open = || OpenOptions::new().append(true).create(true).mode(0o600).open(path);
+    let opened = match (open(), path.parent()) {
+        (Err(error), Some(folder)) if error.kind() == io::ErrorKind::NotFound => fs::create_dir_all(folder).and_then(|()| open()),
+        (opened, _) => opened,
+    };
+    let file = opened.map_err(fail)?;
+    if output == Output::Replace {
+        file.set_len(0).map_err(fail)?;
     }
-    OpenOptions::new()
-        .append(true)
-        .create(true)
-        .mode(0o600)
-        .open(path)
-        .and_then(|file| {
-            if output == Output::Replace {
-                file.set_len(0)?;
-            }
-            Ok(file)
-        })
-        .map_err(fail)
+    Ok(file)
 }
 
 fn above_stdio(fd: &OwnedFd) -> io::Result<OwnedFd> {
@@ -203,14 +233,17 @@ fn above_stdio(fd: &OwnedFd) -> io::Result<OwnedFd> {
 }
 
 /// Replaces each `{fd:NAME}` by the path of the granted descriptor.
-fn fill_in(text: &str, granted: &[(&str, OwnedFd)]) -> Result<String, RuntimeError> {
+fn fill_in<'a>(text: &'a str, granted: &[(&str, OwnedFd)]) -> Result<Cow<'a, str>, RuntimeError> {
+    if !text.contains("{fd:") {
+        return Ok(text.into());
+    }
     let mut filled = text.to_owned();
     for (name, fd) in granted {
         filled = filled.replace(&format!("{{fd:{name}}}"), &format!("/dev/fd/{}", fd.as_raw_fd()));
     }
     match filled.split_once("{fd:").and_then(|(_, rest)| rest.split_once('}')) {
         Some((name, _)) => Err(RuntimeError::Unsupported(format!("`{text}` names the descriptor {name}, which was not granted"))),
-        None => Ok(filled),
+        None => Ok(filled.into()),
     }
 }
 

@@ -53,14 +53,21 @@ impl Inner {
         self.kill(&running).await
     }
 
-    pub(super) async fn destroy(self: &Arc<Self>, handle: &Handle) -> Result<(), RuntimeError> {
+    pub(super) async fn clear(self: &Arc<Self>, handle: &Handle) -> Result<Option<Arc<Running>>, RuntimeError> {
         let Some(running) = self.find(handle).await? else {
             self.end_leftovers(handle).await?;
-            self.kept.release(&handle.id);
-            return Ok(());
+            return Ok(None);
         };
         self.kill(&running).await?;
-        self.forget(&running)
+        Ok(Some(running))
+    }
+
+    pub(super) async fn destroy(self: &Arc<Self>, handle: &Handle) -> Result<(), RuntimeError> {
+        match self.clear(handle).await? {
+            Some(running) => self.forget(&running)?,
+            None => self.kept.release(&handle.id),
+        }
+        Ok(())
     }
 
     /// Kills all of it and waits until nothing is left.

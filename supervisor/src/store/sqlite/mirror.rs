@@ -63,12 +63,9 @@ impl Mirror {
         let mut found = Vec::new();
         for kind in Kind::ALL.into_iter().filter(|kind| selector.kinds.contains(kind)) {
             let of_kind = state.objects.range(Key::new(kind, "", "")..).take_while(|(key, _)| key.kind == kind);
-            found.extend(of_kind.map(|(_, object)| object).filter(|object| selector.takes(object)).cloned());
+            found.extend(of_kind.map(|(_, object)| object).filter(|object| selector.takes(object)));
         }
-        let revision = state.revision;
-        drop(state);
-        found.sort_by(order::compare);
-        Some((found, revision))
+        Some((order::sorted(found), state.revision))
     }
 
     pub(super) fn apply(&self, changes: &[Change], revision: Revision) {

@@ -169,13 +169,16 @@ impl Writer {
                 self.rows_since_checkpoint += changes.len() * 2 + events.len();
                 self.mirror.apply(&changes, self.mark.revision);
                 // What is compacted away leaves the ring too: a reader hears the same from both.
-                self.changes.publish(changes, ring_size(self.mark.revision, change_floor));
-                self.events.publish(events, ring_size(self.mark.seq, event_floor));
+                self.changes.append(changes, ring_size(self.mark.revision, change_floor));
+                self.events.append(events, ring_size(self.mark.seq, event_floor));
                 failpoint("store/published");
                 for (answer, result) in answers {
                     // The caller may have gone; the commit stands.
                     let _ = answer.send(result);
                 }
+                // Who waits for the commit goes first.
+                self.changes.announce();
+                self.events.announce();
             }
             Err(error) => {
                 self.mark = before;
@@ -245,10 +248,10 @@ impl Writer {
                 let is_light = match write {
                     Prepared::Event(_) => true,
                     Prepared::Put { object: Object::Launch(_), .. } => true,
-                    Prepared::Put { object: Object::Node(node), body, .. } if node.metadata.deleted_at.is_none() => {
-                        let mut same = self.connection.prepare_cached("SELECT 1 FROM nodes WHERE namespace = ?1 AND name = ?2 AND spec = ?3")?;
-                        same.exists(params![node.metadata.namespace, node.metadata.name, body.spec])?
-                    }
+                    Prepared::Put { object: Object::Node(after), .. } if after.metadata.deleted_at.is_none() => self
+                        .mirror
+                        .get(&Key::node(&after.metadata.namespace, &after.metadata.name))
+                        .is_some_and(|before| matches!(before, Object::Node(before) if before.spec == after.spec)),
                     Prepared::Put { object: Object::Devnet(after), .. } => self
                         .mirror
                         .get(&Key::devnet(&after.metadata.namespace, &after.metadata.name))
