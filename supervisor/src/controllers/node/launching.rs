@@ -12,6 +12,7 @@ use super::{
     launch_name, signing,
 };
 use crate::{
+    binaries::BinaryError,
     keylease::KeyLease,
     model::{
         Condition, ConditionStatus, Devnet, Exit, ExitClass, Key, Kind, LastExit, Launch, LaunchId, LaunchPhase, LaunchRecord, LaunchStatus, Meta,
@@ -107,6 +108,9 @@ pub(super) async fn start(node: &Node, counted: bool, released: Option<Write>, c
 /// Everything before the launch row that can be refused: the key, plugin, files, jobs, ports.
 async fn ready_to_start(devnet: &Devnet, node: &Node, cx: &Context) -> Result<(LaunchPlan, Option<KeyLease>), ReconcileError> {
     let lease = signing::lease(devnet, node, cx).await?; // first: nothing is written under a process that should not be there
+    if !node.spec.binary_hash.is_empty() {
+        cx.binaries.reopen(Path::new(&node.spec.binary_path)).await?; // a look at its stat, unless somebody touched it
+    }
     let plan = prepared_plan(devnet, node, cx).await?;
     let ports = planned_ports(devnet, node, cx).await?;
     cx.ports.probe(node, &ports).await?;
@@ -133,6 +137,8 @@ async fn refuse(node: &Node, counted: bool, error: &ReconcileError, cx: &Context
         ReconcileError::Port(_) => ExitClass::PortBusy,
         ReconcileError::Job { .. } | ReconcileError::Plugin(_) | ReconcileError::Io { .. } => ExitClass::Unknown,
         ReconcileError::Runtime(error) => spawn_class(error),
+        ReconcileError::Binary(BinaryError::Io { .. }) => ExitClass::Unknown,
+        ReconcileError::Binary(_) => ExitClass::NoProgram,
         _ => ExitClass::BadFlag,
     };
     let mut next = node.clone();
