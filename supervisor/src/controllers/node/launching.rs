@@ -255,6 +255,8 @@ mod tests {
     #[test]
     fn a_start_that_the_machine_has_no_room_for_says_nothing_of_the_node() {
         let io = |errno: Errno| RuntimeError::Io { path: "/sys/fs/cgroup/x".into(), source: io::Error::from(errno) };
+        let unread = BinaryError::Io { action: "read", path: "/cache/x/lib".into(), source: std::sync::Arc::new(io::Error::from(Errno::EMFILE)) };
+        assert_eq!(resource_remedy(&ReconcileError::Binary(unread)).as_deref(), Some(NO_DESCRIPTOR_REMEDY), "its look at the binary, too");
         let no_process = || RuntimeError::NoProcess { program: "x".into(), source: io::Error::from(Errno::EAGAIN) };
         for errno in [Errno::EMFILE, Errno::ENFILE] {
             assert_eq!(spawn_class(&io(errno)), ExitClass::NoResources);
