@@ -104,17 +104,26 @@ impl Error {
         self
     }
 
+    /// Of a refusal that no line of the document is to blame for: where the document stands.
+    pub(crate) fn in_document(mut self, position: &str) -> Self {
+        if matches!(self.exit, Exit::Refused | Exit::NotFound) || self.fault.code == "Unimplemented" {
+            self.notes.push(format!("  at {position}"));
+        }
+        self
+    }
+
     /// Several lines for people; without colours here, the caller paints the first word.
     pub(crate) fn render_text(&self, color: bool, unicode: bool, width: usize) -> String {
         let mut text = String::new();
-        match &self.document {
-            Some(document) => text.push_str(&document.render(color, unicode, width)),
-            None => {
+        let subject = self.fault.subject.as_deref().filter(|subject| !self.fault.message.contains(subject));
+        match (&self.document, subject) {
+            (Some(document), _) => text.push_str(&document.render(color, unicode, width)),
+            (None, Some(subject)) => {
+                let _ = writeln!(text, "error: {subject}: {}", self.fault.message);
+            }
+            (None, None) => {
                 let _ = writeln!(text, "error: {}", self.fault.message);
             }
-        }
-        if let Some(subject) = self.fault.subject.as_deref().filter(|subject| !self.fault.message.contains(subject)) {
-            let _ = writeln!(text, "  {subject}");
         }
         if self.document.is_none() && self.fault.violations.len() > 1 {
             for violation in &self.fault.violations {

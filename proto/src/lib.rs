@@ -24,3 +24,4 @@ pub mod endpoint;
 pub mod frames;
 pub mod json_text;
 pub mod variables;
+pub mod words;

@@ -20,7 +20,8 @@ pub use furnish::furnish;
 use crate::{
     api::{
         Context, PortStates,
-        daemon::{About, BinaryCache, Control},
+        binaries::BinaryCache,
+        daemon::{About, Control},
         orphans::Orphans,
         server::{self, ServerError, SocketFile},
     },

@@ -231,7 +231,7 @@ async fn running_service(daemon: &Daemon) -> u32 {
     let spec = devnet.spec.as_mut().unwrap();
     spec.desired = None;
     spec.services[0].command = vec!["/bin/sleep".into(), "300".into()];
-    let request = v1::ApplyRequest { devnet: Some(devnet), dry_run: false };
+    let request = v1::ApplyRequest { devnet: Some(devnet), dry_run: false, ..Default::default() };
     DevnetServiceClient::new(daemon.channel().await).apply(request).await.unwrap();
     let mut nodes = NodeServiceClient::new(daemon.channel().await).watch(v1::WatchRequest::default()).await.unwrap().into_inner();
     let running = async {

@@ -5,6 +5,7 @@ use nix::sys::signal::{Signal, kill};
 use std::{
     fs::{self, OpenOptions},
     io::Write as _,
+    os::unix::fs::PermissionsExt as _,
     path::Path,
     time::Duration,
 };
@@ -20,6 +21,57 @@ fn rebuild(path: &Path) {
 /// The size of the program that a node's process runs.
 fn running(home: &TestHome, node: &str) -> u64 {
     fs::metadata(format!("/proc/{}/exe", home.pid(node))).unwrap().len()
+}
+
+/// Bytes of a cached file go bad, as on a disk that fails.
+fn spoil(path: &Path) {
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+    // The kernel lets nobody write to a program that runs; whoever puts another file there is not kept from it.
+    let other = path.with_extension("bad");
+    fs::copy(path, &other).unwrap();
+    OpenOptions::new().append(true).open(&other).unwrap().write_all(b"bad").unwrap();
+    fs::rename(&other, path).unwrap();
+}
+
+#[test]
+fn a_cached_binary_that_was_altered_is_told_not_launched_and_mended_from_its_source() {
+    let home = TestHome::new();
+    let program = home.path().join("devchain");
+    fs::copy(binary("devchain"), &program).unwrap();
+    let text = quickstart("quick", "{backoff: 100ms}").replace("validators: 4", &format!("validators: 1\n  binary: {{path: {}}}", program.display()));
+    home.ctl(&["up", &home.file("quick.yaml", &text.replace("fullNodes: 1", "fullNodes: 0"))]).ok();
+    let (node, source) = ("quick/validator-0", program.display().to_string());
+    home.ctl(&["binaries", "verify"]).ok().prints("whole").prints("quick");
+    home.ctl(&["binaries", "verify", "devchain"]).ok();
+    home.ctl(&["binaries", "evict", "devchain", "--yes"]).exits(4).says("is used by quick");
+    let cached = home.node(node)["spec"]["binaryPath"].as_str().unwrap().to_owned();
+    spoil(Path::new(&cached));
+    let verdicts: serde_json::Value = serde_json::from_str(&home.ctl(&["binaries", "verify", "-o", "json"]).exits(1).stdout).unwrap();
+    assert_eq!((verdicts["items"][0]["state"].as_str(), verdicts["items"][0]["binary"]["usedBy"][0].as_str()), (Some("altered"), Some("quick")));
+
+    kill(home.pid(node), Signal::SIGKILL).unwrap();
+    home.eventually("it is not started with other bytes", Duration::from_secs(60), |home| home.node(node)["status"]["phase"] == "Failed");
+    let failed = home.node(node);
+    assert!(failed["status"]["lastExit"]["message"].as_str().unwrap().contains("was altered on disk"), "{failed}");
+    home.ctl(&["describe", node]).ok().prints("dvbctl binaries verify");
+    let mend = format!("dvbctl binaries add --path {source}");
+    home.ctl(&["binaries", "verify"]).exits(1).says(&format!("{cached} was altered on disk")).says(&mend);
+    home.ctl(&["binaries", "add", "--path", &source]).ok();
+    home.ctl(&["binaries", "verify"]).ok();
+    home.ctl(&["restart", node]).ok();
+    home.all_rise("quick", 1);
+
+    // The source has moved on: the devnet takes what is there now.
+    spoil(Path::new(&cached));
+    rebuild(&program);
+    home.ctl(&["binaries", "verify"]).exits(1).says("dvbctl restart quick --refresh-binary");
+    home.ctl(&["restart", "quick", "--refresh-binary"]).ok();
+    home.all_rise("quick", 1);
+    let left = home.ctl(&["binaries", "verify"]).exits(1);
+    let evict = left.stderr.split("try: ").nth(1).unwrap().split(';').next().unwrap().to_owned();
+    assert!(evict.starts_with("dvbctl binaries evict "), "{evict}");
+    home.ctl(&["binaries", "evict", evict.rsplit(' ').next().unwrap(), "--yes"]).ok();
+    home.ctl(&["binaries", "verify"]).ok();
 }
 
 #[test]

@@ -37,6 +37,16 @@ fn a_devnet_and_what_belongs_to_it_are_applied_in_order_once_each_and_deleted() 
     assert_eq!(home.devnet("quick")["status"]["sdkVersion"], "protocol-2");
     let (balance, _) = Devchain.account(&home, "quick", "account:1");
 
+    // One file in git says it all, and goes on doing so after the upgrade that stands in it.
+    home.ctl(&["apply", "-f", &all, "--dry-run"]).ok().prints("devnet quick would stay unchanged");
+    home.ctl(&["apply", "-f", &all, "--wait", "--timeout", "60s"])
+        .ok()
+        .prints("devnet quick unchanged")
+        .says("by upgrade quick/v2, which the file declares")
+        .prints("upgrade quick/v2 unchanged: Completed");
+    let alone = home.file("alone.yaml", &quickstart("quick", QUICK));
+    home.ctl(&["apply", "-f", &alone]).exits(4).says("from before upgrade quick/v2");
+
     let rest = home.file("rest.yaml", &belongings(7));
     home.ctl(&["apply", "-f", &rest, "--wait", "--timeout", "60s"])
         .ok()
@@ -87,4 +97,32 @@ fn what_is_wrong_in_such_a_document_is_told_with_line_and_column() {
     check(&tx, 4, &["x.yaml:4:1", "spec.txType: is missing", "spec.signer: is missing"]);
     check(&format!("{}spec: {{devnetRef: nope, binary: {{path: /bin/true}}}}\n", head("Upgrade")), 3, &["devnet `nope` does not exist"]);
     home.ctl(&["up", &home.file("x.yaml", &tx)]).exits(2).says("of kind transaction").says("dvbctl apply -f FILE --wait");
+}
+
+#[test]
+fn a_fault_in_any_document_of_a_file_is_found_before_the_first_is_applied() {
+    let home = TestHome::new();
+    let file = |rest: &str| home.file("all.yaml", &format!("{}---\n{rest}", quickstart("quick", QUICK)));
+    let check = |rest: &str, code: i32, says: &[&str]| {
+        for verb in [["apply", "-f"].as_slice(), &["apply", "--dry-run", "-f"]] {
+            let output = home.ctl(&[verb, &[file(rest).as_str()]].concat()).exits(code);
+            says.iter().fold(output, |output, says| output.says(says));
+        }
+        home.ctl(&["get", "devnet", "quick"]).exits(3);
+    };
+    let good = belongings(7);
+    let line = |needle: &str, text: &str| {
+        let whole = std::fs::read_to_string(file(text)).unwrap();
+        let at = whole.lines().position(|line| line.contains(needle)).unwrap();
+        format!("all.yaml:{}:", at + 1)
+    };
+    let typo = good.replace("txType: transfer", "txType: trasnfer");
+    check(&typo, 4, &[&line("trasnfer", &typo), "there is no transaction type", "trasnfer", "try: transfer"]);
+    let last = good.rfind("devnetRef: quick").unwrap();
+    let astray = format!("{}devnetRef: quikc{}", &good[..last], &good[last + "devnetRef: quick".len()..]);
+    check(&astray, 3, &[&line("quikc", &astray), "devnet `quikc` does not exist", "try: quick"]);
+    let missing = good.replace(&binary("devchain-v2").display().to_string(), "/no/such/binary");
+    check(&missing, 4, &[&line("/no/such", &missing), "/no/such/binary does not exist"]);
+    let twin = format!("{good}---\n{good}");
+    check(&twin, 2, &["is defined twice"]);
 }

@@ -76,9 +76,10 @@ fn what_cannot_be_exported_says_why() {
     home.up_quickstart("quick", QUICK);
     home.all_rise("quick", 2);
     home.ctl(&["export", "create", "quick", "old", "--height", "1", "--wait"]).exits(1).says("height 1 is gone");
-    home.ctl(&["export", "create", "quick", "far", "--height", "999999", "--wait"]).exits(1).says("is not there yet");
+    home.ctl(&["export", "create", "quick", "far", "--height", "999999", "--wait"]).exits(4).says("spec.height: is 999999").says("is not there yet");
     home.ctl(&["export", "create", "quick", "old"]).exits(4).says("exists already");
-    home.ctl(&["export", "create", "quick", "--node", "validator-9", "--wait"]).exits(1).says("no chain node validator-9");
+    home.ctl(&["export", "create", "quick", "--node", "validator-9", "--wait"]).exits(4).says("no chain node `validator-9`");
+    assert_eq!(home.rows("exports"), 1, "what is refused is not there");
     home.ctl(&["export", "create", "nope"]).exits(3);
     home.ctl(&["why", "export", "quick/old"]).ok().prints("height 1 is gone").prints("[user:");
     home.all_rise("quick", 1);

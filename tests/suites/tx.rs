@@ -170,12 +170,14 @@ fn a_transfer_on_the_devchain_is_confirmed_and_the_same_request_id_pays_once() {
     home.ctl(&["tx", "batch", "quick", "-f", &batch, "--request-id", "b"])
         .exits(4)
         .says("wrong.jsonl:4: spec.payload")
-        .says("2 transactions before it");
+        .says("2 transactions before it")
+        .says(&format!("dvbctl tx batch quick -f {batch} --request-id b"));
     // Mended, it goes on where it stood.
     home.file("wrong.jsonl", &[line("1"), String::new(), line("2"), line("3"), line("4")].join("\n"));
     home.ctl(&["tx", "batch", "quick", "-f", &batch, "--request-id", "b", "--wait"]).ok().prints("4 transactions: 4 confirmed");
     assert_eq!(Devchain.account(&home, "quick", "account:2").1, 4);
     home.ctl_with_input(&["tx", "batch", "quick", "-f", "-"], &line("x")).exits(2).says("<stdin>:1:");
+    home.ctl_with_input(&["tx", "batch", "quick", "-f", "-"], r#"{"type": 7}"#).exits(2).says("expected a text, found `7`");
     home.ctl_with_input(&["tx", "batch", "quick", "-f", "-"], &line("\"x\"")).exits(4).says("<stdin>:1: spec.payload");
     home.ctl(&["tx", "submit", "nope", "--type", "transfer", "--signer", "account:0"]).exits(3);
     home.ctl(&["delete", "quick", "--yes"]).ok();

@@ -53,9 +53,8 @@ fn a_devchain_halts_at_the_height_and_goes_on_with_the_new_binary() {
     let home = TestHome::new();
     up(&home);
     let height = ahead(&home);
-    home.ctl(&["upgrade", "create", "quick", "--name", "v2", "--height", &height, "--binary", &next_binary()]).ok();
-    assert!(settled(&home, "quick/v2")["why"].as_str().unwrap().contains("--skip-vote"), "the devchain has no governance");
-    home.ctl(&["upgrade", "delete", "quick/v2", "--yes"]).ok();
+    let voted = ["upgrade", "create", "quick", "--name", "v2", "--height", &height, "--binary", &next_binary()];
+    home.ctl(&voted).exits(4).says("the chain of quick has no governance").says("--skip-vote");
     let height = ahead(&home);
     let asked =
         ["upgrade", "create", "quick", "--name", "v2", "--height", &height, "--binary", &next_binary(), "--skip-vote", "--wait", "--timeout", "120s"];
@@ -91,7 +90,12 @@ fn a_devchain_halts_at_the_height_and_goes_on_with_the_new_binary() {
         home.ctl(&[verb, &[file.as_str()]].concat()).exits(4).says("from before upgrade quick/v2").says(&next_binary());
     }
     let text = std::fs::read_to_string(&file).unwrap().replace("spec:\n", &format!("spec:\n  binary: {{path: {}}}\n", next_binary()));
-    home.ctl(&["apply", "-f", &home.file("quick.yaml", &text)]).ok().prints("unchanged");
+    home.ctl(&["apply", "-f", &home.file("new.yaml", &text)]).ok().prints("unchanged");
+    // The upgrade's record goes; what the chain went through stays the devnet's.
+    home.ctl(&["upgrade", "delete", "quick/v2", "--yes"]).ok();
+    home.ctl(&["apply", "-f", &file]).exits(4).says("from before upgrade quick/v2");
+    let again = ["upgrade", "create", "quick", "--name", "v3", "--binary", &next_binary(), "--skip-vote"];
+    home.ctl(&again).exits(4).says("is the binary that quick runs already");
     home.ctl(&["reset", "quick", "--yes"]).ok();
     home.all_rise("quick", 1);
 }
@@ -105,11 +109,21 @@ fn a_height_in_the_past_and_an_unknown_name_are_refused_before_anything_happens(
         .says("the chain is at");
     home.ctl(&["upgrade", "create", "nope", "--name", "v2", "--height", "99", "--binary", &next_binary(), "--skip-vote"]).exits(3);
     home.ctl(&["upgrade", "create", "quick", "--name", "v2"]).exits(2);
+    let missing = home.path().join("nothing").display().to_string();
+    home.ctl(&["upgrade", "create", "quick", "--name", "v2", "--binary", &missing, "--skip-vote"]).exits(4).says("nothing does not exist");
+    assert_eq!(home.rows("upgrades"), 0, "what is refused is not there");
     let height = ahead(&home);
     home.ctl(&["upgrade", "create", "quick", "--name", "v9", "--height", &height, "--binary", &next_binary(), "--skip-vote"]).ok();
     let refused = settled(&home, "quick/v9");
     assert_eq!(refused["phase"], "Failed");
     assert!(refused["why"].as_str().unwrap().contains("no handler for v9"), "{refused}");
+    home.ctl(&["upgrade", "status", "quick/v9", "--wait"]).exits(1);
+    home.ctl(&["upgrade", "cancel", "quick/v9"]).ok().prints("Failed already, there is nothing to cancel");
+    home.ctl(&["upgrade", "create", "quick", "--name", "v9", "--binary", &next_binary(), "--skip-vote"])
+        .exits(4)
+        .says("exists already and is Failed")
+        .says("dvbctl upgrade retry quick/v9")
+        .says("dvbctl upgrade delete quick/v9 --yes");
     home.ctl(&["upgrade", "create", "quick", "--name", "v2", "--height", &height, "--binary", "/bin/true", "--skip-vote"]).ok();
     let refused = settled(&home, "quick/v2");
     assert!(refused["why"].as_str().unwrap().contains("no devchain"), "{refused}");
@@ -125,10 +139,16 @@ fn a_corrupt_binary_fails_the_upgrade_before_the_chain_is_asked_for_anything() {
     let corrupt = home.program("corrupt", "");
     std::fs::write(&corrupt, &whole[..whole.len() / 2]).unwrap();
     let height = ahead(&home);
-    create(&home, &height, &corrupt);
+    home.ctl(&["upgrade", "create", "quick", "--name", "v2", "--height", &height, "--binary", &corrupt, "--skip-vote"])
+        .exits(4)
+        .says("corrupt cannot be run");
+    assert_eq!(home.rows("upgrades"), 0, "what is refused is not there");
+    // Only running it tells that this one is no devchain.
+    let garbled = wrapped(&home, "garbled", "echo nonsense; exit 0");
+    create(&home, &height, &garbled);
     let refused = settled(&home, "quick/v2");
     assert_eq!(refused["phase"], "Failed", "{refused}");
-    assert!(refused["why"].as_str().unwrap().contains("corrupt"), "it names the binary: {refused}");
+    assert!(refused["why"].as_str().unwrap().contains("garbled"), "it names the binary: {refused}");
     home.eventually("the chain passes the height", Duration::from_secs(60), |home| home.lowest("quick") > height.parse().unwrap());
     assert_eq!(home.devnet("quick")["status"]["sdkVersion"], "protocol-1");
     home.ctl(&["upgrade", "delete", "quick/v2", "--yes"]).ok();
@@ -327,6 +347,58 @@ fn a_binary_is_swapped_one_node_after_the_other_while_the_chain_goes_on_and_back
     assert_eq!(reasons(&home, "quick/good").iter().filter(|reason| *reason == "Rolling").count(), before.len());
     assert!(!reasons(&home, "quick/good").contains(&"HoldsNodes".to_owned()), "the chain never stood still");
     home.all_rise("quick", 2);
+}
+
+#[test]
+fn a_daemon_that_is_killed_in_the_midst_of_a_roll_goes_on_with_the_nodes_that_are_left() {
+    let home = TestHome::new();
+    up(&home);
+    let (old, before) = (binary("devchain").display().to_string(), home.pids("quick"));
+    let good = home.program("good", &format!("exec {old} \"$@\" # the same again"));
+    home.ctl(&["upgrade", "create", "quick", "--name", "good", "--binary", &good, "--skip-vote", "--rolling"]).ok();
+    let rolled = |home: &TestHome| reasons(home, "quick/good").iter().filter(|reason| *reason == "Rolling").count();
+    for at_least in [1, 3] {
+        home.eventually("so many nodes were told to change", Duration::from_secs(90), |home| rolled(home) >= at_least);
+        replace_daemon(&home);
+    }
+    let done = settled(&home, "quick/good");
+    assert_eq!(done["phase"], "Completed", "{done}");
+    assert_eq!(rolled(&home), before.len(), "each node changed once");
+    let after = home.pids("quick");
+    assert!(before.iter().all(|(node, pid)| after[node] != *pid), "{before:?} {after:?}");
+    assert!(!reasons(&home, "quick/good").contains(&"HoldsNodes".to_owned()), "the chain never stood still");
+    let spec = home.devnet("quick")["spec"].clone();
+    assert!(spec["nodes"].as_array().is_none_or(Vec::is_empty) && spec["binary"]["path"] == good.as_str(), "{spec}");
+    home.all_rise("quick", 2);
+}
+
+/// The same release with other bytes: what stands behind the end of an ELF file changes nothing of what it does.
+fn with_other_bytes(home: &TestHome, program: &Path, name: &str) -> String {
+    let copy = home.path().join(name);
+    std::fs::copy(program, &copy).unwrap();
+    std::io::Write::write_all(&mut std::fs::OpenOptions::new().append(true).open(&copy).unwrap(), name.as_bytes()).unwrap();
+    copy.display().to_string()
+}
+
+#[test]
+fn a_wasmd_binary_rolls_over_the_validators_while_the_chain_goes_on_and_the_daemon_dies() {
+    let Some(program) = e2e::wasmd() else { return };
+    let home = TestHome::new();
+    up_wasmd(&home, &Wasmd { version: "v0.54.0", sdk: "v0.50", path: program.clone() }, "10s");
+    let (fix, before) = (with_other_bytes(&home, &program, "wasmd-fix"), home.pids("wasm"));
+    home.ctl(&["upgrade", "create", "wasm", "--name", "fix", "--binary", &fix, "--skip-vote", "--rolling"]).ok();
+    let rolled = |home: &TestHome| reasons(home, "wasm/fix").iter().filter(|reason| *reason == "Rolling").count();
+    home.eventually("the second node was told to change", Duration::from_secs(120), |home| rolled(home) >= 2);
+    replace_daemon(&home);
+    let done = settled(&home, "wasm/fix");
+    assert_eq!(done["phase"], "Completed", "{done}");
+    assert_eq!((rolled(&home), before.len()), (4, 4), "each node changed once");
+    assert!(!reasons(&home, "wasm/fix").contains(&"HoldsNodes".to_owned()), "the chain never stood still");
+    let (after, devnet) = (home.pids("wasm"), home.devnet("wasm"));
+    assert!(before.iter().all(|(node, pid)| after[node] != *pid), "{before:?} {after:?}");
+    assert_eq!(devnet["spec"]["binary"]["path"], fix.as_str());
+    assert!(home.nodes("wasm").values().all(|node| node["spec"]["binaryHash"] == devnet["status"]["binary"]["sha256"]));
+    home.all_rise("wasm", 2);
 }
 
 /// A fix that changes no state needs no vote: the binary is swapped under the chain, at a height or at once.

@@ -9,15 +9,15 @@ use crate::{
     cli::Format,
     client::Client,
     context::Context,
-    document::{Document, load},
-    error::Error,
+    document::{Document, Wanted, load},
+    error::{Error, Exit},
     follow::{Target, follow},
     goal::Goal,
     render::{self, progress::Progress},
 };
 use dvb_proto::devnet::v1::{Devnet, FieldChange, Metadata};
 use serde_json::{Value, json};
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 /// Create or change devnets to match YAML or JSON documents, and begin upgrades, transactions and exports
 ///
@@ -42,16 +42,18 @@ pub(crate) async fn run(ctx: &Context, args: Args) -> Result<(), Error> {
     if args.dry_run {
         return look(ctx, &client, &documents).await;
     }
+    check(&client, &documents).await?;
     let is_text = matches!(ctx.settings.format, Format::Table | Format::Wide);
     let (mut done, mut devnets) = (Vec::new(), Vec::new());
     for document in &documents {
         if args.wait && !document.wanted.is_devnet() {
             settle(ctx, &client, &mut devnets, &mut done).await?;
         }
-        let made = send(&client, document, false).await?;
+        let made = send(&client, document, &documents, false).await?;
         if is_text {
             ctx.print(told(&made))?;
         }
+        made.note.iter().for_each(|note| ctx.note(note));
         if !args.wait {
             done.push(made.object);
         } else if document.wanted.is_devnet() {
@@ -86,18 +88,53 @@ async fn settle(ctx: &Context, client: &Client, waiting: &mut Vec<Object>, done:
     Ok(())
 }
 
-/// What an apply would do. Of what belongs to a devnet that the same documents create, the daemon can say nothing yet.
+/// Looks at all documents before the first of several is applied: what the daemon would refuse of one refuses them all.
+pub(super) async fn check(client: &Client, documents: &[Document]) -> Result<(), Error> {
+    if documents.len() < 2 {
+        return Ok(()); // applying it is the check
+    }
+    for document in documents.iter().filter(|document| !waits_for_another(document, documents)) {
+        match tokio::time::timeout(LOOK_WITHIN, send(client, document, documents, true)).await {
+            Ok(Err(error)) if is_refusal(&error) => return Err(error.with_note("nothing was applied")),
+            Ok(_) | Err(_) => {} // a plugin that is ill or slow keeps nobody from asking: what comes of it is told
+        }
+    }
+    Ok(())
+}
+
+const LOOK_WITHIN: Duration = Duration::from_secs(20);
+
+fn is_refusal(error: &Error) -> bool {
+    matches!(error.exit, Exit::Refused | Exit::NotFound | Exit::Usage) || error.fault.code == "Unimplemented"
+}
+
+/// A devnet that begins with an export which the same documents ask for: only when that is there, more can be said.
+fn waits_for_another(document: &Document, documents: &[Document]) -> bool {
+    let Wanted::Devnet(devnet) = &document.wanted else { return false };
+    let forks = devnet.spec.as_ref().and_then(|spec| spec.genesis.as_ref()).is_some_and(|genesis| genesis.from_export.is_some());
+    forks && documents.iter().any(|other| matches!(other.wanted, Wanted::Export(_)))
+}
+
+/// What an apply would do. What belongs to a devnet that the same documents create is only checked.
 async fn look(ctx: &Context, client: &Client, documents: &[Document]) -> Result<(), Error> {
     let (mut items, mut new) = (Vec::new(), BTreeSet::new());
     for document in documents {
         let (wanted, own) = (&document.wanted, (document.wanted.namespace().to_owned(), document.wanted.devnet()));
-        let item = if !wanted.is_devnet() && new.contains(&own) {
+        let item = if waits_for_another(document, documents) {
+            if !ctx.is_structured() {
+                ctx.print(format!("devnet {} would be made from its export; more can be said when that is there", wanted.name()))?;
+            }
+            new.insert(own);
+            json!({"name": format!("devnet/{}", wanted.name()), "action": "created", "changes": []})
+        } else if !wanted.is_devnet() && new.contains(&own) {
+            send(client, document, documents, true).await?;
             if !ctx.is_structured() {
                 ctx.print(format!("{} {} would be created after its devnet; more can be said when that is there", wanted.word(), wanted.name()))?;
             }
             json!({"name": format!("{}/{}", wanted.word(), wanted.name()), "action": "created", "changes": []})
         } else {
-            let made = send(client, document, true).await?;
+            let made = send(client, document, documents, true).await?;
+            made.note.iter().for_each(|note| ctx.note(note));
             if wanted.is_devnet() && made.action == "created" {
                 new.insert(own);
             }
@@ -182,7 +219,7 @@ mod tests {
             change("spec.operations.restart", Some("1"), Some("2")),
         ];
         let object = Object::Devnet(Box::new(Devnet { metadata, ..Devnet::default() }));
-        let mut made = Made { object, action: "created".into(), changes };
+        let mut made = Made { object, action: "created".into(), changes, note: None };
         let text = foretold(&made, false);
         assert_eq!(text, "devnet a would be created\n  + spec.plugin: exec\n  + spec.seed: drawn when applied\n  ~ spec.operations.restart: 1 -> 2");
         made.changes = vec![change("spec.seed", None, Some("my-own"))];

@@ -1,7 +1,7 @@
-//! `binaries`: the cache of node binaries: list, add (build or fetch), evict.
+//! `binaries`: the cache of node binaries: list, add (build or fetch), verify, evict.
 
 use crate::{
-    cli::Format,
+    cli::{Format, parse_duration},
     client::Client,
     confirm::confirm,
     context::Context,
@@ -10,7 +10,10 @@ use crate::{
     render::{Named, print_items, progress::Progress},
 };
 use clap::Subcommand;
-use dvb_proto::devnet::v1::{AddBinaryRequest, BinaryInfo, BinarySource, CargoSource, Empty, EvictBinariesRequest, GitSource, GoModule, NpmSource};
+use dvb_proto::devnet::v1::{
+    AddBinaryRequest, BinaryInfo, BinarySource, BinaryVerdict, CargoSource, Empty, EvictBinariesRequest, GitSource, GoModule, NpmSource,
+    VerifyBinariesRequest,
+};
 use std::path::Path;
 
 /// The cache of node binaries
@@ -26,17 +29,25 @@ pub(crate) struct Args {
 enum Verb {
     /// List what is in the cache
     List {
-        /// Digests or their beginnings
-        digests: Vec<String>,
+        /// Digests or their beginnings, or names: wasmd, wasmd@v0.54.0
+        #[arg(value_name = "NAME")]
+        names: Vec<String>,
     },
     /// Build or fetch binaries into the cache
     Add(Box<Add>),
-    /// Remove binaries that no devnet uses
+    /// Hash binaries and the libraries that came with them anew; one that is not whole is exit 1
+    Verify {
+        /// Digests or their beginnings, or names: wasmd, wasmd@v0.54.0 [default: all]
+        #[arg(value_name = "NAME")]
+        names: Vec<String>,
+    },
+    /// Remove binaries that nobody uses
     Evict {
-        /// Digests or their beginnings
-        digests: Vec<String>,
+        /// Digests or their beginnings, or names: wasmd, wasmd@v0.54.0
+        #[arg(value_name = "NAME")]
+        names: Vec<String>,
         /// All that were not used for so long, as in 720h
-        #[arg(long, value_name = "TIME")]
+        #[arg(long, value_name = "TIME", value_parser = checked_age)]
         older_than: Option<String>,
         /// Do not ask
         #[arg(short, long)]
@@ -85,26 +96,66 @@ struct Add {
 }
 
 pub(crate) async fn run(ctx: &Context, args: Args) -> Result<(), Error> {
-    match args.verb.unwrap_or(Verb::List { digests: Vec::new() }) {
-        Verb::List { digests } => list(ctx, &ctx.client().await?, &digests).await,
+    match args.verb.unwrap_or(Verb::List { names: Vec::new() }) {
+        Verb::List { names } => list(ctx, &ctx.client().await?, &names).await,
         Verb::Add(add) => {
             let sources = sources(ctx, *add)?;
             add_all(ctx, &ctx.client().await?, sources).await
         }
-        Verb::Evict { digests, older_than, yes } => evict(ctx, digests, older_than, yes).await,
+        Verb::Verify { names } => verify(ctx, &names).await,
+        Verb::Evict { names, older_than, yes } => evict(ctx, names, older_than, yes).await,
     }
 }
 
-pub(super) async fn list(ctx: &Context, client: &Client, digests: &[String]) -> Result<(), Error> {
-    let mut items = client.daemon().list_binaries(Empty {}).await?.into_inner().items;
-    if !digests.is_empty() {
-        items.retain(|binary| digests.iter().any(|digest| binary.digest.starts_with(digest.as_str())));
-        if items.is_empty() {
-            return Err(Error::not_found(format!("no binary {} is in the cache", digests.join(", "))).with_remedy("dvbctl binaries list"));
-        }
-    }
-    let named = if digests.len() == 1 { Named::One } else { Named::Many };
+/// As `--older-than` has it.
+fn checked_age(text: &str) -> Result<String, String> {
+    parse_duration(text).map(|_| text.to_owned())
+}
+
+pub(super) async fn list(ctx: &Context, client: &Client, names: &[String]) -> Result<(), Error> {
+    let items = named(client.daemon().list_binaries(Empty {}).await?.into_inner().items, names)?;
+    let named = if names.len() == 1 { Named::One } else { Named::Many };
     print_items(ctx, &items, named, "binaries")
+}
+
+/// Those that the names mean, or all; a name that means none is an error.
+fn named(items: Vec<BinaryInfo>, names: &[String]) -> Result<Vec<BinaryInfo>, Error> {
+    if let Some(none) = names.iter().find(|name| !items.iter().any(|binary| is_called(binary, name))) {
+        return Err(not_cached(none));
+    }
+    Ok(items.into_iter().filter(|binary| names.is_empty() || names.iter().any(|name| is_called(binary, name))).collect())
+}
+
+/// By the beginning of its digest, by its program, or by the end of what its source says: `wasmd@v0.54.0`.
+fn is_called(binary: &BinaryInfo, name: &str) -> bool {
+    let program = Path::new(&binary.path).file_name().and_then(|program| program.to_str());
+    let of_source = binary.source.strip_suffix(name).is_some_and(|before| before.is_empty() || before.ends_with([' ', '/']));
+    !name.is_empty() && (binary.digest.starts_with(name) || program == Some(name) || of_source)
+}
+
+fn not_cached(name: &str) -> Error {
+    Error::not_found(format!("no binary {name} is in the cache")).with_remedy("dvbctl binaries list")
+}
+
+async fn verify(ctx: &Context, names: &[String]) -> Result<(), Error> {
+    let client = ctx.client().await?;
+    let all = client.daemon().list_binaries(Empty {}).await?.into_inner().items;
+    let digests = if names.is_empty() { Vec::new() } else { named(all, names)?.into_iter().map(|binary| binary.digest).collect() };
+    let mut answers = client.daemon().verify_binaries(VerifyBinariesRequest { digests }).await?.into_inner();
+    let mut verdicts: Vec<BinaryVerdict> = Vec::new();
+    while let Some(verdict) = answers.message().await? {
+        verdicts.push(verdict);
+    }
+    print_items(ctx, &verdicts, if names.len() == 1 { Named::One } else { Named::Many }, "binaries")?;
+    let damaged: Vec<&BinaryVerdict> = verdicts.iter().filter(|verdict| verdict.state != "whole").collect();
+    if damaged.is_empty() {
+        return Ok(());
+    }
+    let error = Error::failed("BinaryUnusable", format!("not whole: {} of {} in the cache", damaged.len(), verdicts.len()));
+    Err(damaged.into_iter().fold(error, |error, verdict| {
+        let message = verdict.message.as_deref().unwrap_or_default();
+        error.with_note(format!("  {message}\n    try: {}", verdict.remedy.as_deref().unwrap_or("dvbctl daemon logs")))
+    }))
 }
 
 async fn add_all(ctx: &Context, client: &Client, sources: Vec<BinarySource>) -> Result<(), Error> {
@@ -142,22 +193,29 @@ fn with_log(error: Error, log_path: Option<&str>) -> Error {
     }
 }
 
-async fn evict(ctx: &Context, mut digests: Vec<String>, older_than: Option<String>, yes: bool) -> Result<(), Error> {
-    if digests.is_empty() && older_than.is_none() {
-        return Err(Error::usage("say which: digests, or --older-than").with_remedy("dvbctl binaries evict --older-than 720h"));
+async fn evict(ctx: &Context, names: Vec<String>, older_than: Option<String>, yes: bool) -> Result<(), Error> {
+    if names.is_empty() && older_than.is_none() {
+        return Err(Error::usage("say which: names or digests, or --older-than").with_remedy("dvbctl binaries evict --older-than 720h"));
     }
     let client = ctx.client().await?;
     let known = client.daemon().list_binaries(Empty {}).await?.into_inner().items;
-    for digest in &mut digests {
-        let mut fitting = known.iter().filter(|binary| binary.digest.starts_with(digest.as_str()));
-        *digest = match (fitting.next(), fitting.next()) {
-            (Some(one), None) => one.digest.clone(),
-            (None, _) => return Err(Error::not_found(format!("no binary {digest} is in the cache")).with_remedy("dvbctl binaries list")),
-            _ => return Err(Error::usage(format!("several binaries begin with {digest}")).with_remedy("more digits; dvbctl binaries list -o wide")),
-        };
+    let mut chosen = Vec::new();
+    for name in &names {
+        let mut fitting = known.iter().filter(|binary| is_called(binary, name));
+        chosen.push(match (fitting.next(), fitting.next()) {
+            (Some(one), None) => one,
+            (None, _) => return Err(not_cached(name)),
+            _ => return Err(Error::usage(format!("{name} is the name of several binaries")).with_remedy("their digests: dvbctl binaries list")),
+        });
     }
-    let what = older_than.as_deref().map_or_else(|| digests.join(" "), |age| format!("all binaries unused for {age}"));
-    confirm(ctx, yes, &format!("Evict {what}."), "dvbctl binaries evict ...")?;
+    let what: Vec<String> = chosen.iter().map(|binary| format!("{:.12} ({})", binary.digest, binary.source)).collect();
+    let what: Vec<String> = what.into_iter().chain(older_than.as_ref().map(|age| format!("all that nobody used for {age}"))).collect();
+    let age = older_than.as_ref().map(|age| format!("--older-than {age}"));
+    let command: Vec<String> = ["dvbctl binaries evict".to_owned()].into_iter().chain(names).chain(age).collect();
+    confirm(ctx, yes, &format!("Evict {}.", what.join(", ")), &command.join(" "))?;
+    let in_millis = |age: String| parse_duration(&age).map(|age| format!("{}ms", age.as_millis())).map_err(Error::usage);
+    let older_than = older_than.map(in_millis).transpose()?;
+    let digests = chosen.into_iter().map(|binary| binary.digest.clone()).collect();
     let gone = client.daemon().evict_binaries(EvictBinariesRequest { digests, older_than }).await?.into_inner().items;
     print_items(ctx, &gone, Named::Many, "binaries evicted")
 }

@@ -40,10 +40,12 @@ pub(crate) async fn run(ctx: &Context, args: Args) -> Result<(), Error> {
         return Err(error.with_remedy("dvbctl apply -f FILE --wait takes all kinds"));
     }
     let client = ctx.client().await?;
+    apply::check(&client, &documents).await?;
     let mut devnets = Vec::new();
     for document in &documents {
         let Wanted::Devnet(wanted) = &document.wanted else { continue };
-        let made = apply::send(&client, document, false).await?;
+        let made = apply::send(&client, document, &documents, false).await?;
+        made.note.iter().for_each(|note| ctx.note(note));
         let apply::Object::Devnet(devnet) = made.object else { continue };
         let mut devnet = *devnet;
         ctx.note(format!("devnet {} {}", name(&devnet.metadata), made.action));

@@ -6,7 +6,8 @@ use super::{
     time::{age, bytes},
 };
 use dvb_proto::devnet::v1::{
-    BinaryInfo, Condition, Devnet, Event, Export, LastExit, Launch, Metadata, Node, NodeStatus, Orphan, PluginInfo, PortLease, Transaction, Upgrade,
+    BinaryInfo, BinaryVerdict, Condition, Devnet, Event, Export, LastExit, Launch, Metadata, Node, NodeStatus, Orphan, PluginInfo, PortLease,
+    Transaction, Upgrade,
 };
 
 /// Of a message in a hint: a log line can be much longer, and `why` tells all of it.
@@ -258,26 +259,49 @@ impl Row for BinaryInfo {
         format!("binary/{}", self.digest)
     }
     fn columns(style: &Style) -> Vec<Column> {
-        let mut columns = vec![column("DIGEST"), flexible("SOURCE"), column("SIZE"), column("ADDED"), column("USED")];
+        let mut columns = vec![column("DIGEST"), flexible("SOURCE"), column("SIZE"), spare("ADDED", 1), spare("USED", 1), flexible("USED-BY")];
         if style.wide {
             columns.push(flexible("PATH"));
         }
         columns
     }
     fn cells(&self, style: &Style) -> Vec<Cell> {
-        let digest = if style.wide { self.digest.clone() } else { self.digest.chars().take(12).collect() };
         let mut cells: Vec<Cell> = vec![
-            digest.into(),
+            digest(self, style).into(),
             self.source.clone().into(),
             bytes(self.size).into(),
             age(&self.added_at, style.now).into(),
             age(&self.used_at, style.now).into(),
+            self.used_by.join(", ").into(),
         ];
         if style.wide {
             cells.push(self.path.clone().into());
         }
         cells
     }
+}
+
+impl Row for BinaryVerdict {
+    fn reference(&self) -> String {
+        self.binary.as_ref().map(BinaryInfo::reference).unwrap_or_default()
+    }
+    fn columns(_: &Style) -> Vec<Column> {
+        vec![column("DIGEST"), flexible("SOURCE"), column("SIZE"), column("STATE"), flexible("USED-BY")]
+    }
+    fn cells(&self, style: &Style) -> Vec<Cell> {
+        let binary = self.binary.clone().unwrap_or_default();
+        vec![
+            digest(&binary, style).into(),
+            binary.source.into(),
+            bytes(binary.size).into(),
+            self.state.clone().into(),
+            binary.used_by.join(", ").into(),
+        ]
+    }
+}
+
+fn digest(binary: &BinaryInfo, style: &Style) -> String {
+    if style.wide { binary.digest.clone() } else { binary.digest.chars().take(12).collect() }
 }
 
 impl Row for Upgrade {

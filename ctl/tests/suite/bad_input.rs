@@ -26,6 +26,15 @@ fn unknown_and_mistyped_fields_name_line_column_and_the_nearest_field() {
 }
 
 #[test]
+fn an_export_to_where_nobody_can_write_is_refused_before_it_is_asked_for() {
+    let dir = tempfile::tempdir().unwrap();
+    for to in ["/no/such/folder/state.json", "/proc"] {
+        let answer = alone(dir.path(), &["export", "create", "mynet", "--to", to]);
+        assert!(answer.code != 0 && answer.err.contains(&format!("{to}: ")) && answer.err.contains("try: --to FILE"), "{}", answer.err);
+    }
+}
+
+#[test]
 fn values_of_the_wrong_type_are_explained() {
     let spec = |spec: &str| format!("{HEAD}spec: {{plugin: cosmos, {spec}}}\n");
     check(&spec("validators: four"), &["x.yaml:4:36", "expected a whole number", "the text `four`"]);

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a helper that fails ends its test")]
 
 mod bad_input;
+mod binaries;
 mod common;
 mod on_demand;
 mod up;

@@ -396,29 +396,6 @@ fn apply_tells_what_it_did_and_a_dry_run_what_it_would() {
 }
 
 #[test]
-fn binaries_are_added_from_flags_and_files_and_evicted_by_the_beginning_of_a_digest() {
-    let daemon = Daemon::start(World::default());
-    daemon.file("b.yaml", "binaries:\n- goModule: {module: github.com/CosmWasm/wasmd, version: v0.54.0}\n- path: ./wasmd\n");
-    let answer = daemon.run(&["binaries", "add", "-f", "b.yaml"]);
-    assert_eq!(answer.code, 0, "{}", answer.err);
-    let home = daemon.dir.path().display().to_string();
-    assert_eq!(daemon.run(&["binaries", "add", "--path", "./x"]).code, 0);
-    assert_eq!(daemon.run(&["binaries", "evict", "bb", "--yes"]).code, 0);
-    let expect =
-        ["add github.com/CosmWasm/wasmd@v0.54.0".to_owned(), format!("add {home}/wasmd"), format!("add {home}/x"), "evict [\"bb33\"]".to_owned()];
-    assert_eq!(daemon.fake.requests(), expect);
-    assert_eq!(daemon.run(&["binaries", "evict", "aa", "--yes"]).code, 2, "two binaries begin so");
-    assert_eq!(daemon.run(&["binaries", "list", "zz"]).code, 3);
-    assert_eq!(daemon.run(&["binaries"]).out, daemon.run(&["binaries", "list"]).out);
-    assert_eq!(daemon.run(&["binaries", "add"]).code, 2);
-    assert_eq!(daemon.run(&["binaries", "add", "--go-module", "x"]).code, 2);
-    daemon.file("bad.yaml", "- goModul: {module: x}\n");
-    let answer = daemon.run(&["binaries", "add", "-f", "bad.yaml"]);
-    assert_eq!(answer.code, 2);
-    assert!(answer.err.contains("bad.yaml:1:3") && answer.err.contains("try: goModule"), "{}", answer.err);
-}
-
-#[test]
 fn completion_needs_no_daemon() {
     let dir = tempfile::tempdir().unwrap();
     let answer = crate::common::alone(dir.path(), &["completion", "bash"]);

@@ -15,7 +15,7 @@ use async_trait::async_trait;
 use futures::stream::BoxStream;
 
 pub use derive::{Derivation, derive};
-pub use dvb_proto::plugin::v1 as pb;
+pub use dvb_proto::{plugin::v1 as pb, words::plain};
 /// RFC 7396: `merge(&mut document, &patch)`; null removes a member.
 pub use json_patch::merge;
 pub use serve::{ServeError, run, serve};

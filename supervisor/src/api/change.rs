@@ -1,12 +1,18 @@
 //! Reading and changing one object: every write RPC goes through here. The object and the event that tells who wanted what go in
 //! one commit, and the object's `status.cause` names that event.
 
-use super::{Context, admission, auth::Caller, nearest};
+use super::{
+    Context,
+    admission::{self, Fresh, Verb},
+    auth::Caller,
+    convert, nearest,
+};
 use crate::{
     events::Recorder,
-    model::{Devnet, Event, EventId, Fault, FaultCode, Key, Kind, Object},
+    model::{Devnet, Event, EventId, Fault, FaultCode, Key, Kind, Object, Uid},
     store::{Selector, StoreError, Write},
 };
+use dvb_proto::devnet::v1;
 use std::sync::Arc;
 
 /// How often a write is tried again when somebody else (a controller, mostly) wrote the object in between.
@@ -41,6 +47,18 @@ impl Context {
             Object::Devnet(devnet) => Ok(devnet),
             other => Err(Fault::new(FaultCode::Internal, format!("{} is no devnet", other.key()))),
         }
+    }
+
+    /// As `devnet`; where there is none yet, as the document `beside` would make it, for a dry run.
+    pub(super) async fn devnet_or(&self, key: &Key, beside: Option<&v1::Devnet>) -> Result<Arc<Devnet>, Fault> {
+        let missing = match self.devnet(key).await {
+            Err(fault) if fault.code == FaultCode::NotFound => fault,
+            found => return found,
+        };
+        let Some(beside) = beside else { return Err(missing) };
+        let wanted = convert::devnet_from_message(beside)?;
+        let fresh = Fresh { now: self.clock.now(), uid: Uid::from_uuid(self.clock.fresh_id()) };
+        Ok(Arc::new(admission::admit(Verb::Apply, None, wanted, &fresh)?.devnet))
     }
 
     /// Reads, decides, writes; again when the object changed in between. `decide` must be pure: it may be called several times.

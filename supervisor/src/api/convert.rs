@@ -123,7 +123,7 @@ pub fn transaction_from_message(message: &v1::Transaction) -> Result<Transaction
         spec.payload = "{}".into();
     }
     if let Err(error) = serde_json::from_str::<serde::de::IgnoredAny>(&spec.payload) {
-        return Err(Fault::invalid(vec![Violation::new("spec.payload", format!("is no JSON: {error}"))]));
+        return Err(Fault::invalid(vec![Violation::new("spec.payload", format!("is no JSON: {}", dvb_proto::words::plain(&error.to_string())))]));
     }
     from_message(&v1::Transaction { metadata: Some(metadata), spec: Some(spec), status: None, ..message.clone() })
 }
@@ -158,7 +158,7 @@ fn check_json_texts(spec: &v1::DevnetSpec) -> Result<(), Fault> {
     let configs = spec.nodes.iter().enumerate().map(|(i, node)| (format!("spec.nodes[{i}].config"), node.config.as_deref()));
     let bad = |(field, text): (String, Option<&str>)| {
         let error = serde_json::from_str::<serde::de::IgnoredAny>(text?).err()?;
-        Some(Violation::new(field, format!("is no JSON: {error}")))
+        Some(Violation::new(field, format!("is no JSON: {}", dvb_proto::words::plain(&error.to_string()))))
     };
     let violations: Vec<Violation> = patch.chain(configs).filter_map(bad).collect();
     if violations.is_empty() { Ok(()) } else { Err(Fault::invalid(violations)) }
@@ -170,7 +170,8 @@ fn from_json<T: DeserializeOwned>(mut json: Value) -> Result<T, Fault> {
         let path = error.path().to_string();
         let reason = error.into_inner().to_string();
         let field = if path == "." { String::from("the document") } else { path };
-        Fault::invalid(vec![Violation { suggestion: nearest_expected(&reason), ..Violation::new(field, reason) }])
+        let message = dvb_proto::words::plain(&reason);
+        Fault::invalid(vec![Violation { suggestion: nearest_expected(&reason), ..Violation::new(field, message) }])
     })
 }
 

@@ -5,8 +5,8 @@ use crate::model::{
     Account, Addresses, BinarySource, BinaryStatus, ByteSize, CargoSource, CloneReport, Condition, ConditionStatus, Conditions, CoreDump, Cpu,
     Desired, DevnetPhase, DevnetSpec, DevnetStatus, EventId, EventType, ExitClass, ExportPhase, ExportSpec, ExportStatus, GenesisSpec, GitSource,
     GoModule, HaltProof, HealthCheck, LastExit, LaunchId, LaunchPhase, LaunchRecord, LaunchStatus, LimitOf, LogsSpec, MemoryPressure, Meta, Mode,
-    NodeOverride, NodePhase, NodeSpec, NodeStatus, NpmSource, OomKill, Operations, ReadinessSpec, Resources, ResourcesSpec, RestartPolicy,
-    RestartRules, RestartSpec, SavedState, SdkChange, ServiceSpec, SignedAttempt, Span, Timestamp, TransactionPhase, TransactionSpec,
+    NodeOverride, NodePhase, NodeSpec, NodeStatus, NpmSource, OomKill, Operations, PastUpgrade, ReadinessSpec, Resources, ResourcesSpec,
+    RestartPolicy, RestartRules, RestartSpec, SavedState, SdkChange, ServiceSpec, SignedAttempt, Span, Timestamp, TransactionPhase, TransactionSpec,
     TransactionStatus, TxEvent, Uid, UpgradeNotes, UpgradePhase, UpgradeSpec, UpgradeStatus, Usage, VerifiedBlock,
 };
 use serde_json::json;
@@ -135,6 +135,7 @@ pub(super) fn devnet() -> Devnet {
         current_height: Some(u64::MAX),
         sdk_version: text(),
         sdk_version_history: vec![SdkChange { version: text(), at: time(), height: 7 }],
+        upgrades: vec![PastUpgrade { name: text(), before: Some(binary()), after: binary(), height: 7, at: time(), chain_epoch: 1 }],
         conditions: conditions(),
         observed_generation: 2,
         chain_id: some(),

@@ -3,22 +3,20 @@
 use super::{
     Context,
     auth::check_home,
-    convert,
+    binaries, convert,
     devnets::reply,
     orphans, status,
     watch::{shutting_down, until_shutdown},
 };
 use crate::{
-    binaries::{Binaries, CachedBinary, Eviction},
-    model::{BinarySource, Fault, FaultCode, Kind, NodePhase, Object, Span, Timestamp},
-    store::{Selector, Store},
+    model::{BinarySource, Fault, Kind, NodePhase, Object, Span, Timestamp},
+    store::Selector,
     sys::OpenFiles,
 };
 use async_trait::async_trait;
 use dvb_proto::devnet::v1::{self, daemon_service_server::DaemonService};
-use futures::{FutureExt, StreamExt, future::BoxFuture, stream::BoxStream};
-use std::{collections::BTreeSet, path::PathBuf, sync::Arc, time::Duration};
-use tokio::sync::mpsc;
+use futures::{StreamExt, stream::BoxStream};
+use std::path::PathBuf;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
@@ -38,24 +36,6 @@ pub struct About {
     pub cgroup_remedy: String,
 }
 
-/// One step of a build or download; the last one has `done`.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct BinaryStep {
-    pub message: String,
-    pub done: Option<CachedBinary>,
-    pub log_path: Option<PathBuf>,
-}
-
-/// The binary cache, as this service needs it. Relative paths were made absolute by the client.
-#[async_trait]
-pub trait BinaryCache: Send + Sync + 'static {
-    async fn list(&self) -> Result<Vec<CachedBinary>, Fault>;
-    /// Ends after the step with `done`, or after a fault. Dropping the stream does not end a build that others wait for.
-    fn add(&self, source: BinarySource) -> BoxStream<'static, Result<BinaryStep, Fault>>;
-    /// Removes those that no devnet uses: the named ones, and all not used for `older_than`. Returns what was removed.
-    async fn evict(&self, digests: Vec<String>, older_than: Option<Duration>) -> Result<Vec<CachedBinary>, Fault>;
-}
-
 /// What Shutdown and Reload may ask of the rest of the daemon.
 #[async_trait]
 pub trait Control: Send + Sync + 'static {
@@ -65,76 +45,6 @@ pub trait Control: Send + Sync + 'static {
     /// Called once. Ends the controllers, then all nodes, and tells how it goes. Desired states stay as they are: the next daemon starts the nodes
     /// again. One node that does not stop is told as a step; a fault means that it could not even begin, and is the last item.
     fn stop_nodes(&self) -> BoxStream<'static, Result<String, Fault>>;
-}
-
-/// The cache of this home, and the store that tells which binaries are in use.
-pub struct HomeBinaries {
-    pub binaries: Binaries,
-    pub store: Arc<dyn Store>,
-}
-
-#[async_trait]
-impl BinaryCache for HomeBinaries {
-    async fn list(&self) -> Result<Vec<CachedBinary>, Fault> {
-        self.binaries.list().await.map_err(|error| error.fault())
-    }
-
-    /// The build runs as the client listens: when it goes away and nobody else waits for the same build, the build is ended.
-    fn add(&self, source: BinarySource) -> BoxStream<'static, Result<BinaryStep, Fault>> {
-        let (tell, hear) = mpsc::channel::<String>(64);
-        let binaries = self.binaries.clone();
-        let work = async move {
-            // A client that does not keep up misses lines of progress, never the result.
-            let resolved = binaries.resolve(&source, &move |line| _ = tell.try_send(line)).await.map_err(|error| error.fault())?;
-            let all = binaries.list().await.map_err(|error| error.fault())?;
-            let entry = all.into_iter().find(|entry| entry.path == resolved.path);
-            let entry =
-                entry.ok_or_else(|| Fault::new(FaultCode::Internal, format!("{} left the cache at once", resolved.path.display())).retriable())?;
-            Ok(BinaryStep { message: format!("{} is in the cache", resolved.source), done: Some(entry), log_path: None })
-        };
-        futures::stream::unfold(Some(Adding { work: work.boxed(), hear, done: None }), Adding::next).boxed()
-    }
-
-    async fn evict(&self, digests: Vec<String>, older_than: Option<Duration>) -> Result<Vec<CachedBinary>, Fault> {
-        let selector = Selector { kinds: vec![Kind::Devnet, Kind::Node], ..Selector::default() };
-        let (objects, _) = self.store.list(&selector).await.map_err(|error| error.fault())?;
-        let in_use: BTreeSet<String> = objects.iter().filter_map(binary_of).collect();
-        self.binaries.evict(&Eviction { digests, older_than }, &in_use).await.map_err(|error| error.fault())
-    }
-}
-
-/// A binary on its way into the cache: lines of progress, then the result, which is always last.
-struct Adding {
-    work: BoxFuture<'static, Result<BinaryStep, Fault>>,
-    hear: mpsc::Receiver<String>,
-    done: Option<Result<BinaryStep, Fault>>,
-}
-
-impl Adding {
-    async fn next(adding: Option<Self>) -> Option<(Result<BinaryStep, Fault>, Option<Self>)> {
-        let mut adding = adding?;
-        if adding.done.is_none() {
-            tokio::select! {
-                biased;
-                Some(message) = adding.hear.recv() => return Some((Ok(BinaryStep { message, ..BinaryStep::default() }), Some(adding))),
-                done = &mut adding.work => adding.done = Some(done),
-            }
-        }
-        match adding.hear.try_recv() {
-            Ok(message) => Some((Ok(BinaryStep { message, ..BinaryStep::default() }), Some(adding))),
-            Err(_) => adding.done.take().map(|done| (done, None)),
-        }
-    }
-}
-
-/// Digest of the binary that an object runs.
-fn binary_of(object: &Object) -> Option<String> {
-    match object {
-        Object::Devnet(devnet) => devnet.status.binary.as_ref().map(|binary| binary.sha256.clone()),
-        Object::Node(node) => Some(node.spec.binary_hash.clone()),
-        _ => None,
-    }
-    .filter(|digest| !digest.is_empty())
 }
 
 pub(super) struct Daemon(pub(super) Context);
@@ -174,14 +84,14 @@ impl DaemonService for Daemon {
     }
 
     async fn list_binaries(&self, _: Request<v1::Empty>) -> Reply<v1::ListBinariesResponse> {
-        reply(self.0.binaries.list().await.map(binaries))
+        reply(self.0.binaries.list().await.map(binaries::listed))
     }
 
     type AddBinaryStream = BoxStream<'static, Result<v1::BinaryProgress, Status>>;
     async fn add_binary(&self, request: Request<v1::AddBinaryRequest>) -> Reply<Self::AddBinaryStream> {
         let source: Result<BinarySource, Fault> = convert::from_message(&request.into_inner().source.unwrap_or_default());
         reply(source.map(|source| {
-            let steps = self.0.binaries.add(source).map(|step| step.map(progress).map_err(|fault| status::status(&fault)));
+            let steps = self.0.binaries.add(source).map(|step| step.map(binaries::progress).map_err(|fault| status::status(&fault)));
             until_shutdown(steps, self.0.shutdown.clone())
         }))
     }
@@ -191,8 +101,17 @@ impl DaemonService for Daemon {
         let age = request.older_than.map(|text| text.parse::<Span>()).transpose();
         match age {
             Err(error) => reply(Err(Fault::invalid(vec![crate::model::Violation::new("olderThan", error.to_string())]))),
-            Ok(age) => reply(self.0.binaries.evict(request.digests, age.map(|span| span.0)).await.map(binaries)),
+            Ok(age) => reply(self.0.binaries.evict(request.digests, age.map(|span| span.0)).await.map(binaries::evicted)),
         }
+    }
+
+    type VerifyBinariesStream = BoxStream<'static, Result<v1::BinaryVerdict, Status>>;
+    async fn verify_binaries(&self, request: Request<v1::VerifyBinariesRequest>) -> Reply<Self::VerifyBinariesStream> {
+        let verdicts = self.0.binaries.verify(request.into_inner().digests).await;
+        reply(verdicts.map(|verdicts| {
+            let verdicts = verdicts.map(|verdict| Ok(binaries::verdict(verdict)));
+            until_shutdown(verdicts, self.0.shutdown.clone())
+        }))
     }
 
     async fn list_orphans(&self, _: Request<v1::Empty>) -> Reply<v1::ListOrphansResponse> {
@@ -278,26 +197,6 @@ impl Ending {
             }
         }
     }
-}
-
-fn binaries(list: Vec<CachedBinary>) -> v1::ListBinariesResponse {
-    v1::ListBinariesResponse { items: list.into_iter().map(binary).collect() }
-}
-
-fn binary(cached: CachedBinary) -> v1::BinaryInfo {
-    v1::BinaryInfo {
-        digest: cached.sha256,
-        source: cached.source,
-        path: cached.path.to_string_lossy().into_owned(),
-        size: cached.size,
-        added_at: cached.added_at.to_string(),
-        used_at: cached.used_at.to_string(),
-    }
-}
-
-fn progress(step: BinaryStep) -> v1::BinaryProgress {
-    let log_path = step.log_path.map(|path| path.to_string_lossy().into_owned());
-    v1::BinaryProgress { message: step.message, done: step.done.map(binary), log_path }
 }
 
 fn open_files() -> v1::OpenFiles {

@@ -1,7 +1,7 @@
 //! Apply of transactions, upgrades and exports over a real socket.
 
 use super::super::testing::{Served, fault, object_ref, serve, wanted};
-use crate::model::{FaultCode, Key, Object, Upgrade, UpgradePhase};
+use crate::model::{BinarySource, BinaryStatus, FaultCode, Key, Object, PastUpgrade, Upgrade, UpgradePhase};
 use crate::store::{Selector, Write};
 use dvb_proto::devnet::v1::{
     self, export_service_client::ExportServiceClient, transaction_service_client::TransactionServiceClient,
@@ -31,19 +31,19 @@ fn tx(name: &str, to: &str) -> v1::Transaction {
 }
 
 async fn apply_tx(served: &Served, transaction: v1::Transaction, dry_run: bool) -> Result<v1::ApplyTransactionResponse, Status> {
-    let request = v1::ApplyTransactionRequest { transaction: Some(transaction), dry_run };
+    let request = v1::ApplyTransactionRequest { transaction: Some(transaction), dry_run, beside: None };
     TransactionServiceClient::new(served.channel.clone()).apply(request).await.map(tonic::Response::into_inner)
 }
 
 fn upgrade(name: &str, edit: impl FnOnce(&mut v1::UpgradeSpec)) -> v1::Upgrade {
-    let binary = Some(v1::BinarySource { path: Some("/bin/next".into()), ..v1::BinarySource::default() });
-    let mut spec = v1::UpgradeSpec { devnet_ref: "mynet".into(), height: 99, binary, ..v1::UpgradeSpec::default() };
+    let binary = Some(v1::BinarySource { path: Some("/bin/cat".into()), ..v1::BinarySource::default() });
+    let mut spec = v1::UpgradeSpec { devnet_ref: "mynet".into(), height: 99, binary, skip_vote: true, ..v1::UpgradeSpec::default() };
     edit(&mut spec);
     v1::Upgrade { metadata: named(name), spec: Some(spec), ..v1::Upgrade::default() }
 }
 
 async fn apply_upgrade(served: &Served, upgrade: v1::Upgrade, dry_run: bool) -> Result<v1::ApplyUpgradeResponse, Status> {
-    let request = v1::ApplyUpgradeRequest { upgrade: Some(upgrade), dry_run };
+    let request = v1::ApplyUpgradeRequest { upgrade: Some(upgrade), dry_run, beside: None };
     UpgradeServiceClient::new(served.channel.clone()).apply(request).await.map(tonic::Response::into_inner)
 }
 
@@ -111,7 +111,7 @@ async fn an_export_is_made_once_and_needs_a_name() {
     let apply = async |name: &str, height: Option<u64>, dry_run: bool| {
         let spec = v1::ExportSpec { devnet_ref: "mynet".into(), height, ..v1::ExportSpec::default() };
         let export = Some(v1::Export { metadata: named(name), spec: Some(spec), ..v1::Export::default() });
-        let answer = ExportServiceClient::new(served.channel.clone()).apply(v1::ApplyExportRequest { export, dry_run }).await;
+        let answer = ExportServiceClient::new(served.channel.clone()).apply(v1::ApplyExportRequest { export, dry_run, beside: None }).await;
         answer.map(|response| response.into_inner().action).map_err(|status| fault(&status))
     };
     assert_eq!(apply("snap", Some(7), true).await.unwrap(), "created");
@@ -144,10 +144,41 @@ async fn the_binary_of_before_an_upgrade_is_refused_until_the_chain_begins_anew(
         let sent = if dry_run { served.dry_run(with_binary(None)).await } else { served.apply(with_binary(None)).await };
         let refused = sent.unwrap_err();
         assert_eq!((refused.code, refused.violations[0].field.as_str()), (FaultCode::Immutable, "spec.binary"));
-        assert!(refused.message.contains("upgrade mynet/v2") && refused.remedy.unwrap().contains(r#"{"path":"/bin/next"}"#), "{}", refused.message);
+        assert!(refused.message.contains("upgrade mynet/v2") && refused.remedy.unwrap().contains(r#"{"path":"/bin/cat"}"#), "{}", refused.message);
     }
-    assert_eq!(served.apply(with_binary(Some("/bin/next"))).await.unwrap().action, "unchanged");
-    served.apply(with_binary(Some("/bin/third"))).await.unwrap();
+    assert_eq!(served.apply(with_binary(Some("/bin/cat"))).await.unwrap().action, "unchanged");
+    let beside = async |upgrades: &[&str]| {
+        let upgrades = upgrades.iter().map(|name| (*name).to_owned()).collect();
+        let request = v1::ApplyRequest { devnet: Some(with_binary(None)), dry_run: false, upgrades };
+        served.devnets().apply(request).await.map(tonic::Response::into_inner).map_err(|status| fault(&status))
+    };
+    let fulfilled = beside(&["v2"]).await.unwrap();
+    assert_eq!(fulfilled.action, "unchanged");
+    assert!(fulfilled.note.unwrap().contains("by upgrade mynet/v2, which the file declares"));
+    assert_eq!(beside(&["v3"]).await.unwrap_err().code, FaultCode::Immutable, "another upgrade did not bring it there");
+    served
+        .edit_devnet("mynet", |devnet| {
+            let source = |path: &str| BinarySource { path: Some(path.into()), ..BinarySource::default() };
+            let past = |name: &str, before: Option<&str>, after: &str| PastUpgrade {
+                name: name.into(),
+                before: before.map(source),
+                after: source(after),
+                ..PastUpgrade::default()
+            };
+            devnet.status.upgrades = vec![past("v2", None, "/bin/cat"), past("v3", Some("/bin/cat"), "/bin/third")];
+            devnet.spec.binary = Some(source("/bin/third"));
+        })
+        .await;
+    let delete = v1::DeleteRequest { name: "mynet/v2".into(), ..v1::DeleteRequest::default() };
+    UpgradeServiceClient::new(served.channel.clone()).delete(delete).await.unwrap();
+    for old in [None, Some("/bin/cat")] {
+        assert_eq!(served.apply(with_binary(old)).await.unwrap_err().code, FaultCode::Immutable, "the record is the devnet's own");
+    }
+    assert_eq!(beside(&["v2"]).await.unwrap_err().code, FaultCode::Immutable, "v3 is not in the file");
+    let fulfilled = beside(&["v2", "v3"]).await.unwrap();
+    assert_eq!(fulfilled.action, "unchanged");
+    assert!(fulfilled.note.unwrap().contains("mynet/v2, mynet/v3"));
+    served.apply(with_binary(Some("/bin/fourth"))).await.unwrap();
     served.devnets().reset(object_ref("mynet")).await.unwrap();
     served.apply(with_binary(None)).await.unwrap();
 }
@@ -197,8 +228,66 @@ async fn a_file_of_before_a_rolling_upgrade_takes_the_new_binary_from_no_node_wh
         (applied.action, binaries.join(", "))
     };
     let told = |action: &str, nodes: &str| (action.to_owned(), nodes.to_owned());
-    assert_eq!(apply("/bin/old").await, told("unchanged", "validator-1 /bin/next, validator-0 /bin/next"));
-    assert_eq!(apply("/bin/third").await, told("configured", "validator-1 /bin/third, validator-0 /bin/next"));
+    assert_eq!(apply("/bin/old").await, told("unchanged", "validator-1 /bin/cat, validator-0 /bin/cat"));
+    assert_eq!(apply("/bin/third").await, told("configured", "validator-1 /bin/third, validator-0 /bin/cat"));
     edit(&|upgrade| upgrade.status.phase = UpgradePhase::RolledBack).await;
     assert_eq!(apply("/bin/old").await, told("configured", "validator-1 /bin/old"));
+}
+
+#[tokio::test]
+async fn an_upgrade_or_an_export_without_hope_is_refused_when_it_is_asked_for() {
+    let served = served().await;
+    let upgrade_with = |edit: &dyn Fn(&mut v1::UpgradeSpec)| upgrade("v2", |spec| edit(spec));
+    let path = |path: &str| Some(v1::BinarySource { path: Some(path.into()), ..v1::BinarySource::default() });
+    let refused = async |edit: &dyn Fn(&mut v1::UpgradeSpec)| {
+        let looked = fault(&apply_upgrade(&served, upgrade_with(edit), true).await.unwrap_err());
+        let made = fault(&apply_upgrade(&served, upgrade_with(edit), false).await.unwrap_err());
+        assert_eq!(looked.message, made.message);
+        assert!(made.remedy.is_some(), "{}", made.message);
+        (made.violations[0].field.clone(), made.message)
+    };
+    let (field, message) = refused(&|spec| spec.binary = path("/no/such/binary")).await;
+    assert_eq!((field.as_str(), message.as_str()), ("spec.binary", "binary /no/such/binary does not exist"));
+    assert!(refused(&|spec| spec.binary = path("/etc/passwd")).await.1.contains("is not executable"));
+    let url = || Some(v1::BinarySource { url: Some("http://127.0.0.1/x".into()), ..v1::BinarySource::default() });
+    assert!(refused(&|spec| spec.binary = url()).await.1.contains("url without sha256"));
+    let (field, message) = refused(&|spec| spec.skip_vote = false).await;
+    assert!(field == "spec.skipVote" && message.contains("has no governance"), "{message}");
+    served
+        .edit_devnet("mynet", |devnet| {
+            let sha256 = binaries_sha256("/bin/cat");
+            devnet.status.binary = Some(BinaryStatus { path: "/bin/cat".into(), sha256, ..BinaryStatus::default() });
+        })
+        .await;
+    let same = fault(&apply_upgrade(&served, upgrade("v2", |_| {}), false).await.unwrap_err());
+    assert_eq!((same.violations[0].field.as_str(), same.message.contains("runs already")), ("spec.binary", true), "{}", same.message);
+    assert_eq!(stored(&served, crate::model::Kind::Upgrade).await, 0);
+
+    let export = |node: &str| {
+        let spec = v1::ExportSpec { devnet_ref: "mynet".into(), node: Some(node.into()), ..v1::ExportSpec::default() };
+        v1::Export { metadata: named("snap"), spec: Some(spec), ..v1::Export::default() }
+    };
+    let unknown = ExportServiceClient::new(served.channel.clone()).create(export("validator-77")).await.unwrap_err();
+    assert_eq!(fault(&unknown).violations[0].field, "spec.node");
+    ExportServiceClient::new(served.channel.clone()).create(export("validator-0")).await.unwrap();
+}
+
+fn binaries_sha256(path: &str) -> String {
+    use sha2::{Digest, Sha256};
+    Sha256::digest(std::fs::read(path).unwrap()).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[tokio::test]
+async fn a_dry_run_knows_the_devnet_that_the_same_file_makes() {
+    let served = serve().await;
+    let looked = async |kind: &str, beside: Option<v1::Devnet>| {
+        let mut wanted = tx("rent", "account:1");
+        wanted.spec.as_mut().unwrap().tx_type = kind.to_owned();
+        let request = v1::ApplyTransactionRequest { transaction: Some(wanted), dry_run: true, beside };
+        TransactionServiceClient::new(served.channel.clone()).apply(request).await.map(|answer| answer.into_inner().action)
+    };
+    assert_eq!(fault(&looked("transfer", None).await.unwrap_err()).code, FaultCode::NotFound);
+    assert_eq!(looked("transfer", Some(wanted("mynet"))).await.unwrap(), "created");
+    assert_eq!(fault(&looked("trasnfer", Some(wanted("mynet"))).await.unwrap_err()).violations[0].field, "spec.txType");
+    assert_eq!(stored(&served, crate::model::Kind::Devnet).await, 0);
 }

@@ -28,18 +28,18 @@ type Reply<T> = Result<Response<T>, Status>;
 impl DevnetService for Devnets {
     async fn create(&self, request: Request<v1::CreateDevnetRequest>) -> Reply<v1::Devnet> {
         let caller = Caller::of(&request)?;
-        let admitted = self.put(caller, Verb::Create, request.into_inner().devnet, false).await;
-        reply(admitted.and_then(|(devnet, _)| self.message(&devnet)))
+        let admitted = self.put(caller, Verb::Create, request.into_inner().devnet.into(), false).await;
+        reply(admitted.and_then(|(devnet, ..)| self.message(&devnet)))
     }
 
     async fn apply(&self, request: Request<v1::ApplyRequest>) -> Reply<v1::ApplyResponse> {
         let caller = Caller::of(&request)?;
-        let request = request.into_inner();
-        let applied = self.put(caller, Verb::Apply, request.devnet, request.dry_run).await;
-        reply(applied.and_then(|(devnet, admitted)| {
+        let v1::ApplyRequest { devnet, dry_run, upgrades } = request.into_inner();
+        let applied = self.put(caller, Verb::Apply, Sent { devnet, upgrades }, dry_run).await;
+        reply(applied.and_then(|(devnet, admitted, note)| {
             let change = |change: super::diff::FieldChange| v1::FieldChange { field: change.field, before: change.before, after: change.after };
             let changes = admitted.changes.into_iter().map(change).collect();
-            Ok(v1::ApplyResponse { devnet: Some(self.message(&devnet)?), action: admitted.action.word().into(), changes })
+            Ok(v1::ApplyResponse { devnet: Some(self.message(&devnet)?), action: admitted.action.word().into(), changes, note })
         }))
     }
 
@@ -59,8 +59,8 @@ impl DevnetService for Devnets {
 
     async fn update(&self, request: Request<v1::UpdateDevnetRequest>) -> Reply<v1::Devnet> {
         let caller = Caller::of(&request)?;
-        let admitted = self.put(caller, Verb::Update, request.into_inner().devnet, false).await;
-        reply(admitted.and_then(|(devnet, _)| self.message(&devnet)))
+        let admitted = self.put(caller, Verb::Update, request.into_inner().devnet.into(), false).await;
+        reply(admitted.and_then(|(devnet, ..)| self.message(&devnet)))
     }
 
     async fn delete(&self, request: Request<v1::DeleteRequest>) -> Reply<v1::Devnet> {
@@ -133,11 +133,24 @@ pub(super) fn reply<T>(result: Result<T, Fault>) -> Reply<T> {
     result.map(Response::new).map_err(|fault| status::status(&fault))
 }
 
+/// A devnet as a user sends it, and the names of the upgrades that stand beside it.
+#[derive(Default)]
+struct Sent {
+    devnet: Option<v1::Devnet>,
+    upgrades: Vec<String>,
+}
+
+impl From<Option<v1::Devnet>> for Sent {
+    fn from(devnet: Option<v1::Devnet>) -> Self {
+        Self { devnet, upgrades: Vec::new() }
+    }
+}
+
 impl Devnets {
     /// Create, Apply and Update: admit beside what is there, ask the plugin, and commit unless nothing changed or it is a dry run,
     /// which asks for more.
-    async fn put(&self, caller: Caller, verb: Verb, sent: Option<v1::Devnet>, dry_run: bool) -> Result<(Devnet, Admitted), Fault> {
-        let wanted = convert::devnet_from_message(&sent.unwrap_or_default())?;
+    async fn put(&self, caller: Caller, verb: Verb, sent: Sent, dry_run: bool) -> Result<(Devnet, Admitted, Option<String>), Fault> {
+        let wanted = convert::devnet_from_message(&sent.devnet.unwrap_or_default())?;
         let key = key_of(Kind::Devnet, &wanted.metadata.namespace, &wanted.metadata.name);
         let fresh = Fresh { now: self.0.clock.now(), uid: Uid::from_uuid(self.0.clock.fresh_id()) };
         let mut last = None;
@@ -146,8 +159,9 @@ impl Devnets {
                 Some(Object::Devnet(devnet)) => Some(devnet),
                 _ => None,
             };
-            let mut wanted = origin::resolve(&self.0, wanted.clone(), present.as_deref()).await?;
+            let (mut wanted, mut note) = (origin::resolve(&self.0, wanted.clone(), present.as_deref()).await?, None);
             if let Some(present) = present.as_deref() {
+                (wanted, note) = foresight::follow_declared_upgrades(wanted, present, &sent.upgrades, self.0.store.as_ref()).await?;
                 wanted = foresight::keep_what_was_rolled(wanted, present, self.0.store.as_ref()).await?;
             }
             let admitted = admission::admit(verb, present.as_deref(), wanted, &fresh)?;
@@ -163,11 +177,11 @@ impl Devnets {
                 foresight::refuse_violations(&admitted.devnet, self.0.plugins.as_ref()).await?;
             }
             if dry_run || admitted.action == Action::Unchanged {
-                return Ok((admitted.devnet.clone(), admitted));
+                return Ok((admitted.devnet.clone(), admitted, note));
             }
             let write = if present.is_some() { Write::update } else { Write::create };
             match self.0.write(caller, admitted.devnet.clone().into(), draft(&admitted), write).await {
-                Ok(Object::Devnet(devnet)) => return Ok((Devnet::clone(&devnet), admitted)),
+                Ok(Object::Devnet(devnet)) => return Ok((Devnet::clone(&devnet), admitted, note)),
                 Ok(other) => return Err(Fault::new(FaultCode::Internal, format!("the store gave back a {}", other.kind()))),
                 Err(lost @ (StoreError::Conflict { .. } | StoreError::Exists(_) | StoreError::Missing(_))) => last = Some(lost),
                 Err(error) => return Err(error.fault()),

@@ -7,6 +7,7 @@ use super::{
     convert,
     declared::{Applied, short_name},
     devnets::reply,
+    hopeless,
     watch::{self, Item},
 };
 use crate::{
@@ -41,10 +42,10 @@ impl ExportService for Exports {
 
     async fn apply(&self, request: Request<v1::ApplyExportRequest>) -> Reply<v1::ApplyExportResponse> {
         let caller = Caller::of(&request)?;
-        let v1::ApplyExportRequest { export, dry_run } = request.into_inner();
+        let v1::ApplyExportRequest { export, dry_run, beside } = request.into_inner();
         let wanted = convert::export_from_message(&export.unwrap_or_default());
         reply(match wanted {
-            Ok(wanted) => self.put(caller, wanted, dry_run).await.and_then(|applied| {
+            Ok(wanted) => self.put(caller, wanted, beside.as_ref(), dry_run).await.and_then(|applied| {
                 let export = Some(message(&applied.object)?);
                 let (action, changes) = applied.told();
                 Ok(v1::ApplyExportResponse { export, action, changes })
@@ -102,7 +103,7 @@ impl ExportService for Exports {
 
 impl Exports {
     /// What is there already is compared; what is not is made, or only looked at.
-    async fn put(&self, caller: Caller, mut wanted: Export, dry_run: bool) -> Result<Applied, Fault> {
+    async fn put(&self, caller: Caller, mut wanted: Export, beside: Option<&v1::Devnet>, dry_run: bool) -> Result<Applied, Fault> {
         let namespace = admission::namespace_or_default(&wanted.metadata.namespace).to_owned();
         let short = short_name(&wanted.metadata.name, &mut wanted.spec.devnet_ref)?;
         let export = self.identify(&wanted, &namespace, &wanted.spec.devnet_ref, &short);
@@ -111,7 +112,7 @@ impl Exports {
             return Ok(applied);
         }
         if dry_run {
-            self.devnet(&namespace, &wanted).await?;
+            self.devnet(&namespace, &wanted, beside).await?;
             return Ok(Applied::created(export.into()));
         }
         Ok(Applied::created(self.store(caller, wanted).await?))
@@ -120,7 +121,8 @@ impl Exports {
     async fn store(&self, caller: Caller, mut wanted: Export) -> Result<Object, Fault> {
         let namespace = admission::namespace_or_default(&wanted.metadata.namespace).to_owned();
         let named = short_name(&wanted.metadata.name, &mut wanted.spec.devnet_ref)?;
-        let devnet = self.devnet(&namespace, &wanted).await?;
+        let devnet = self.devnet(&namespace, &wanted, None).await?;
+        hopeless::height_to_come(&self.0, &wanted, &devnet)?;
         for _ in 0..ATTEMPTS {
             let short = if named.is_empty() { self.next_name(&namespace, &devnet.metadata.name).await? } else { named.clone() };
             let export = self.identify(&wanted, &namespace, &devnet.metadata.name, &short);
@@ -149,14 +151,19 @@ impl Exports {
         Err(Fault::new(FaultCode::Overloaded, "others take the same names at the same time").retriable())
     }
 
-    async fn devnet(&self, namespace: &str, wanted: &Export) -> Result<Arc<Devnet>, Fault> {
+    /// Which is able to export, and has the node that is to be read. `beside`: as a dry run may know it.
+    async fn devnet(&self, namespace: &str, wanted: &Export, beside: Option<&v1::Devnet>) -> Result<Arc<Devnet>, Fault> {
         if wanted.spec.devnet_ref.is_empty() {
             return Err(Fault::invalid(vec![Violation::new("spec.devnetRef", "is missing")]));
         }
-        let devnet = self.0.devnet(&Key::devnet(namespace, &wanted.spec.devnet_ref)).await?;
+        let devnet = self.0.devnet_or(&Key::devnet(namespace, &wanted.spec.devnet_ref), beside).await?;
         let told = |error: crate::plugin::PluginError| error.fault();
         let info = self.0.plugins.get(&devnet.spec.plugin).await.map_err(told)?.info().await.map_err(told)?;
         if info.capabilities.iter().any(|capability| capability == EXPORT_CAPABILITY) {
+            match beside {
+                Some(beside) => hopeless::export(wanted, &convert::devnet_from_message(beside)?)?,
+                None => hopeless::export(wanted, &devnet)?,
+            }
             return Ok(devnet);
         }
         Err(Fault::new(FaultCode::Unimplemented, format!("plugin {} exports no state", devnet.spec.plugin)).about(&devnet.metadata.name))

@@ -3,7 +3,7 @@
 use super::names;
 use crate::{
     binaries::{self, describe},
-    model::{BinarySource, Devnet, Fault, FaultCode, Kind, NodeOverride, Object, Upgrade, UpgradePhase, Violation},
+    model::{BinarySource, Devnet, Fault, FaultCode, Kind, NodeOverride, Object, PastUpgrade, Upgrade, UpgradePhase, Violation},
     plugin::{DevnetContext, PluginError, PluginInfo, Plugins},
     store::{Selector, Store},
 };
@@ -50,15 +50,43 @@ pub(super) async fn refuse_the_binary_of_before(devnet: &Devnet, present: &Devne
     if devnet.spec.binary == present.spec.binary {
         return Ok(());
     }
-    let left_it = |upgrade: &&Arc<Upgrade>| {
-        let status = &upgrade.status;
-        let counts = status.phase == UpgradePhase::Completed || status.phase.is_past_the_switch();
-        counts && status.notes.before.as_ref().is_some_and(|before| before.binary == devnet.spec.binary)
-    };
-    match upgrades_of(present, store).await?.iter().find(left_it) {
-        Some(upgrade) => Err(left_behind(devnet, present, upgrade)),
+    match past_upgrades(present, store).await?.iter().find(|past| past.before == devnet.spec.binary) {
+        Some(past) => Err(left_behind(devnet, present, past)),
         None => Ok(()),
     }
+}
+
+/// A file that says what was before upgrades which it declares itself, and which have carried the devnet on to its present binary, is
+/// fulfilled: that binary stays, and the second value says so. `declared` are their names.
+pub(super) async fn follow_declared_upgrades(
+    mut wanted: Devnet,
+    present: &Devnet,
+    declared: &[String],
+    store: &dyn Store,
+) -> Result<(Devnet, Option<String>), Fault> {
+    if declared.is_empty() || wanted.spec.binary == present.spec.binary {
+        return Ok((wanted, None));
+    }
+    let (mut spec, mut by) = (wanted.spec.clone(), Vec::new());
+    for past in past_upgrades(present, store).await? {
+        if spec.binary == past.before && declared.contains(&past.name) {
+            let of_nodes = spec.nodes.iter_mut().filter(|node| node.binary.is_some() && node.binary == past.before);
+            of_nodes.for_each(|node| node.binary = Some(past.after.clone()));
+            spec.binary = Some(past.after);
+            by.push(format!("{}/{}", present.metadata.name, past.name));
+        }
+    }
+    if by.is_empty() || spec.binary != present.spec.binary {
+        return Ok((wanted, None));
+    }
+    let note = format!(
+        "{} gave way to {} by upgrade {}, which the file declares: that stays",
+        named(wanted.spec.binary.as_ref()),
+        named(spec.binary.as_ref()),
+        by.join(", ")
+    );
+    wanted.spec = spec;
+    Ok((wanted, Some(note)))
 }
 
 /// While an upgrade gives the nodes its binary one after the other, a file that says of them what it said before that takes it from
@@ -82,6 +110,36 @@ pub(super) async fn keep_what_was_rolled(mut wanted: Devnet, present: &Devnet, s
     Ok(wanted)
 }
 
+/// Binaries that gave way to others in the chain that the devnet has now, oldest first: by the devnet's own record, and by an upgrade that
+/// has switched and is not on that record, or not yet.
+async fn past_upgrades(present: &Devnet, store: &dyn Store) -> Result<Vec<PastUpgrade>, Fault> {
+    let epoch = present.spec.operations.reset;
+    let mut all: Vec<PastUpgrade> = present.status.upgrades.iter().filter(|past| past.chain_epoch == epoch).cloned().collect();
+    let mut others = upgrades_of(present, store).await?;
+    others.sort_by_key(|upgrade| upgrade.metadata.created_at);
+    for upgrade in others {
+        let (status, name) = (&upgrade.status, &upgrade.spec.upgrade_name);
+        let counts = status.phase == UpgradePhase::Completed || status.phase.is_past_the_switch();
+        let Some(before) =
+            status.notes.before.as_ref().filter(|_| counts && !all.iter().any(|past| past.name == *name && past.after == upgrade.spec.binary))
+        else {
+            continue;
+        };
+        all.push(PastUpgrade {
+            name: name.clone(),
+            before: before.binary.clone(),
+            after: upgrade.spec.binary.clone(),
+            height: status.height.unwrap_or_default(),
+            ..PastUpgrade::default()
+        });
+    }
+    Ok(all)
+}
+
+fn named(binary: Option<&BinarySource>) -> String {
+    binary.map_or_else(|| "the plugin's own binary".to_owned(), describe)
+}
+
 /// Those of the chain that the devnet has now.
 async fn upgrades_of(present: &Devnet, store: &dyn Store) -> Result<Vec<Arc<Upgrade>>, Fault> {
     let selector = Selector::in_devnet(Kind::Upgrade, &present.metadata.namespace, &present.metadata.name);
@@ -90,15 +148,15 @@ async fn upgrades_of(present: &Devnet, store: &dyn Store) -> Result<Vec<Arc<Upgr
     Ok(upgrades.filter(|upgrade| upgrade.status.chain_epoch == present.spec.operations.reset).collect())
 }
 
-fn left_behind(devnet: &Devnet, present: &Devnet, upgrade: &Upgrade) -> Fault {
-    let (name, by) = (&devnet.metadata.name, &upgrade.metadata.name);
-    let old = devnet.spec.binary.as_ref().map_or_else(|| "the plugin's own binary".to_owned(), describe);
-    let height = upgrade.status.height.map(|height| format!(" at height {height}")).unwrap_or_default();
+fn left_behind(devnet: &Devnet, present: &Devnet, past: &PastUpgrade) -> Fault {
+    let name = &devnet.metadata.name;
+    let (old, by) = (named(devnet.spec.binary.as_ref()), format!("{name}/{}", past.name));
+    let height = if past.height > 0 { format!(" at height {}", past.height) } else { String::new() };
     let new = serde_json::to_string(&present.spec.binary).unwrap_or_default();
     let message = format!("{old} is from before upgrade {by}, by which the chain has gone on{height}");
     let violation = Violation { suggestion: Some(format!("binary: {new}")), ..Violation::new("spec.binary", message) };
     let remedy = format!(
-        "put `binary: {new}` into the file; to go back to the old one all the same: dvbctl upgrade create {name} --name NAME --skip-vote --binary ...; \
+        "put `binary: {new}` into the file, or the upgrade beside the devnet; to go back to the old one all the same: dvbctl upgrade create {name} --name NAME --skip-vote --binary ...; \
          to begin anew with it: dvbctl reset {name}, then apply"
     );
     let fault = Fault::invalid(vec![violation]);

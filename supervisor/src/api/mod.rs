@@ -8,6 +8,7 @@
 
 pub mod admission;
 pub mod auth;
+pub mod binaries;
 mod change;
 pub mod convert;
 pub mod daemon;
@@ -19,6 +20,7 @@ mod exports;
 mod foresight;
 mod freeze;
 mod gov;
+mod hopeless;
 mod impossible;
 mod logs;
 mod merge;
@@ -54,7 +56,7 @@ pub struct Context {
     pub clock: Arc<dyn Clock>,
     pub home: Home,
     pub ports: Arc<dyn PortStates>,
-    pub binaries: Arc<dyn daemon::BinaryCache>,
+    pub binaries: Arc<dyn binaries::BinaryCache>,
     pub control: Arc<dyn daemon::Control>,
     pub orphans: Arc<dyn orphans::Orphans>,
     pub about: Arc<daemon::About>,

@@ -49,7 +49,7 @@ async fn create_get_list_update_and_delete_a_devnet() {
 #[tokio::test]
 async fn apply_says_what_it_did_and_a_dry_run_does_nothing() {
     let served = serve().await;
-    let dry = v1::ApplyRequest { devnet: Some(wanted("mynet")), dry_run: true };
+    let dry = v1::ApplyRequest { devnet: Some(wanted("mynet")), dry_run: true, ..Default::default() };
     assert_eq!(served.devnets().apply(dry).await.unwrap().into_inner().action, "created");
     assert_eq!(fault(&served.devnets().get(object_ref("mynet")).await.unwrap_err()).code, FaultCode::NotFound);
 
@@ -58,7 +58,7 @@ async fn apply_says_what_it_did_and_a_dry_run_does_nothing() {
     assert_eq!((unchanged.action.as_str(), unchanged.changes.len()), ("unchanged", 0));
     let mut more = wanted("mynet");
     more.spec.as_mut().unwrap().full_nodes = Some(1);
-    let dry = v1::ApplyRequest { devnet: Some(more.clone()), dry_run: true };
+    let dry = v1::ApplyRequest { devnet: Some(more.clone()), dry_run: true, ..Default::default() };
     let dry = served.devnets().apply(dry).await.unwrap().into_inner();
     let change = v1::FieldChange { field: "spec.fullNodes".into(), before: Some("0".into()), after: Some("1".into()) };
     assert_eq!((dry.action.as_str(), dry.changes), ("configured", vec![change]));
@@ -348,7 +348,10 @@ async fn a_call_that_names_another_home_does_nothing() {
 async fn binaries_and_plugins_are_passed_on() {
     let served = serve().await;
     let list = served.daemon().list_binaries(v1::Empty {}).await.unwrap().into_inner().items;
-    assert_eq!((list[0].digest.as_str(), list[0].size), ("ab", 7));
+    assert_eq!((list[0].digest.as_str(), list[0].size, list[0].used_by.as_slice()), ("ab", 7, ["mynet".to_owned()].as_slice()));
+    let verify = v1::VerifyBinariesRequest { digests: vec!["ab".into()] };
+    let verdict = next(&mut served.daemon().verify_binaries(verify).await.unwrap().into_inner()).await.unwrap().unwrap();
+    assert_eq!((verdict.state.as_str(), verdict.message.as_deref(), verdict.remedy.as_deref()), ("altered", Some("was altered"), Some("evict it")));
     let source = v1::BinarySource { path: Some("/x".into()), ..Default::default() };
     let steps = served.daemon().add_binary(v1::AddBinaryRequest { source: Some(source) }).await.unwrap().into_inner();
     let steps: Vec<_> = steps.map(|step| step.unwrap().done.is_some()).collect().await;

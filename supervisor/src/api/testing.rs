@@ -2,7 +2,8 @@
 
 use super::{
     Context, PortStates,
-    daemon::{About, BinaryCache, BinaryStep, Control},
+    binaries::{BinaryCache, BinaryState, BinaryStep, Listed, Verdict},
+    daemon::{About, Control},
     orphans::{Orphan, Orphans, Reaped},
     server,
 };
@@ -109,12 +110,12 @@ impl Served {
     }
 
     pub(super) async fn apply(&self, devnet: v1::Devnet) -> Result<v1::ApplyResponse, Fault> {
-        let request = v1::ApplyRequest { devnet: Some(devnet), dry_run: false };
+        let request = v1::ApplyRequest { devnet: Some(devnet), dry_run: false, ..Default::default() };
         self.devnets().apply(request).await.map(tonic::Response::into_inner).map_err(|status| fault(&status))
     }
 
     pub(super) async fn dry_run(&self, devnet: v1::Devnet) -> Result<v1::ApplyResponse, Fault> {
-        let request = v1::ApplyRequest { devnet: Some(devnet), dry_run: true };
+        let request = v1::ApplyRequest { devnet: Some(devnet), dry_run: true, ..Default::default() };
         self.devnets().apply(request).await.map(tonic::Response::into_inner).map_err(|status| fault(&status))
     }
 
@@ -239,8 +240,8 @@ fn cached(digest: &str) -> CachedBinary {
 
 #[async_trait]
 impl BinaryCache for Scripted {
-    async fn list(&self) -> Result<Vec<CachedBinary>, Fault> {
-        Ok(vec![cached("ab")])
+    async fn list(&self) -> Result<Vec<Listed>, Fault> {
+        Ok(vec![Listed { binary: cached("ab"), used_by: ["mynet".to_owned()].into() }])
     }
     fn add(&self, source: BinarySource) -> BoxStream<'static, Result<BinaryStep, Fault>> {
         let done = BinaryStep { message: "copied".into(), done: Some(cached("ab")), log_path: None };
@@ -252,6 +253,14 @@ impl BinaryCache for Scripted {
     }
     async fn evict(&self, digests: Vec<String>, _: Option<Duration>) -> Result<Vec<CachedBinary>, Fault> {
         Ok(digests.iter().map(|digest| cached(digest)).collect())
+    }
+    async fn verify(&self, digests: Vec<String>) -> Result<BoxStream<'static, Verdict>, Fault> {
+        let fault = Fault::new(FaultCode::BinaryUnusable, "was altered").remedy("evict it");
+        let damaged = move |digest: String| Verdict {
+            listed: Listed { binary: cached(&digest), used_by: Default::default() },
+            fault: Some((BinaryState::Altered, fault.clone())),
+        };
+        Ok(futures::stream::iter(digests.into_iter().map(damaged).collect::<Vec<_>>()).boxed())
     }
 }
 

@@ -47,10 +47,10 @@ impl TransactionService for Transactions {
 
     async fn apply(&self, request: Request<v1::ApplyTransactionRequest>) -> Reply<v1::ApplyTransactionResponse> {
         let caller = Caller::of(&request)?;
-        let v1::ApplyTransactionRequest { transaction, dry_run } = request.into_inner();
+        let v1::ApplyTransactionRequest { transaction, dry_run, beside } = request.into_inner();
         let wanted = convert::transaction_from_message(&transaction.unwrap_or_default()).and_then(check);
         let applied = match wanted {
-            Ok(wanted) => self.put(caller, wanted, dry_run).await.and_then(|applied| {
+            Ok(wanted) => self.put(caller, wanted, beside.as_ref(), dry_run).await.and_then(|applied| {
                 let transaction = message(&applied.object)?;
                 let (action, changes) = applied.told();
                 Ok((transaction, action, changes))
@@ -128,13 +128,13 @@ impl TransactionService for Transactions {
 
 impl Transactions {
     /// What is there already is compared; what is not is submitted, or only looked at.
-    async fn put(&self, caller: Caller, wanted: Transaction, dry_run: bool) -> Result<Applied, Fault> {
+    async fn put(&self, caller: Caller, wanted: Transaction, beside: Option<&v1::Devnet>, dry_run: bool) -> Result<Applied, Fault> {
         let tx = self.identify(wanted.clone());
         if let Some(applied) = self.0.apply_present(caller, &tx.clone().into(), dry_run).await? {
             return Ok(applied);
         }
         if dry_run {
-            let devnet = self.0.devnet(&Key::devnet(&tx.metadata.namespace, &tx.spec.devnet_ref)).await?;
+            let devnet = self.0.devnet_or(&Key::devnet(&tx.metadata.namespace, &tx.spec.devnet_ref), beside).await?;
             let refused = impossible::first(&self.0, &devnet, &[&tx]).await;
             return refused.map_or_else(|| Ok(Applied::created(tx.into())), |(_, fault)| Err(fault));
         }

@@ -7,6 +7,7 @@ use super::{
     convert,
     declared::{Applied, short_name},
     devnets::reply,
+    hopeless,
     watch::{self, Item},
 };
 use crate::{
@@ -40,10 +41,10 @@ impl UpgradeService for Upgrades {
 
     async fn apply(&self, request: Request<v1::ApplyUpgradeRequest>) -> Reply<v1::ApplyUpgradeResponse> {
         let caller = Caller::of(&request)?;
-        let v1::ApplyUpgradeRequest { upgrade, dry_run } = request.into_inner();
+        let v1::ApplyUpgradeRequest { upgrade, dry_run, beside } = request.into_inner();
         let wanted = convert::upgrade_from_message(&upgrade.unwrap_or_default()).and_then(check);
         reply(match wanted {
-            Ok(wanted) => self.put(caller, wanted, dry_run).await.and_then(|applied| {
+            Ok(wanted) => self.put(caller, wanted, beside.filter(|_| dry_run).as_ref(), dry_run).await.and_then(|applied| {
                 let upgrade = Some(message(&applied.object)?);
                 let (action, changes) = applied.told();
                 Ok(v1::ApplyUpgradeResponse { upgrade, action, changes })
@@ -95,9 +96,9 @@ impl UpgradeService for Upgrades {
 
 impl Upgrades {
     /// What is there already is compared; what is not is made, or only looked at.
-    async fn put(&self, caller: Caller, wanted: Upgrade, dry_run: bool) -> Result<Applied, Fault> {
+    async fn put(&self, caller: Caller, wanted: Upgrade, beside: Option<&v1::Devnet>, dry_run: bool) -> Result<Applied, Fault> {
         let namespace = admission::namespace_or_default(&wanted.metadata.namespace).to_owned();
-        let devnet = self.0.devnet(&Key::devnet(&namespace, &wanted.spec.devnet_ref)).await?;
+        let devnet = self.0.devnet_or(&Key::devnet(&namespace, &wanted.spec.devnet_ref), beside).await?;
         let asked = (wanted.spec.cancel, wanted.spec.retry);
         let mut upgrade = self.identify(wanted.clone(), &devnet);
         (upgrade.spec.cancel, upgrade.spec.retry) = asked;
@@ -113,6 +114,7 @@ impl Upgrades {
         upgrade.spec.retry = 0;
         if dry_run {
             self.refuse_the_past(&wanted, &devnet)?;
+            hopeless::upgrade(&self.0, &wanted, &devnet).await?;
             return Ok(Applied::created(upgrade.into()));
         }
         Ok(Applied::created(self.store(caller, wanted).await?))
@@ -133,6 +135,12 @@ impl Upgrades {
         let namespace = admission::namespace_or_default(&wanted.metadata.namespace).to_owned();
         let devnet = self.0.devnet(&Key::devnet(&namespace, &wanted.spec.devnet_ref)).await?;
         let reached = self.refuse_the_past(&wanted, &devnet)?;
+        let key = Key::upgrade(&namespace, &format!("{}/{}", devnet.metadata.name, wanted.spec.upgrade_name));
+        if let Some(Object::Upgrade(present)) = self.0.store.get(&key).await.map_err(|error| error.fault())? {
+            return Err(exists(&present));
+        }
+        hopeless::upgrade(&self.0, &wanted, &devnet).await?;
+        hopeless::no_change(&self.0, &wanted, &devnet).await?;
         let draft = Draft {
             reason: "UpgradeRequested",
             message: match wanted.spec.height {
@@ -147,9 +155,9 @@ impl Upgrades {
         let name = upgrade.metadata.name.clone();
         match self.0.write(caller, upgrade.into(), draft, Write::create).await {
             Ok(object) => Ok(object),
-            Err(StoreError::Exists(_)) => Err(Fault::new(FaultCode::AlreadyExists, format!("upgrade {name} exists already"))
+            Err(StoreError::Exists(_)) => Err(Fault::new(FaultCode::AlreadyExists, format!("upgrade {name} was just asked for by somebody else"))
                 .about(name.as_str())
-                .remedy(format!("dvbctl upgrade status {name}; dvbctl upgrade retry {name} tries one again that failed"))),
+                .remedy(format!("dvbctl upgrade status {name}"))),
             Err(error) => Err(error.fault()),
         }
     }
@@ -209,6 +217,20 @@ fn check(mut upgrade: Upgrade) -> Result<Upgrade, Fault> {
         violations.push(Violation::new("spec.verifyBlocks", format!("is {}; more than {MAX_VERIFY} prove no more", spec.verify_blocks)));
     }
     if violations.is_empty() { Ok(upgrade) } else { Err(Fault::invalid(violations)) }
+}
+
+/// An upgrade of the same name, with what its phase leaves to do about it.
+fn exists(present: &Upgrade) -> Fault {
+    let (name, phase) = (&present.metadata.name, present.status.phase);
+    let anew = format!("dvbctl upgrade delete {name} --yes, then create it anew");
+    let remedy = match phase {
+        UpgradePhase::Completed => format!("for another upgrade choose another name; to do without the record: {anew}"),
+        UpgradePhase::Failed | UpgradePhase::RolledBack if !present.is_asked_anew() => {
+            format!("to try the same again: dvbctl upgrade retry {name}; with another binary or height: {anew}")
+        }
+        _ => format!("dvbctl upgrade status {name}"),
+    };
+    Fault::new(FaultCode::AlreadyExists, format!("upgrade {name} exists already and is {phase:?}")).about(name.as_str()).remedy(remedy)
 }
 
 fn refuse_the_past(upgrade: &Upgrade, reached: u64) -> Result<(), Fault> {

@@ -129,21 +129,24 @@ impl Cache {
 
     /// A path that an earlier call returned: verified, or an error that says what became of it.
     pub(super) fn open(&self, path: &Path) -> Result<Cached, BinaryError> {
-        let missing = || BinaryError::Missing { path: path.to_owned() };
-        let folder = path.parent().and_then(|folder| folder.strip_prefix(&self.root).ok()).and_then(Path::to_str).ok_or_else(missing)?.to_owned();
+        let gone = || BinaryError::Gone { path: path.to_owned() };
+        let folder = path.parent().and_then(|folder| folder.strip_prefix(&self.root).ok()).and_then(Path::to_str).ok_or_else(gone)?.to_owned();
+        if let Some(cached) = self.entry(&folder)?.filter(|cached| cached.path == path) {
+            return self.fault_of(&cached).map(|()| cached);
+        }
         if !path.is_file() {
-            return Err(missing());
+            return Err(gone());
         }
-        if let Some(cached) = self.intact(&folder)? {
-            return Ok(cached);
+        // The index may be lost; the folder's name is the digest of the program and its libraries all the same.
+        let mut entry = Entry { sha256: self.digests.of(path)?, name: file_name(path), ..Entry::default() };
+        for (name, library) in libraries_in(&self.root.join(&folder))? {
+            entry.libraries.insert(name, self.digests.of(&library)?);
         }
-        let found = self.digests.of(path)?;
-        // The index may be lost; the folder's name is the program's digest all the same.
-        if folder.split('-').next() == Some(found.as_str()) {
-            let entry = Entry { sha256: found, name: file_name(path), ..Entry::default() };
-            return Ok(Cached { folder, path: path.to_owned(), entry });
+        if folder_name(&entry) != folder {
+            return Err(BinaryError::Altered { path: path.to_owned(), found: entry.sha256 });
         }
-        Err(BinaryError::Altered { path: path.to_owned(), found })
+        program::check(path)?;
+        Ok(Cached { folder, path: path.to_owned(), entry })
     }
 
     pub(super) fn list(&self) -> Result<Vec<Cached>, BinaryError> {
@@ -151,17 +154,12 @@ impl Cache {
         Ok(index.into_iter().map(|(folder, entry)| Cached { path: self.root.join(&folder).join(&entry.name), folder, entry }).collect())
     }
 
-    /// Every entry with what is wrong with it, hashed anew.
-    pub(super) fn verify(&self) -> Result<Vec<(Cached, Option<BinaryError>)>, BinaryError> {
-        self.digests.forget();
-        let all = self.list()?;
-        Ok(all
-            .into_iter()
-            .map(|cached| {
-                let fault = self.fault_of(&cached).err();
-                (cached, fault)
-            })
-            .collect())
+    /// Hashes all files of the entry whose program has this path anew.
+    pub(super) fn verify(&self, path: &Path) -> Result<(), BinaryError> {
+        let cached = self.list()?.into_iter().find(|cached| cached.path == path);
+        let cached = cached.ok_or_else(|| BinaryError::Gone { path: path.to_owned() })?;
+        self.files_of(&cached).iter().for_each(|(file, _)| self.digests.forget(file));
+        self.fault_of(&cached)
     }
 
     /// Takes entries out of the cache, files and all.
@@ -220,22 +218,35 @@ impl Cache {
     }
 
     fn intact(&self, folder: &str) -> Result<Option<Cached>, BinaryError> {
+        Ok(self.entry(folder)?.filter(|cached| self.fault_of(cached).is_ok()))
+    }
+
+    fn entry(&self, folder: &str) -> Result<Option<Cached>, BinaryError> {
         let Some(entry) = self.index()?.get_or_insert_default().entries.get(folder).cloned() else { return Ok(None) };
-        let cached = Cached { path: self.root.join(folder).join(&entry.name), folder: folder.to_owned(), entry };
-        Ok(self.fault_of(&cached).is_ok().then_some(cached))
+        Ok(Some(Cached { path: self.root.join(folder).join(&entry.name), folder: folder.to_owned(), entry }))
+    }
+
+    /// Program and libraries, with the digests that they must have.
+    fn files_of<'a>(&self, cached: &'a Cached) -> Vec<(PathBuf, &'a String)> {
+        let folder = self.root.join(&cached.folder).join(LIBRARIES);
+        let libraries = cached.entry.libraries.iter().map(|(name, sha256)| (folder.join(name), sha256));
+        std::iter::once((cached.path.clone(), &cached.entry.sha256)).chain(libraries).collect()
     }
 
     fn fault_of(&self, cached: &Cached) -> Result<(), BinaryError> {
-        let mut files = vec![(cached.path.clone(), &cached.entry.sha256)];
-        files.extend(cached.entry.libraries.iter().map(|(name, sha256)| (self.root.join(&cached.folder).join(LIBRARIES).join(name), sha256)));
-        for (path, sha256) in files {
+        for (path, sha256) in self.files_of(cached) {
             if !path.is_file() {
-                return Err(BinaryError::Missing { path });
+                return Err(BinaryError::Gone { path });
             }
             let found = self.digests.of(&path)?;
             if found != *sha256 {
                 return Err(BinaryError::Altered { path, found });
             }
+        }
+        // The dynamic linker takes whatever lies there.
+        let present = libraries_in(&self.root.join(&cached.folder))?;
+        if let Some((_, path)) = present.into_iter().find(|(name, _)| !cached.entry.libraries.contains_key(name)) {
+            return Err(BinaryError::Stray { path });
         }
         // Somebody may have taken the mode away.
         program::check(&cached.path)
@@ -296,7 +307,22 @@ impl Cache {
             fs::rename(&staging.0, &into).map_err(BinaryError::io("create", &into))?;
         }
         sync_folder(&self.root)?;
-        Ok(Cached { path: into.join(&name), folder, entry: Entry { name, ..entry } })
+        let cached = Cached { path: into.join(&name), folder, entry: Entry { name, ..entry } };
+        self.remove_strays(&cached)?;
+        for (path, sha256) in self.files_of(&cached) {
+            self.digests.vouch(&path, sha256)?;
+        }
+        Ok(cached)
+    }
+
+    /// What lay among the libraries of an entry that was damaged.
+    fn remove_strays(&self, cached: &Cached) -> Result<(), BinaryError> {
+        let present = libraries_in(&self.root.join(&cached.folder))?;
+        for (_, path) in present.into_iter().filter(|(name, _)| !cached.entry.libraries.contains_key(name)) {
+            let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+            removed.map_err(BinaryError::io("remove", path))?;
+        }
+        Ok(())
     }
 
     /// Writes the index when the entry is new, its source is, or its last use lies back.
@@ -342,6 +368,18 @@ impl Drop for Staging {
 pub(super) fn environment(program: &Path) -> BTreeMap<String, String> {
     let libraries = program.parent().unwrap_or(Path::new("/")).join(LIBRARIES);
     if libraries.is_dir() { BTreeMap::from([("LD_LIBRARY_PATH".to_owned(), libraries.to_string_lossy().into_owned())]) } else { BTreeMap::new() }
+}
+
+/// What lies among the libraries in an entry's folder, by name.
+fn libraries_in(folder: &Path) -> Result<BTreeMap<String, PathBuf>, BinaryError> {
+    let folder = folder.join(LIBRARIES);
+    let entries = match fs::read_dir(&folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
+        Err(error) => return Err(BinaryError::io("read", folder)(error)),
+    };
+    let named = entries.map(|entry| entry.map(|entry| (entry.file_name().to_string_lossy().into_owned(), entry.path())));
+    named.collect::<io::Result<_>>().map_err(BinaryError::io("read", folder))
 }
 
 fn folder_name(entry: &Entry) -> String {

@@ -36,17 +36,23 @@ pub(super) struct Digests {
     boot: String,
     /// None until the file was read.
     known: Mutex<Option<Known>>,
+    /// One file at a time: nodes that start together after a reboot ask for the same one.
+    hashing: Mutex<()>,
 }
 
 impl Digests {
     /// `store` is where digests are kept; `boot` names the machine's current run, and empty means unknown: then nothing is kept.
     pub(super) fn new(store: PathBuf, boot: String) -> Self {
-        Self { store, boot, known: Mutex::default() }
+        Self { store, boot, known: Mutex::default(), hashing: Mutex::default() }
     }
 
     pub(super) fn of(&self, path: &Path) -> Result<String, BinaryError> {
         if let Some(digest) = self.recall(path)? {
             return Ok(digest);
+        }
+        let _one = self.hashing.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(digest) = self.recall(path)? {
+            return Ok(digest); // somebody else has just hashed it
         }
         let before = stat(path)?;
         let digest = hash(path)?;
@@ -74,24 +80,34 @@ impl Digests {
         Ok(Some(digest))
     }
 
-    pub(super) fn forget(&self) {
+    /// It is hashed anew the next time that somebody asks.
+    pub(super) fn forget(&self, path: &Path) {
         if let Some(known) = self.known().as_mut() {
-            known.files.clear();
+            known.files.remove(path);
         }
+    }
+
+    /// Remembers what a file has that was just written here, and that nobody else writes to: its age does not matter.
+    pub(super) fn vouch(&self, path: &Path, digest: &str) -> Result<(), BinaryError> {
+        self.keep(path, stat(path)?, digest);
+        Ok(())
     }
 
     /// What changed while it was read has another stat by now, or is too young.
     fn remember(&self, path: &Path, before: Stat, digest: &str) {
         let settled = fs::metadata(path).is_ok_and(|meta| stat_of(&meta) == before && age(&meta) > SETTLED);
-        if !settled {
-            return;
+        if settled {
+            self.keep(path, before, digest);
         }
+    }
+
+    fn keep(&self, path: &Path, stat: Stat, digest: &str) {
         let mut guard = self.known();
         let known = guard.get_or_insert_default();
         if known.files.len() >= MOST_REMEMBERED {
             known.files.clear();
         }
-        known.files.insert(path.to_owned(), (before, digest.to_owned()));
+        known.files.insert(path.to_owned(), (stat, digest.to_owned()));
         if let Err(error) = self.save(known) {
             tracing::warn!(path = %self.store.display(), %error, "cannot keep the digests of binaries; the next daemon hashes them again");
         }

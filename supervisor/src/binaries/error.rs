@@ -34,10 +34,14 @@ pub enum BinaryError {
     TimedOut { subject: String, step: String, after: Duration, log: PathBuf },
     #[error("{subject} has sha256 {found}, not {expected}")]
     WrongDigest { subject: String, expected: String, found: String },
-    #[error("the cached binary {} was altered on disk (sha256 {found})", path.display())]
+    #[error("the cached file {} was altered on disk (sha256 {found})", path.display())]
     Altered { path: PathBuf, found: String },
-    #[error("binary {digest} is used by a devnet")]
-    InUse { digest: String },
+    #[error("the cached file {} is gone", path.display())]
+    Gone { path: PathBuf },
+    #[error("{} lies among the libraries of a cached binary and did not come with it", path.display())]
+    Stray { path: PathBuf },
+    #[error("binary {digest} is used by {by}")]
+    InUse { digest: String, by: String },
     #[error("no cached binary begins with {digest}")]
     NotCached { digest: String },
     #[error("cannot {action} {}: {source}", path.display())]
@@ -70,11 +74,10 @@ impl BinaryError {
             Self::StepFailed { log, .. } => fault(FaultCode::BinaryBuildFailed).retriable().remedy(format!("read {}", log.display())),
             Self::TimedOut { log, .. } => fault(FaultCode::BinaryBuildFailed).retriable().remedy(format!("read {}, then try again", log.display())),
             Self::WrongDigest { .. } => fault(FaultCode::BinaryUnusable).remedy("correct spec.binary.sha256, or do not trust the file"),
-            Self::Altered { path, .. } => {
-                let digest = path.parent().and_then(|folder| folder.file_name()).unwrap_or_default().to_string_lossy().into_owned();
-                fault(FaultCode::BinaryUnusable).remedy(format!("dvbctl binaries evict {digest}, then dvbctl restart --refresh-binary"))
+            Self::Altered { .. } | Self::Gone { .. } | Self::Stray { .. } => {
+                fault(FaultCode::BinaryUnusable).remedy("dvbctl binaries verify tells what is damaged and how each is mended")
             }
-            Self::InUse { .. } => fault(FaultCode::Conflict).remedy("delete the devnet first"),
+            Self::InUse { .. } => fault(FaultCode::Conflict).remedy("end that first, or leave the binary where it is: dvbctl binaries list -o wide"),
             Self::NotCached { .. } => fault(FaultCode::NotFound).remedy("dvbctl binaries list"),
             Self::Io { source, .. } => match source.kind() {
                 io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {

@@ -109,11 +109,7 @@ impl Binaries {
             BinarySource { path: Some(path), .. } => return self.take_path(Path::new(path)).await,
             BinarySource { go_module: Some(module), .. } => self.build(module, progress).await?,
             BinarySource { url: Some(url), sha256: Some(sha256), .. } => self.fetch(url, sha256, progress).await?,
-            BinarySource { url: Some(_), .. } => return Err(BinaryError::BadSource("url without sha256".into())),
-            BinarySource { cargo: Some(cargo), .. } => return Err(BinaryError::Unsupported { what: format!("cargo crate {}", cargo.name) }),
-            BinarySource { npm: Some(npm), .. } => return Err(BinaryError::Unsupported { what: format!("npm package {}", npm.package) }),
-            BinarySource { git: Some(git), .. } => return Err(BinaryError::Unsupported { what: format!("git repository {}", git.url) }),
-            _ => return Err(BinaryError::BadSource("none".into())),
+            other => return Err(unusable(other)),
         };
         let mut resolved = resolved(cached, describe(source));
         // What was cached before versions were kept.
@@ -154,8 +150,9 @@ impl Binaries {
         Ok(all)
     }
 
-    /// Takes binaries out, but none whose digest is in `in_use`; naming one of those is an error, and then nothing is taken out.
-    pub async fn evict(&self, which: &Eviction, in_use: &BTreeSet<String>) -> Result<Vec<CachedBinary>, BinaryError> {
+    /// Takes binaries out, but none whose digest is in `in_use`, which says who uses it; naming one of those is an error, and then
+    /// nothing is taken out.
+    pub async fn evict(&self, which: &Eviction, in_use: &BTreeMap<String, BTreeSet<String>>) -> Result<Vec<CachedBinary>, BinaryError> {
         let (inner, which, in_use) = (self.0.clone(), which.clone(), in_use.clone());
         let now = inner.clock.now();
         blocking(move || {
@@ -169,10 +166,10 @@ impl Binaries {
         .await
     }
 
-    /// Hashes everything anew; each binary with what is wrong with it.
-    pub async fn verify(&self) -> Result<Vec<(CachedBinary, Option<BinaryError>)>, BinaryError> {
-        let inner = self.0.clone();
-        Ok(blocking(move || inner.cache.verify()).await?.into_iter().map(|(cached, fault)| (shown(cached), fault)).collect())
+    /// Hashes the program at this path of the cache and its libraries anew, whatever is known of them; an error says what is wrong.
+    pub async fn verify(&self, path: &Path) -> Result<(), BinaryError> {
+        let (inner, path) = (self.0.clone(), path.to_owned());
+        blocking(move || inner.cache.verify(&path)).await
     }
 
     async fn take_path(&self, path: &Path) -> Result<ResolvedBinary, BinaryError> {
@@ -314,20 +311,21 @@ fn forget_identities(identities: &Path, gone: &[CachedBinary]) {
     }
 }
 
-fn choose(all: &[Cached], which: &Eviction, in_use: &BTreeSet<String>, now: Timestamp) -> Result<BTreeSet<String>, BinaryError> {
+fn choose(all: &[Cached], which: &Eviction, in_use: &BTreeMap<String, BTreeSet<String>>, now: Timestamp) -> Result<BTreeSet<String>, BinaryError> {
     let mut folders = BTreeSet::new();
     for digest in &which.digests {
         let named: Vec<_> = all.iter().filter(|cached| digest.len() >= SHORTEST_DIGEST && cached.folder.starts_with(digest.as_str())).collect();
         if named.is_empty() {
             return Err(BinaryError::NotCached { digest: digest.clone() });
         }
-        if named.iter().any(|cached| in_use.contains(&cached.entry.sha256)) {
-            return Err(BinaryError::InUse { digest: digest.clone() });
+        if let Some(users) = named.iter().find_map(|cached| in_use.get(&cached.entry.sha256)) {
+            let by = users.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
+            return Err(BinaryError::InUse { digest: digest.chars().take(12).collect(), by });
         }
         folders.extend(named.into_iter().map(|cached| cached.folder.clone()));
     }
     if let Some(span) = which.older_than {
-        let old = all.iter().filter(|cached| now.since(cached.entry.used_at) > span && !in_use.contains(&cached.entry.sha256));
+        let old = all.iter().filter(|cached| now.since(cached.entry.used_at) > span && !in_use.contains_key(&cached.entry.sha256));
         folders.extend(old.map(|cached| cached.folder.clone()));
     }
     Ok(folders)
@@ -340,10 +338,46 @@ fn source_key(source: &impl serde::Serialize) -> Result<String, BinaryError> {
     Ok(digest::hex(&digest)[..32].to_owned())
 }
 
-/// Whether a source by path is there and can be run here; of what is built or fetched nothing is known beforehand.
+/// Whether two files have the same bytes; `sha256` is the second one's. The first is read only when it is as long.
+pub async fn has_content_of(file: &Path, other: &Path, sha256: &str) -> bool {
+    let length = |path: &Path| fs::metadata(path).map(|meta| meta.len()).ok();
+    length(file).is_some_and(|bytes| length(other) == Some(bytes)) && still_has(file, sha256).await
+}
+
+/// Whether a source always means the same bytes: a path may be built anew, and so may a branch.
+pub fn is_fixed(source: &BinarySource) -> bool {
+    source.sha256.is_some() || source.go_module.as_ref().is_some_and(|module| go_module::is_pinned(&module.version))
+}
+
+/// Whether the file that a source names by its path still is this binary. Of what is built or fetched nothing is known beforehand.
+pub async fn still_has(source: &Path, sha256: &str) -> bool {
+    let (source, sha256) = (source.to_owned(), sha256.to_owned());
+    blocking(move || digest::hash(&source)).await.is_ok_and(|found| found == sha256)
+}
+
+/// Whether a source can be had by this release, and one by path is there and can be run here; of what is built or fetched nothing is
+/// known beforehand.
 pub async fn inspect(source: &BinarySource) -> Result<(), BinaryError> {
-    let Some(path) = source.path.clone().map(PathBuf::from) else { return Ok(()) };
-    blocking(move || program::check(&path)).await
+    match source {
+        BinarySource { path: Some(path), .. } => {
+            let path = PathBuf::from(path);
+            blocking(move || program::check(&path)).await
+        }
+        BinarySource { go_module: Some(module), .. } => go_module::check(module),
+        BinarySource { url: Some(_), sha256: Some(sha256), .. } => fetch::check_digest(sha256).map(drop),
+        other => Err(unusable(other)),
+    }
+}
+
+/// Why a source that names none of path, goModule and url with its sha256 leads to no binary.
+fn unusable(source: &BinarySource) -> BinaryError {
+    match source {
+        BinarySource { url: Some(_), .. } => BinaryError::BadSource("url without sha256".into()),
+        BinarySource { cargo: Some(cargo), .. } => BinaryError::Unsupported { what: format!("cargo crate {}", cargo.name) },
+        BinarySource { npm: Some(npm), .. } => BinaryError::Unsupported { what: format!("npm package {}", npm.package) },
+        BinarySource { git: Some(git), .. } => BinaryError::Unsupported { what: format!("git repository {}", git.url) },
+        _ => BinaryError::BadSource("none".into()),
+    }
 }
 
 pub fn describe(source: &BinarySource) -> String {

@@ -139,16 +139,15 @@ async fn an_altered_file_is_noticed_then_repaired_from_its_source_or_refused() {
     spoil();
     let error = bed.binaries.reopen(&good.path).await.unwrap_err();
     assert!(matches!(error, BinaryError::Altered { .. }), "{error}");
-    let verdicts = bed.binaries.verify().await.unwrap();
-    assert!(matches!(verdicts[..], [(_, Some(BinaryError::Altered { .. }))]));
+    assert!(matches!(bed.binaries.verify(&good.path).await, Err(BinaryError::Altered { .. })));
     assert_eq!(bed.path(&path).await.unwrap(), good);
     assert_eq!(fs::read(&good.path).unwrap(), b"#!/bin/sh\necho one\n");
     bed.binaries.reopen(&good.path).await.unwrap();
     fs::remove_file(&good.path).unwrap();
-    assert!(matches!(bed.binaries.reopen(&good.path).await, Err(BinaryError::Missing { .. })));
+    assert!(matches!(bed.binaries.reopen(&good.path).await, Err(BinaryError::Gone { .. })));
     assert_eq!(bed.path(&path).await.unwrap(), good);
     let elsewhere = bed.binaries.reopen(&path).await;
-    assert!(matches!(elsewhere, Err(BinaryError::Missing { .. })), "only paths of the cache are opened");
+    assert!(matches!(elsewhere, Err(BinaryError::Gone { .. })), "only paths of the cache are opened");
 }
 
 #[tokio::test]
@@ -167,17 +166,17 @@ async fn eviction_spares_what_is_in_use() {
     let bed = Bed::new();
     let one = bed.path(&bed.file("one", b"#!/bin/sh\n#1", 0o755)).await.unwrap();
     let two = bed.path(&bed.file("two", b"#!/bin/sh\n#2", 0o755)).await.unwrap();
-    let in_use = BTreeSet::from([one.sha256.clone()]);
+    let in_use = BTreeMap::from([(one.sha256.clone(), BTreeSet::from(["mynet".to_owned()]))]);
     let evict = async |digest: &str| {
         let which = Eviction { digests: vec![digest.to_owned()], older_than: None };
         bed.binaries.evict(&which, &in_use).await
     };
-    assert!(matches!(evict(&one.sha256).await, Err(BinaryError::InUse { .. })));
+    assert!(evict(&one.sha256).await.unwrap_err().to_string().ends_with("is used by mynet"));
     assert!(matches!(evict("0123").await, Err(BinaryError::NotCached { .. })));
     assert_eq!(evict(&two.sha256[..12]).await.unwrap().len(), 1);
     assert!(!two.path.exists() && one.path.exists());
     let old = Eviction { older_than: Some(Duration::from_secs(3600)), ..Eviction::default() };
-    assert!(bed.binaries.evict(&old, &BTreeSet::new()).await.unwrap().is_empty());
+    assert!(bed.binaries.evict(&old, &BTreeMap::new()).await.unwrap().is_empty());
     assert_eq!(bed.binaries.list().await.unwrap().len(), 1);
 }
 
@@ -190,7 +189,7 @@ async fn what_plugins_said_of_a_binary_goes_with_it_and_with_it_alone() {
         bed.file(&format!("home/cache/identities/plugin-{sha256}.json"), b"{}", 0o644);
         bed.file(&format!("home/cache/identities/plugin-{sha256}.kept/init.json.00"), b"{}", 0o644);
     }
-    bed.binaries.evict(&Eviction { digests: vec![gone.sha256], older_than: None }, &BTreeSet::new()).await.unwrap();
+    bed.binaries.evict(&Eviction { digests: vec![gone.sha256], older_than: None }, &BTreeMap::new()).await.unwrap();
     let left = fs::read_dir(bed.at("home/cache/identities")).unwrap();
     let mut left: Vec<_> = left.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     left.sort();
@@ -343,12 +342,28 @@ async fn libraries_from_outside_the_system_come_along() {
     assert_eq!(resolved.env, Binaries::environment(&resolved.path));
     let status = retry_busy(|| command(&resolved.path).envs(&resolved.env).status());
     assert!(status.success(), "{status} with {:?}", resolved.env);
-    assert!(bed.binaries.verify().await.unwrap()[0].1.is_none());
+    bed.binaries.verify(&resolved.path).await.unwrap();
     // Its search path leads nowhere now: another home finds what lies beside it.
     let elsewhere = Bed::new().path(&resolved.path).await.unwrap();
     assert_eq!((elsewhere.sha256, elsewhere.env.len()), (resolved.sha256.clone(), 1));
-    fs::remove_file(resolved.path.parent().unwrap().join("lib/libanswer.so")).unwrap();
-    assert!(bed.binaries.verify().await.unwrap()[0].1.is_some(), "a lost library is a fault of its binary");
+    let copied = resolved.path.parent().unwrap().join("lib/libanswer.so");
+    let whole = fs::read(&copied).unwrap();
+    let stray = copied.with_file_name("libc.so.6");
+    fs::write(&stray, "").unwrap();
+    assert!(matches!(bed.binaries.reopen(&resolved.path).await, Err(BinaryError::Stray { path }) if path == stray));
+    fs::remove_file(&stray).unwrap();
+    fs::set_permissions(&copied, fs::Permissions::from_mode(0o644)).unwrap();
+    fs::write(&copied, [whole.as_slice(), b"more"].concat()).unwrap();
+    for daemon in [&bed.binaries, &Bed::binaries(&bed.dir)] {
+        assert!(matches!(daemon.reopen(&resolved.path).await, Err(BinaryError::Altered { path, .. }) if path == copied), "a launch would use it");
+    }
+    fs::write(bed.at("home/cache/binaries/index.json"), "{ not json").unwrap();
+    assert!(matches!(Bed::binaries(&bed.dir).reopen(&resolved.path).await, Err(BinaryError::Altered { .. })), "also without an index");
+    fs::write(&copied, &whole).unwrap();
+    bed.binaries.reopen(&resolved.path).await.unwrap();
+    fs::remove_file(&copied).unwrap();
+    let error = bed.binaries.verify(&resolved.path).await.unwrap_err();
+    assert!(matches!(&error, BinaryError::Gone { path } if *path == copied), "a lost library is a fault of its binary: {error}");
 }
 
 /// A fork of a test beside this one may hold the copy open for writing for an instant.

@@ -2,7 +2,7 @@
 
 use super::{Base, Furniture, ending::NativeEnding, logs, orphans::HomeOrphans};
 use crate::{
-    api::daemon::HomeBinaries,
+    api::binaries::HomeBinaries,
     binaries::Binaries,
     controllers::{
         self, ControllerKind, Manager, devnet::DevnetController, export::ExportController, health::HealthController, node::NodeController,

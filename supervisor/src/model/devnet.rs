@@ -8,7 +8,7 @@
 //!                         any ── delete ──► Deleting ──► gone
 //! ```
 
-use super::{Conditions, DevnetSpec, EventId, Meta, Operations, Timestamp};
+use super::{BinarySource, Conditions, DevnetSpec, EventId, Meta, Operations, Timestamp};
 use serde::{Deserialize, Serialize};
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,6 +43,8 @@ pub struct DevnetStatus {
     pub current_height: Option<u64>,
     pub sdk_version: String,
     pub sdk_version_history: Vec<SdkChange>,
+    /// Oldest first; those of chains before a reset go with the next one.
+    pub upgrades: Vec<PastUpgrade>,
     pub conditions: Conditions,
     pub observed_generation: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -78,6 +80,22 @@ pub struct SdkChange {
     pub version: String,
     pub at: Timestamp,
     pub height: u64,
+}
+
+/// A binary that gave way to another by an upgrade, told also when the upgrade's own record is deleted.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PastUpgrade {
+    /// As its handler is called.
+    pub name: String,
+    /// None: the plugin's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub before: Option<BinarySource>,
+    pub after: BinarySource,
+    pub height: u64,
+    pub at: Timestamp,
+    /// `spec.operations.reset` of the chain that it belongs to.
+    pub chain_epoch: u64,
 }
 
 /// The binary in the cache that the nodes run.

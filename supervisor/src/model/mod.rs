@@ -23,7 +23,7 @@ mod upgrade;
 mod validate;
 
 pub use condition::{Condition, ConditionStatus, Conditions};
-pub use devnet::{Account, BinaryStatus, Devnet, DevnetPhase, DevnetStatus, SdkChange};
+pub use devnet::{Account, BinaryStatus, Devnet, DevnetPhase, DevnetStatus, PastUpgrade, SdkChange};
 pub use event::{Event, EventType};
 pub use export::{CloneReport, Export, ExportPhase, ExportSpec, ExportStatus};
 pub use fault::{Fault, FaultCode, Violation};

@@ -69,7 +69,8 @@ pub(super) fn give_back(soft: u64) -> bool {
 pub fn is_out_of_descriptors(error: &(dyn std::error::Error + 'static)) -> bool {
     let mut causes = std::iter::successors(Some(error), |error| error.source());
     causes.any(|cause| {
-        let code = cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::raw_os_error);
+        let shared = cause.downcast_ref::<std::sync::Arc<std::io::Error>>().map(|shared| &**shared);
+        let code = cause.downcast_ref::<std::io::Error>().or(shared).and_then(std::io::Error::raw_os_error);
         let code = code.or_else(|| cause.downcast_ref::<nix::errno::Errno>().map(|errno| *errno as i32));
         matches!(code, Some(nix::libc::EMFILE | nix::libc::ENFILE))
     })

@@ -20,6 +20,8 @@ pub(in crate::commands) struct Made {
     /// created | configured | unchanged
     pub(in crate::commands) action: String,
     pub(in crate::commands) changes: Vec<FieldChange>,
+    /// What the daemon took otherwise than it is written.
+    pub(in crate::commands) note: Option<String>,
 }
 
 pub(in crate::commands) enum Object {
@@ -29,35 +31,73 @@ pub(in crate::commands) enum Object {
     Export(Box<Export>),
 }
 
-/// Applies one document; faults of the spec come back with their place in it.
-pub(in crate::commands) async fn send(client: &Client, document: &Document, dry_run: bool) -> Result<Made, Error> {
-    ask(client, document, dry_run).await.map_err(|status| with_places(status.into(), document))
+/// Applies one document of `all`; faults of the spec come back with their place in it.
+pub(in crate::commands) async fn send(client: &Client, document: &Document, all: &[Document], dry_run: bool) -> Result<Made, Error> {
+    ask(client, document, all, dry_run).await.map_err(|status| with_places(status.into(), document, all))
 }
 
-async fn ask(client: &Client, document: &Document, dry_run: bool) -> Result<Made, Status> {
+async fn ask(client: &Client, document: &Document, all: &[Document], dry_run: bool) -> Result<Made, Status> {
+    let beside = if dry_run { devnet_of(document, all) } else { None };
     Ok(match document.wanted.clone() {
         Wanted::Devnet(devnet) => {
-            let answer = client.devnets().apply(ApplyRequest { devnet: Some(*devnet), dry_run }).await?.into_inner();
-            Made { object: Object::Devnet(Box::new(answer.devnet.unwrap_or_default())), action: answer.action, changes: answer.changes }
+            let answer =
+                client.devnets().apply(ApplyRequest { devnet: Some(*devnet), dry_run, upgrades: upgrades_of(document, all) }).await?.into_inner();
+            Made {
+                object: Object::Devnet(Box::new(answer.devnet.unwrap_or_default())),
+                action: answer.action,
+                changes: answer.changes,
+                note: answer.note,
+            }
         }
         Wanted::Transaction(tx) => {
-            let answer = client.transactions().apply(ApplyTransactionRequest { transaction: Some(*tx), dry_run }).await?.into_inner();
-            Made { object: Object::Transaction(Box::new(answer.transaction.unwrap_or_default())), action: answer.action, changes: answer.changes }
+            let answer = client.transactions().apply(ApplyTransactionRequest { transaction: Some(*tx), dry_run, beside }).await?.into_inner();
+            Made {
+                object: Object::Transaction(Box::new(answer.transaction.unwrap_or_default())),
+                action: answer.action,
+                changes: answer.changes,
+                note: None,
+            }
         }
         Wanted::Upgrade(upgrade) => {
-            let answer = client.upgrades().apply(ApplyUpgradeRequest { upgrade: Some(*upgrade), dry_run }).await?.into_inner();
-            Made { object: Object::Upgrade(Box::new(answer.upgrade.unwrap_or_default())), action: answer.action, changes: answer.changes }
+            let answer = client.upgrades().apply(ApplyUpgradeRequest { upgrade: Some(*upgrade), dry_run, beside }).await?.into_inner();
+            Made { object: Object::Upgrade(Box::new(answer.upgrade.unwrap_or_default())), action: answer.action, changes: answer.changes, note: None }
         }
         Wanted::Export(export) => {
-            let answer = client.exports().apply(ApplyExportRequest { export: Some(*export), dry_run }).await?.into_inner();
-            Made { object: Object::Export(Box::new(answer.export.unwrap_or_default())), action: answer.action, changes: answer.changes }
+            let answer = client.exports().apply(ApplyExportRequest { export: Some(*export), dry_run, beside }).await?.into_inner();
+            Made { object: Object::Export(Box::new(answer.export.unwrap_or_default())), action: answer.action, changes: answer.changes, note: None }
         }
     })
 }
 
-fn with_places(mut error: Error, document: &Document) -> Error {
+/// The document of `all` that makes the devnet which `document` belongs to.
+fn devnet_of(document: &Document, all: &[Document]) -> Option<Devnet> {
+    let (namespace, name) = (document.wanted.namespace(), document.wanted.devnet());
+    all.iter().find_map(|other| match &other.wanted {
+        Wanted::Devnet(devnet) if other.wanted.namespace() == namespace && other.wanted.name() == name => Some(Devnet::clone(devnet)),
+        _ => None,
+    })
+}
+
+/// Names of the upgrades that `all` declares for the devnet of `document`.
+fn upgrades_of(document: &Document, all: &[Document]) -> Vec<String> {
+    let (namespace, devnet) = (document.wanted.namespace(), document.wanted.devnet());
+    let its = all.iter().filter(|other| matches!(other.wanted, Wanted::Upgrade(_)) && other.wanted.namespace() == namespace);
+    its.filter(|other| other.wanted.devnet() == devnet).filter_map(|other| Some(other.wanted.name().split_once('/')?.1.to_owned())).collect()
+}
+
+/// The file, line and column of what a refusal is about.
+fn with_places(mut error: Error, document: &Document, all: &[Document]) -> Error {
     if error.exit == Exit::Refused && !error.fault.violations.is_empty() {
         error.document = Some(DocumentError::from_violations(&document.source, &document.tree, &error.fault.violations));
+    } else if !document.wanted.is_devnet() && error.exit == Exit::NotFound && error.fault.subject.as_deref() == Some(&document.wanted.devnet()) {
+        let named = if document.tree.get("spec").is_some_and(|spec| spec.get("devnetRef").is_some()) { "spec.devnetRef" } else { "metadata.name" };
+        let devnets = all.iter().filter(|other| other.wanted.is_devnet()).map(|other| other.wanted.name());
+        let near = devnets.map(|name| (strsim::jaro_winkler(&name, &document.wanted.devnet()), name)).filter(|(likeness, _)| *likeness > 0.8);
+        let nearest = near.max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, name)| name);
+        let message = format!("{named}: {}", error.fault.message);
+        error.document = Some(DocumentError::new(&document.source, document.tree.locate(named), message, nearest));
+    } else {
+        error = error.in_document(&document.position());
     }
     error
 }

@@ -3,6 +3,7 @@
 use super::{settle, succeeded, tell};
 use crate::{context::Context, document::absolute, error::Error, render::objects::name};
 use dvb_proto::devnet::v1::{Export, ExportSpec, Metadata};
+use std::{fs::OpenOptions, path::Path};
 
 /// Write a running devnet's state to a file
 ///
@@ -37,6 +38,9 @@ pub(super) async fn run(ctx: &Context, args: Args) -> Result<(), Error> {
     let Args { devnet: devnet_ref, height, for_zero_height, node, memory, .. } = args;
     let spec = ExportSpec { devnet_ref, height, for_zero_height, node, memory };
     let wanted = Export { metadata: Some(metadata), spec: Some(spec), ..Export::default() };
+    if let Some(file) = &args.to {
+        check_writable(&absolute(&ctx.settings.cwd, file))?;
+    }
     let client = ctx.client().await?;
     let export = client.exports().create(wanted).await?.into_inner();
     if !args.wait && args.to.is_none() {
@@ -48,6 +52,17 @@ pub(super) async fn run(ctx: &Context, args: Args) -> Result<(), Error> {
         copy(ctx, &export, file)?;
     }
     settle::report(ctx, &export)
+}
+
+/// Before anything is exported: whether the file can be written. What is in it stays, and what was not there is not there afterwards.
+fn check_writable(to: &str) -> Result<(), Error> {
+    let is_new = !Path::new(to).exists();
+    let opened = OpenOptions::new().append(true).create(true).open(to);
+    opened.map_err(|error| Error::file(to, &error).with_remedy("--to FILE, in a folder that is there and that you may write to"))?;
+    if is_new {
+        std::fs::remove_file(to).map_err(|error| Error::file(to, &error))?;
+    }
+    Ok(())
 }
 
 /// The daemon runs on this machine, so its file is here.

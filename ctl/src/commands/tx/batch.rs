@@ -13,7 +13,7 @@ use crate::{
     error::{Error, Exit},
     render::objects::name,
 };
-use dvb_proto::devnet::v1::Transaction;
+use dvb_proto::{devnet::v1::Transaction, words::plain};
 use serde_json::json;
 use std::{
     collections::{BTreeSet, VecDeque},
@@ -54,7 +54,7 @@ pub(super) async fn run(ctx: &Context, args: Args) -> Result<(), Error> {
     client.devnets().get(ctx.object(&args.devnet)).await?;
     let begun = Instant::now();
     let prefix = args.request_id.clone().map_or_else(fresh_request_id, Ok)?;
-    let lines = read_lines(&args.file, prefix, ctx.settings.namespace.clone(), args.devnet.clone())?;
+    let lines = read_lines(&args.file, prefix.clone(), ctx.settings.namespace.clone(), args.devnet.clone())?;
     let mut batch = Batch { client: client.clone(), lines, unstored: VecDeque::new(), stored: Vec::new(), drained: false };
     let sent = batch.store().await;
     let stored = std::mem::take(&mut batch.stored);
@@ -63,7 +63,9 @@ pub(super) async fn run(ctx: &Context, args: Args) -> Result<(), Error> {
         if let Some((line, _)) = batch.unstored.front().filter(|_| error.exit == Exit::Refused) {
             error.fault.message = format!("{}:{line}: {}", shown(&args.file), error.fault.message);
         }
-        return Err(error.with_note(format!("{} transactions before it are stored", stored.len())));
+        let again = format!("dvbctl tx batch {} -f {} --request-id {prefix}", args.devnet, args.file);
+        let note = format!("{} transactions before it are stored; again, none of them twice: {again}", stored.len());
+        return Err(error.with_note(note));
     }
     let mut summary = Summary { total: stored.len(), ..Summary::default() };
     if args.wait {
@@ -97,7 +99,8 @@ fn read_lines(file: &str, prefix: String, namespace: String, devnet: String) -> 
             let number = at + 1;
             let parsed = match line {
                 Ok(line) if line.trim().is_empty() => continue,
-                Ok(line) => serde_json::from_str::<Intent>(&line).map_err(|error| Error::usage(format!("{file}:{number}: {error}"))),
+                Ok(line) => serde_json::from_str::<Intent>(&line)
+                    .map_err(|error| Error::usage(format!("{file}:{number}:{}: {}", error.column(), plain(&error.to_string())))),
                 Err(error) => Err(Error::file(&file, &error)),
             };
             let tx = parsed.map(|mut intent| {

@@ -79,6 +79,9 @@ pub(crate) async fn run(ctx: &Context, args: Args) -> Result<(), Error> {
         Verb::Cancel { name, wait } => {
             let client = ctx.client().await?;
             let upgrade = client.upgrades().cancel(ctx.object(&name)).await?.into_inner();
+            if !upgrade.spec.as_ref().is_some_and(|spec| spec.cancel) {
+                return tell(ctx, &upgrade, &format!("{} already, there is nothing to cancel", phase(&upgrade)));
+            }
             if !wait {
                 return tell(ctx, &upgrade, "cancel requested");
             }
@@ -165,7 +168,18 @@ pub(super) fn succeeded(upgrade: &Upgrade) -> Result<(), Error> {
     let name = name(&upgrade.metadata);
     let why = upgrade.status.as_ref().and_then(|status| status.why.clone()).unwrap_or_default();
     let error = Error::failed("UpgradeFailed", format!("upgrade {name} is {}: {why}", phase(upgrade)));
-    Err(error.about(name).with_remedy(format!("dvbctl upgrade status {name}; dvbctl upgrade retry {name}")))
+    Err(error.about(name).with_remedy(mend(upgrade)))
+}
+
+/// One that was never accepted asks for the wrong thing, most often: trying the same again helps only when that was mended in place.
+fn mend(upgrade: &Upgrade) -> String {
+    let name = name(&upgrade.metadata);
+    match upgrade.status.as_ref().is_some_and(|status| status.binary.is_some()) {
+        true => format!("dvbctl upgrade status {name}; when the cause is mended: dvbctl upgrade retry {name}"),
+        false => format!(
+            "to ask for something else: dvbctl upgrade delete {name} --yes, then create it anew; when the cause is mended where it is: dvbctl upgrade retry {name}"
+        ),
+    }
 }
 
 pub(super) fn phase(upgrade: &Upgrade) -> &str {

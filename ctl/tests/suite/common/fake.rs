@@ -293,6 +293,20 @@ impl ds::DaemonService for Fake {
         let binary = |digest: &str| v1::BinaryInfo { digest: digest.into(), source: "path /x".into(), size: 1 << 20, ..Default::default() };
         Ok(Response::new(v1::ListBinariesResponse { items: vec![binary("aa11"), binary("aa22"), binary("bb33")] }))
     }
+    type VerifyBinariesStream = Items<v1::BinaryVerdict>;
+    async fn verify_binaries(&self, request: Request<v1::VerifyBinariesRequest>) -> Reply<Self::VerifyBinariesStream> {
+        let digests = request.into_inner().digests;
+        let all = ["aa11", "aa22", "bb33"].into_iter().filter(|digest| digests.is_empty() || digests.iter().any(|named| named == digest));
+        let verdict = |digest: &str| {
+            let binary = v1::BinaryInfo { digest: digest.into(), source: "path /x".into(), ..Default::default() };
+            let (state, message, remedy) = match digest {
+                "bb33" => ("altered", Some("the cached file /cache/bb33/x was altered".into()), Some("dvbctl binaries add --path /x".into())),
+                _ => ("whole", None, None),
+            };
+            v1::BinaryVerdict { binary: Some(binary), state: state.into(), message, remedy }
+        };
+        Ok(Response::new(Box::pin(stream::iter(all.map(|digest| Ok(verdict(digest))).collect::<Vec<_>>()))))
+    }
     type AddBinaryStream = Items<v1::BinaryProgress>;
     async fn add_binary(&self, request: Request<v1::AddBinaryRequest>) -> Reply<Self::AddBinaryStream> {
         let source = request.into_inner().source.unwrap_or_default();

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::Path;
 
-use dvb_plugin_sdk::{PluginFault, Result, merge, pb};
+use dvb_plugin_sdk::{PluginFault, Result, merge, pb, plain};
 use serde_json::{Map, Value};
 
 use super::nodes;
@@ -61,7 +61,7 @@ pub(super) fn settings(overrides: &pb::NodeOverrides) -> Result<Value> {
     if overrides.config.is_empty() {
         return Ok(Value::Object(Map::new()));
     }
-    let mut files: Map<String, Value> = serde_json::from_str(&overrides.config).map_err(|error| invalid(format!("not a map of files: {error}")))?;
+    let mut files: Map<String, Value> = serde_json::from_str(&overrides.config).map_err(|error| invalid(plain(&error.to_string())))?;
     let settings = files.remove(CONFIG_FILE).unwrap_or_else(|| Value::Object(Map::new()));
     if let Some(other) = files.keys().next() {
         return Err(invalid(format!("a devchain has no file {other:?} that can be set, only {CONFIG_FILE}")));

@@ -7,7 +7,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 
 use commonware_codec::Encode as _;
 use commonware_cryptography::ed25519::PrivateKey;
-use dvb_plugin_sdk::{PluginFault, Result, pb};
+use dvb_plugin_sdk::{PluginFault, Result, pb, plain};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -164,7 +164,7 @@ fn unsigned(devnet: &pb::DevnetContext, from: &str, intent: &pb::TxIntent) -> st
     if !intent.memo.is_empty() {
         return Err("a transfer of the devchain has no memo".into());
     }
-    let payload: Payload = serde_json::from_str(&intent.payload).map_err(|error| format!("payload: {error}"))?;
+    let payload: Payload = serde_json::from_str(&intent.payload).map_err(|error| format!("payload: {}", plain(&error.to_string())))?;
     let to = address(devnet, &payload.to)?;
     let amount = payload.amount.as_u64().or_else(|| payload.amount.as_str()?.parse().ok());
     let amount = amount.ok_or_else(|| format!("payload.amount: {} is no whole number of units", payload.amount))?;

@@ -12,7 +12,7 @@ use cosmos_sdk_proto::{
     },
     traits::Message,
 };
-use dvb_plugin_sdk::{Result, pb};
+use dvb_plugin_sdk::{Result, pb, plain};
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -232,7 +232,7 @@ fn anything(Anything { messages }: Anything) -> Result<Said> {
 }
 
 fn payload<T: DeserializeOwned>(intent: &pb::TxIntent) -> Result<T> {
-    serde_json::from_str(&intent.payload).map_err(|error| invalid(format!("payload of {}: {error}", intent.r#type)))
+    serde_json::from_str(&intent.payload).map_err(|error| invalid(format!("payload of {}: {}", intent.r#type, plain(&error.to_string()))))
 }
 
 fn packed<M: Message>(type_url: &str, message: &M) -> Any {

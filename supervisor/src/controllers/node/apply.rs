@@ -126,10 +126,11 @@ async fn stop(node: &Node, launch: Option<&Launch>, why: StopReason, cx: &Contex
 fn fail_remedy(node: &Node) -> String {
     let name = &node.metadata.name;
     match node.status.last_exit.as_ref().map(|exit| exit.class) {
-        Some(ExitClass::NoProgram) => {
+        Some(ExitClass::NoProgram) if node.spec.binary_hash.is_empty() => {
             let place = if node.spec.role == "service" { "command in spec.services" } else { "spec.binary" };
             format!("install the program or correct {place}, then dvbctl restart {name}")
         }
+        Some(ExitClass::NoProgram) => format!("dvbctl binaries verify tells what is damaged and how it is mended; then dvbctl restart {name}"),
         _ => format!("dvbctl logs {name}; mend the cause, then dvbctl restart {name}"),
     }
 }

@@ -13,6 +13,7 @@ use super::{
     launch_name, signing,
 };
 use crate::{
+    binaries::BinaryError,
     keylease::KeyLease,
     model::{
         Condition, ConditionStatus, Devnet, Exit, ExitClass, Key, Kind, LastExit, Launch, LaunchId, LaunchPhase, LaunchRecord, LaunchStatus, Meta,
@@ -137,6 +138,9 @@ pub(super) async fn launch(node: &Node, counted: bool, ready: Ready, also: Vec<W
 async fn make_ready(node: &Node, cx: &Context) -> Result<Option<Ready>, ReconcileError> {
     let Some(devnet) = cx.accepted_devnet(&node.metadata.namespace, &node.spec.devnet_ref).await? else { return Ok(None) };
     let lease = signing::lease(&devnet, node, cx).await?; // first: nothing is written under a process that should not be there
+    if !node.spec.binary_hash.is_empty() {
+        cx.binaries.reopen(Path::new(&node.spec.binary_path)).await?; // a look at its stat, unless somebody touched it
+    }
     let plan = prepared_plan(&devnet, node, cx).await?;
     let ports = planned_ports(&devnet, node, cx).await?;
     cx.ports.probe(node, &ports).await?;
@@ -178,6 +182,8 @@ async fn refuse(node: &Node, counted: bool, error: &ReconcileError, cx: &Context
         ReconcileError::Port(_) => ExitClass::PortBusy,
         ReconcileError::Job { .. } | ReconcileError::Plugin(_) | ReconcileError::Io { .. } => ExitClass::Unknown,
         ReconcileError::Runtime(error) => spawn_class(error),
+        ReconcileError::Binary(BinaryError::Io { .. }) => ExitClass::Unknown,
+        ReconcileError::Binary(_) => ExitClass::NoProgram,
         _ => ExitClass::BadFlag,
     };
     let mut next = node.clone();
@@ -293,6 +299,8 @@ mod tests {
     #[test]
     fn a_start_that_the_machine_has_no_room_for_says_nothing_of_the_node() {
         let io = |errno: Errno| RuntimeError::Io { path: "/sys/fs/cgroup/x".into(), source: io::Error::from(errno) };
+        let unread = BinaryError::Io { action: "read", path: "/cache/x/lib".into(), source: std::sync::Arc::new(io::Error::from(Errno::EMFILE)) };
+        assert_eq!(resource_remedy(&ReconcileError::Binary(unread)).as_deref(), Some(NO_DESCRIPTOR_REMEDY), "its look at the binary, too");
         let no_process = || RuntimeError::NoProcess { program: "x".into(), source: io::Error::from(Errno::EAGAIN) };
         for errno in [Errno::EMFILE, Errno::ENFILE] {
             assert_eq!(spawn_class(&io(errno)), ExitClass::NoResources);

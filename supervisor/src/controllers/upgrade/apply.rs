@@ -10,8 +10,8 @@ use super::{
 };
 use crate::{
     model::{
-        BinaryStatus, Condition, ConditionStatus, Desired, Devnet, EventId, FaultCode, HaltProof, Key, Node, Upgrade, UpgradePhase, UpgradeStatus,
-        VerifiedBlock,
+        BinaryStatus, Condition, ConditionStatus, Desired, Devnet, EventId, FaultCode, HaltProof, Key, Node, PastUpgrade, Upgrade, UpgradePhase,
+        UpgradeStatus, VerifiedBlock,
     },
     plugin::{PluginError, upgrade::Schedule},
     store::Write,
@@ -305,7 +305,19 @@ async fn complete(upgrade: &Upgrade, seen: &Seen, block: VerifiedBlock, cx: &Con
         next.status.notes.deadline = None;
         enter(next, UpgradePhase::Completed, message);
     };
-    let edit = |devnet: &mut Devnet| date(devnet, &version, at);
+    let past = PastUpgrade {
+        name: name.clone(),
+        before: upgrade.status.notes.before.as_ref().and_then(|before| before.binary.clone()),
+        after: upgrade.spec.binary.clone(),
+        height: at,
+        at: cx.clock.now(),
+        chain_epoch: upgrade.status.chain_epoch,
+    };
+    let edit = |devnet: &mut Devnet| {
+        date(devnet, &version, at);
+        devnet.status.upgrades.retain(|former| former.chain_epoch == past.chain_epoch);
+        devnet.status.upgrades.push(past.clone());
+    };
     commit_with_devnet(upgrade, &seen.devnet, stories, vec![], change, edit, cx).await
 }
 

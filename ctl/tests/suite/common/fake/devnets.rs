@@ -37,7 +37,7 @@ impl dn::DevnetService for Fake {
             drop(world);
             self.reconcile(name);
         }
-        Ok(Response::new(v1::ApplyResponse { devnet: Some(devnet), action: action.into(), changes }))
+        Ok(Response::new(v1::ApplyResponse { devnet: Some(devnet), action: action.into(), changes, note: None }))
     }
     async fn get(&self, request: Request<v1::ObjectRef>) -> Reply<v1::Devnet> {
         let name = request.into_inner().name;

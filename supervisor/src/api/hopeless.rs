@@ -1,0 +1,97 @@
+//! Upgrades and exports that can come to no good end, as far as that is known when they are asked for: no node is asked, nothing is built.
+
+use super::{Context, foresight::WORD_WITHIN, names};
+use crate::{
+    binaries,
+    model::{Devnet, DevnetPhase, Export, Fault, FaultCode, Kind, Object, Upgrade, Violation},
+    plugin::{PluginInfo, gov::GOV_CAPABILITY, upgrade::UPGRADE_CAPABILITY},
+    store::Selector,
+};
+use std::path::Path;
+use tokio::time::timeout;
+
+const NO_CHAIN: &str = "exec";
+
+/// The binary, as far as a look at it tells, and what the chain's family is able to do.
+pub(super) async fn upgrade(cx: &Context, wanted: &Upgrade, devnet: &Devnet) -> Result<(), Fault> {
+    let (name, plugin) = (devnet.metadata.name.as_str(), devnet.spec.plugin.as_str());
+    if plugin == NO_CHAIN {
+        let fault = Fault::new(FaultCode::Unimplemented, format!("devnet {name} has no chain that could be upgraded: its plugin is exec"));
+        return Err(fault.about(name).remedy("change spec.services in its file, then dvbctl apply"));
+    }
+    let source = &wanted.spec.binary;
+    if let Err(error) = binaries::inspect(source).await {
+        let fault = error.fault();
+        let violations = vec![Violation::new("spec.binary", fault.message.clone())];
+        return Err(Fault { violations, ..fault }.about(name));
+    }
+    if !wanted.spec.skip_vote
+        && let Some(info) = info(cx, plugin).await
+        && !can_vote(&info)
+    {
+        let message = format!("the chain of {name} has no governance to vote on it (plugin {plugin})");
+        let violation = Violation { suggestion: Some("skipVote: true".into()), ..Violation::new("spec.skipVote", message) };
+        return Err(Fault::invalid(vec![violation]).about(name).remedy("add --skip-vote, or spec.skipVote: true"));
+    }
+    Ok(())
+}
+
+/// An upgrade to the binary that the devnet runs, when none comes before it.
+pub(super) async fn no_change(cx: &Context, wanted: &Upgrade, devnet: &Devnet) -> Result<(), Fault> {
+    if !is_the_running_one(wanted, devnet).await || has_another_ahead(cx, wanted, devnet).await? {
+        return Ok(());
+    }
+    let name = devnet.metadata.name.as_str();
+    let message = format!("{} is the binary that {name} runs already", binaries::describe(&wanted.spec.binary));
+    let fault = Fault::invalid(vec![Violation::new("spec.binary", message)]);
+    Err(fault.about(name).remedy(format!("name the new binary; which one it runs: dvbctl describe {name}")))
+}
+
+/// Whether the node that is to be read is one of the chain's. `devnet` is as it is, or as the file beside the export makes it.
+pub(super) fn export(wanted: &Export, devnet: &Devnet) -> Result<(), Fault> {
+    let Some(node) = wanted.spec.node.as_ref().filter(|node| !names::makes(&devnet.spec, node)) else { return Ok(()) };
+    let name = devnet.metadata.name.as_str();
+    let last = (devnet.spec.full_nodes.checked_sub(1)).map_or_else(String::new, |last| format!(", fullnode-0 to fullnode-{last}"));
+    let message =
+        format!("devnet {name} has no chain node `{node}`; there are validator-0 to validator-{}{last}", devnet.spec.validators().max(1) - 1);
+    Err(Fault::invalid(vec![Violation::new("spec.node", message)]).about(name).remedy(format!("dvbctl get nodes {name}")))
+}
+
+/// A height that the chain, which runs, does not have yet.
+pub(super) fn height_to_come(cx: &Context, wanted: &Export, devnet: &Devnet) -> Result<(), Fault> {
+    let name = devnet.metadata.name.as_str();
+    let reached = cx.observations.highest(&devnet.metadata.namespace, name).filter(|_| devnet.status.phase == DevnetPhase::Running);
+    let (Some(height), Some(reached)) = (wanted.spec.height, reached) else { return Ok(()) };
+    if height <= reached {
+        return Ok(());
+    }
+    let message = format!("is {height}, and the chain is at {reached}: that state is not there yet");
+    let violation = Violation { suggestion: Some(reached.to_string()), ..Violation::new("spec.height", message) };
+    Err(Fault::invalid(vec![violation]).about(name).remedy("wait for that height, or leave the height out for the latest"))
+}
+
+/// None when the plugin does not say it now.
+async fn info(cx: &Context, plugin: &str) -> Option<PluginInfo> {
+    timeout(WORD_WITHIN, async { cx.plugins.get(plugin).await.ok()?.info().await.ok() }).await.ok()?
+}
+
+fn can_vote(info: &PluginInfo) -> bool {
+    [UPGRADE_CAPABILITY, GOV_CAPABILITY].iter().all(|needed| info.capabilities.iter().any(|capability| capability == needed))
+}
+
+async fn is_the_running_one(wanted: &Upgrade, devnet: &Devnet) -> bool {
+    let Some(running) = &devnet.status.binary else { return false };
+    match &wanted.spec.binary.path {
+        Some(path) => binaries::has_content_of(Path::new(path), Path::new(&running.path), &running.sha256).await,
+        None => devnet.spec.binary.as_ref() == Some(&wanted.spec.binary) && binaries::is_fixed(&wanted.spec.binary),
+    }
+}
+
+/// Then the devnet may run something else when this one's turn comes.
+async fn has_another_ahead(cx: &Context, wanted: &Upgrade, devnet: &Devnet) -> Result<bool, Fault> {
+    let selector = Selector::in_devnet(Kind::Upgrade, &devnet.metadata.namespace, &devnet.metadata.name);
+    let (upgrades, _) = cx.store.list(&selector).await.map_err(|error| error.fault())?;
+    Ok(upgrades
+        .iter()
+        .any(|object| matches!(object, Object::Upgrade(other) if other.is_open() && other.spec.upgrade_name != wanted.spec.upgrade_name)))
+}
