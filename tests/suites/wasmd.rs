@@ -142,7 +142,7 @@ fn from_apply_to_height_one(wasmd: &Wasmd) -> String {
 }
 
 /// The middle one of an odd number.
-fn middle<T: Ord + Copy>(values: impl Iterator<Item = T>) -> T {
+pub(crate) fn middle<T: Ord + Copy>(values: impl Iterator<Item = T>) -> T {
     let mut sorted: Vec<T> = values.collect();
     sorted.sort();
     sorted[sorted.len() / 2]
