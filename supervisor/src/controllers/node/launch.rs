@@ -226,6 +226,8 @@ fn write_whole(file: &PlannedFile) -> Result<(), ReconcileError> {
         make_dir(dir)?;
     }
     let draft = file.path.with_extension("dvb-new");
+    // Of a start that was cut off: it may be a link, and what is written to one is written to the shared file.
+    let _ = fs::remove_file(&draft);
     let made = match &file.source {
         FileSource::Given { content, mode } => write_draft(&draft, content, if *mode == 0 { 0o600 } else { *mode }),
         FileSource::Shared(from) => link_draft(from, &draft),
@@ -237,17 +239,43 @@ fn write_whole(file: &PlannedFile) -> Result<(), ReconcileError> {
 }
 
 fn write_draft(draft: &Path, content: &[u8], mode: u32) -> io::Result<()> {
-    let mut out = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(draft)?;
+    let mut out = fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(draft)?;
     out.set_permissions(fs::Permissions::from_mode(mode))?;
     out.write_all(content)
 }
 
 /// Where links are not possible, a copy.
 fn link_draft(from: &Path, draft: &Path) -> io::Result<()> {
-    let _ = fs::remove_file(draft); // of a start that was cut off
     fs::hard_link(from, draft).or_else(|_| fs::copy(from, draft).map(drop))
 }
 
 pub(in super::super) fn make_dir(dir: &Path) -> Result<(), ReconcileError> {
     fs::create_dir_all(dir).map_err(|source| ReconcileError::Io { path: dir.to_path_buf(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::MetadataExt;
+
+    #[test]
+    fn a_planned_file_is_whole_and_a_shared_one_is_the_shared_file_itself() {
+        let dir = tempfile::tempdir().unwrap();
+        let (shared, path) = (dir.path().join("shared.json"), dir.path().join("home/config/genesis.json"));
+        fs::write(&shared, "state").unwrap();
+        let given = |text: &str| FileSource::Given { content: text.into(), mode: 0o640 };
+        let write = |source| write_whole(&PlannedFile { path: path.clone(), source });
+        let alone = || fs::read_dir(path.parent().unwrap()).unwrap().count() == 1;
+        for _ in 0..2 {
+            write(FileSource::Shared(shared.clone())).unwrap();
+            assert_eq!(fs::metadata(&path).unwrap().ino(), fs::metadata(&shared).unwrap().ino());
+            assert!(alone(), "no draft is left");
+        }
+        fs::hard_link(&shared, path.with_extension("dvb-new")).unwrap(); // a daemon died before the rename
+        write(given("own")).unwrap();
+        assert_eq!((fs::read_to_string(&path).unwrap().as_str(), fs::read_to_string(&shared).unwrap().as_str()), ("own", "state"));
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o640);
+        assert!(write(FileSource::Shared(dir.path().join("none"))).unwrap_err().to_string().contains("config/genesis.json"));
+        assert!(alone());
+    }
 }
