@@ -99,7 +99,7 @@ impl Watched for Export {
 
 /// The present state, a bookmark, then every change. An empty `name` takes all of the selector. Ends after its first error.
 pub(crate) fn watch<T: Watched>(client: &Client, selector: ListRequest, name: &str) -> LocalBoxStream<'static, Result<Change<T>, Error>> {
-    let feed = Feed::<T> { client: client.clone(), selector, name: name.to_owned(), stream: None, seen: None, lost: None, ended: false };
+    let feed = Feed::<T> { client: client.clone(), selector, name: name.to_owned(), stream: None, place: Place::default(), lost: None, ended: false };
     stream::unfold(feed, |mut feed| async move {
         let change = feed.next().await?;
         feed.ended = change.is_err();
@@ -113,8 +113,7 @@ struct Feed<T: Watched> {
     selector: ListRequest,
     name: String,
     stream: Option<Streaming<T::Event>>,
-    /// The highest version seen.
-    seen: Option<u64>,
+    place: Place,
     lost: Option<Instant>,
     ended: bool,
 }
@@ -136,15 +135,19 @@ impl<T: Watched> Feed<T> {
                         return Some(Ok(change));
                     }
                 }
-                Err(status) if status.code() == Code::OutOfRange && self.seen.is_some() => {
-                    (self.stream, self.seen) = (None, None);
+                Err(status) if status.code() == Code::OutOfRange && self.place.version.is_some() => {
+                    self.stream = None;
+                    self.place.forget();
                     return Some(Ok(Change::Resync));
                 }
                 Err(status) if !is_lost(&status) => return Some(Err(status.into())),
                 // Ended without an error, or broken: the daemon has gone and may come back.
                 lost => {
                     self.stream = None;
-                    let limit = if self.seen.is_some() { AWAY_LIMIT } else { NO_WORD_LIMIT };
+                    if self.place.forget_a_part() {
+                        return Some(Ok(Change::Resync));
+                    }
+                    let limit = if self.place.heard { AWAY_LIMIT } else { NO_WORD_LIMIT };
                     if self.lost.get_or_insert_with(Instant::now).elapsed() > limit {
                         let status = lost.err().unwrap_or_else(|| Status::unavailable("the watch ended"));
                         return Some(Err(status.into()));
@@ -157,14 +160,14 @@ impl<T: Watched> Feed<T> {
     }
 
     async fn open(&mut self) -> Result<(), Status> {
-        let request = WatchRequest { selector: Some(self.selector.clone()), name: self.name.clone(), resource_version: self.seen };
+        let request = WatchRequest { selector: Some(self.selector.clone()), name: self.name.clone(), resource_version: self.place.version };
         self.stream = Some(T::open(&self.client, request).await?);
         Ok(())
     }
 
     fn take(&mut self, event: T::Event) -> Option<Change<T>> {
         let (word, object, version) = T::split(event);
-        self.seen = self.seen.max(Some(version));
+        self.place.see(&word, version);
         match (word.as_str(), object) {
             ("BOOKMARK", _) => Some(Change::Bookmark),
             ("ADDED", Some(object)) => Some(Change::Added(object)),
@@ -175,9 +178,66 @@ impl<T: Watched> Feed<T> {
     }
 }
 
+/// How far a feed has come.
+#[derive(Debug, Default, PartialEq)]
+struct Place {
+    /// Where it goes on: the highest version seen. None before the present state is complete: what is in it comes in no order, so
+    /// that its highest version says nothing of the rest.
+    version: Option<u64>,
+    /// Some of the present state was told, and not all.
+    part: bool,
+    heard: bool,
+}
+
+impl Place {
+    fn see(&mut self, word: &str, version: u64) {
+        self.heard = true;
+        self.part = self.version.is_none() && word != "BOOKMARK";
+        if !self.part {
+            self.version = self.version.max(Some(version));
+        }
+    }
+    /// The present state is to be told anew.
+    fn forget(&mut self) {
+        (self.version, self.part) = (None, false);
+    }
+    /// The stream broke. True when it was in the middle of the present state.
+    fn forget_a_part(&mut self) -> bool {
+        std::mem::take(&mut self.part)
+    }
+}
+
 /// Whether the daemon went away under the stream, and may come back.
 pub(crate) fn is_lost(status: &Status) -> bool {
     let going = || Fault::decode(status.details()).is_ok_and(|fault| fault.code == "ShuttingDown");
     // A connection that breaks in the middle of a stream shows as Unknown or Cancelled, without details.
     matches!(status.code(), Code::Unavailable) || (matches!(status.code(), Code::Unknown | Code::Cancelled) && status.details().is_empty()) || going()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_feed_that_breaks_in_the_middle_of_the_present_state_is_told_all_of_it_anew() {
+        let mut place = Place::default();
+        // By name, not by version: what is missing has lower versions than what was seen.
+        place.see("ADDED", 70);
+        place.see("ADDED", 50);
+        assert!(place.forget_a_part());
+        assert_eq!((place.version, place.heard), (None, true));
+        assert!(!place.forget_a_part(), "once");
+        for version in [70, 50, 60] {
+            place.see("ADDED", version);
+        }
+        place.see("BOOKMARK", 75);
+        assert!(!place.forget_a_part());
+        assert_eq!(place.version, Some(75));
+        place.see("MODIFIED", 80);
+        place.see("MODIFIED", 50); // an observation of an object that did not change
+        assert!(!place.forget_a_part());
+        assert_eq!(place.version, Some(80));
+        place.forget();
+        assert_eq!(place, Place { heard: true, ..Place::default() });
+    }
 }

@@ -38,6 +38,10 @@ impl SmallDisk {
         command.args(["--user", "--mount", "--preserve-credentials", "--target", &self.holder.id().to_string(), "--"]).arg(program);
         command
     }
+    /// Its root, as its namespace sees it.
+    pub(crate) fn at(&self) -> &Path {
+        &self.at
+    }
     /// Its root, as we see it.
     pub(crate) fn root(&self) -> PathBuf {
         let inside = self.at.strip_prefix("/").unwrap_or(&self.at);

@@ -38,6 +38,12 @@ impl TestHome {
         home.disk = Some(SmallDisk::mount(&home.home, size)?);
         Some(home)
     }
+    /// On the machine's disk, beside a small one at `small_disk()` that its programs see too. None where users get no namespaces.
+    pub fn beside_small_disk(size: &str) -> Option<Self> {
+        let mut home = Self::new();
+        home.disk = Some(SmallDisk::mount(&home.path().join("small"), size)?);
+        Some(home)
+    }
     /// Its path is longer than that of a socket may be.
     pub fn deep() -> Self {
         let mut home = Self::new();
@@ -58,14 +64,19 @@ impl TestHome {
     }
     /// Where its files can be read from here.
     pub fn files(&self) -> PathBuf {
-        self.disk.as_ref().map_or_else(|| self.home.clone(), SmallDisk::root)
+        self.disk.as_ref().filter(|disk| disk.at() == self.home).map_or_else(|| self.home.clone(), SmallDisk::root)
     }
-    /// All of the home's disk but `spare` bytes is taken until `clear_disk`.
+    /// The small disk, as the home's programs see it and as we do.
+    pub fn small_disk(&self) -> (PathBuf, PathBuf) {
+        let disk = self.disk.as_ref().expect("a small disk");
+        (disk.at().to_owned(), disk.root())
+    }
+    /// All of the small disk but `spare` bytes is taken until `clear_disk`.
     pub fn fill_disk(&self, spare: u64) {
-        self.disk.as_ref().expect("a home on a small disk").fill(spare);
+        self.disk.as_ref().expect("a small disk").fill(spare);
     }
     pub fn clear_disk(&self) {
-        self.disk.as_ref().expect("a home on a small disk").clear();
+        self.disk.as_ref().expect("a small disk").clear();
     }
     pub fn has_small_disk(&self) -> bool {
         self.disk.is_some()

@@ -22,4 +22,4 @@ pub use follower::{Follower, Stream};
 pub use home::TestHome;
 pub use limits::{ProcessLimit, limit_descriptors, limit_processes, open_files};
 pub use output::Output;
-pub use process::{is_alive, parent};
+pub use process::{cpu_time, is_alive, parent};

@@ -8,20 +8,22 @@ use std::{
     fs,
     io::{Read, Write},
     net::TcpListener,
+    os::unix::fs::MetadataExt,
     path::Path,
+    process::Command,
     time::Duration,
 };
 
 const SOON: Duration = Duration::from_secs(60);
 
-fn file(home: &TestHome, name: &str, program: &Path, spec: &str) -> String {
+pub(crate) fn file(home: &TestHome, name: &str, program: &Path, spec: &str) -> String {
     let binary = program.display();
     let spec = format!("{{plugin: cosmos, binary: {{path: {binary}}}, accounts: 4, blockTime: 300ms, localhost: false, {spec}}}");
     home.file(&format!("{name}.yaml"), &format!("apiVersion: devnet.builder/v1\nkind: Devnet\nmetadata: {{name: {name}}}\nspec: {spec}\n"))
 }
 
 /// `words` of `dvbctl tx submit`, waited for.
-fn submit(home: &TestHome, devnet: &str, words: &str) {
+pub(crate) fn submit(home: &TestHome, devnet: &str, words: &str) {
     let words: Vec<&str> = words.split(' ').collect();
     home.ctl(&[&["tx", "submit", devnet], &words[..], &["--wait", "--timeout", "60s"]].concat()).ok();
 }
@@ -125,4 +127,45 @@ fn a_state_by_url_begins_a_chain_and_one_that_is_wrong_is_refused_before_anythin
     fork("right", &good_url, &sum(&good)).ok();
     home.all_rise("right", 1);
     assert_eq!(wasmd_account(&home, "right/validator-0", &payee).0, balance);
+}
+
+/// 10 MiB are more than a message of the plugin protocol should carry: the full node's genesis is the shared file itself.
+#[test]
+fn a_full_node_joins_a_chain_whose_genesis_is_large() {
+    let Some(program) = wasmd() else { return };
+    let home = TestHome::new();
+    let state = home.file("state.json", &large_state(&home, &program));
+    let large = fs::metadata(&state).unwrap().len();
+    assert!(large > 10 << 20, "{large}");
+    let apply = |full_nodes: u32| {
+        let sha256 = sum(&fs::read(&state).unwrap());
+        let spec = format!("validators: 1, fullNodes: {full_nodes}, genesis: {{fromFile: {state}, sha256: {sha256}}}");
+        home.ctl(&["up", &file(&home, "large", &program, &spec), "--timeout", "90s"]).ok();
+    };
+    apply(0);
+    apply(1);
+    home.all_rise("large", 2);
+    let genesis = |node: &str| {
+        let home = home.node(&format!("large/{node}"))["spec"]["homeDir"].as_str().unwrap().to_owned();
+        fs::metadata(format!("{home}/config/genesis.json")).unwrap()
+    };
+    let (first, late) = (genesis("validator-0"), genesis("fullnode-0"));
+    assert!(late.len() > large && (first.dev(), first.ino()) == (late.dev(), late.ino()), "one file: {first:?} and {late:?}");
+}
+
+/// The chain's default state, and tokens with long descriptions.
+#[expect(clippy::disallowed_methods, reason = "tests drive programs; the ban is about the supervisor's children")]
+fn large_state(home: &TestHome, program: &Path) -> String {
+    let dir = home.path().join("init");
+    let mut init = Command::new(program);
+    init.env("LD_LIBRARY_PATH", program.with_file_name("lib")).args(["init", "x", "--chain-id", "old-1", "--home"]).arg(&dir);
+    assert!(init.output().unwrap().status.success());
+    let mut state: Value = serde_json::from_slice(&fs::read(dir.join("config/genesis.json")).unwrap()).unwrap();
+    let token = |number: u32| {
+        let denom = format!("token{number}");
+        let units = json!([{"denom": &denom, "exponent": 0, "aliases": []}]);
+        json!({"name": &denom, "symbol": &denom, "base": &denom, "display": &denom, "denom_units": units, "description": "x".repeat(1 << 20)})
+    };
+    state["app_state"]["bank"]["denom_metadata"] = (0..10).map(token).collect();
+    state.to_string()
 }

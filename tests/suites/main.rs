@@ -5,6 +5,7 @@ mod adoption;
 mod bad_input;
 mod binary;
 mod chaos;
+mod contract;
 mod crash;
 mod daemon;
 mod declared;

@@ -1,10 +1,11 @@
 //! What devnetd needs of the machine runs out: it says so, loses nothing, and goes on when there is enough again.
 
-use e2e::{TestHome, is_alive, limit_descriptors, open_files};
+use e2e::{TestHome, binary, is_alive, limit_descriptors, open_files, wasmd};
 use nix::sys::signal::{Signal, kill};
-use std::{fs, time::Duration};
+use std::{fs, os::unix::fs::symlink, path::Path, time::Duration};
 
 const SOON: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 fn document(command: &str) -> String {
     format!(
@@ -36,6 +37,57 @@ fn a_full_disk_is_named_kills_nobody_and_is_forgotten_when_there_is_room() {
     assert_eq!(home.daemon_pid(), Some(daemon), "the same daemon");
     home.ctl(&["stop", "net", "--timeout", "20s"]).ok();
     home.assert_each_once("net");
+}
+
+/// What an export takes lies on the small disk; the devnet and the store do not.
+#[test]
+fn a_disk_that_fills_up_in_the_middle_of_an_export_is_named_with_the_mend_which_then_works() {
+    let chains = [("commonware", Some(binary("devchain"))), ("cosmos", wasmd())];
+    for (plugin, program) in chains.into_iter().filter_map(|(plugin, program)| Some((plugin, program?))) {
+        let Some(home) = TestHome::beside_small_disk("160m") else {
+            println!("SKIP: this kernel gives users no namespaces");
+            return;
+        };
+        an_export_on_a_full_disk(&home, plugin, &program);
+    }
+}
+
+fn an_export_on_a_full_disk(home: &TestHome, plugin: &str, program: &Path) {
+    let (begun, go) = (home.path().join("begun"), home.path().join("go"));
+    let hold = format!("if [ \"$1\" = export ]; then : > {}; while [ ! -e {} ]; do sleep 0.05; done; fi", begun.display(), go.display());
+    let libraries = program.with_file_name("lib");
+    let chain = home.program("chain", &format!("{hold}\nLD_LIBRARY_PATH={} exec {} \"$@\"", libraries.display(), program.display()));
+    let spec = format!("{{plugin: {plugin}, binary: {{path: {chain}}}, validators: 2, blockTime: 300ms, localhost: false}}");
+    let text = format!("apiVersion: devnet.builder/v1\nkind: Devnet\nmetadata: {{name: net}}\nspec: {spec}\n");
+    home.ctl(&["up", &home.file("net.yaml", &text), "--timeout", "90s"]).ok();
+    let pids = home.pids("net");
+    let (disk, seen) = home.small_disk();
+    symlink(&disk, home.home().join("devnets/default/net/exports")).unwrap();
+    let left = |name: &str| fs::read_dir(seen.join(name)).map_or(0, Iterator::count);
+    let again = "free space, then dvbctl export delete net/some, then dvbctl export create net some";
+
+    home.fill_disk(32 << 20);
+    let early = home.ctl(&["export", "create", "net", "some", "--wait", "--timeout", "60s"]).exits(1);
+    early.says("a copy of").says("net/exports/some").says(again);
+    assert_eq!((left("some"), begun.exists()), (0, false));
+    home.clear_disk();
+
+    home.ctl(&["export", "delete", "net/some", "--yes"]).ok();
+    home.ctl(&["export", "create", "net", "some"]).ok();
+    home.eventually("the chain's program reads the clone", PATIENCE, |_| begun.exists());
+    assert_eq!(left("some"), 2, "the clone, and where the state is written");
+    home.fill_disk(0);
+    fs::write(&go, "").unwrap();
+    let full = home.ctl(&["export", "status", "net/some", "--wait", "--timeout", "60s"]).exits(1);
+    full.says("is full").says("net/exports/some").says(again);
+    assert_eq!(left("some"), 0);
+    home.all_rise("net", 2);
+    assert_eq!(home.pids("net"), pids, "no node was hurt");
+
+    home.clear_disk();
+    home.ctl(&["export", "delete", "net/some", "--yes"]).ok();
+    home.ctl(&["export", "create", "net", "some", "--wait", "--timeout", "60s"]).ok();
+    assert_eq!(left("some"), 1, "the state alone");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Transactions on real chains: confirmed once each, whatever happens to the daemon. The chain's own balances tell.
 
-use e2e::{TestHome, direct, wasmd};
+use e2e::{TestHome, wasmd};
 use nix::sys::signal::{Signal, kill};
 use serde_json::{Value, json};
 use std::{
@@ -255,11 +255,6 @@ fn wasmd_confirms_transfers_once_each_and_says_no_in_its_own_words() {
     home.ctl(&["tx", "submit", "wasm", "--type", "gov/submit-proposal", "--signer", "account:5", "--payload", propose, "--wait"]).ok();
     tx("tx submit wasm --type gov/vote --signer validator:0 --set proposal=1 --set option=yes --wait").ok();
     println!("{}", confirm_all(&home, "wasm", &WASMD, 500, "bank/send", "stake"));
-    let direct = direct::transfers(&home, "wasm", &["account:0", "account:1", "account:2", "account:3"], 125);
-    println!(
-        "MEASURED: beside it, 500 transfers by a client that signs and sends by itself: {direct:.2?}, {:.0} confirmed a second",
-        500.0 / direct.as_secs_f64()
-    );
 }
 
 #[test]

@@ -142,7 +142,7 @@ fn from_apply_to_height_one(wasmd: &Wasmd) -> String {
 }
 
 /// The middle one of an odd number.
-fn middle<T: Ord + Copy>(values: impl Iterator<Item = T>) -> T {
+pub(crate) fn middle<T: Ord + Copy>(values: impl Iterator<Item = T>) -> T {
     let mut sorted: Vec<T> = values.collect();
     sorted.sort();
     sorted[sorted.len() / 2]
@@ -166,6 +166,19 @@ fn a_program_that_is_no_cosmos_chain_gets_one_clear_error() {
     let home = TestHome::new();
     let file = devnet(&home, "odd", &fs::canonicalize("/bin/ls").unwrap(), &["localhost: false"]);
     home.ctl(&["up", &file, "--timeout", "30s"]).exits(1).says("is not a Cosmos SDK chain: `version --long --output json` exited with code 2");
+}
+
+/// Whoever has a mnemonic for a seed has mistyped it, and wants no other accounts. A word too few is told as well.
+#[test]
+fn a_mnemonic_with_a_wrong_word_is_refused_by_the_word_and_its_place() {
+    let home = TestHome::new();
+    let file = |words: &str| devnet(&home, "odd", &fs::canonicalize("/bin/ls").unwrap(), &[&format!("seed: {words}")]);
+    let eleven = ["abandon"; 11].join(" ");
+    let wrong = home.ctl(&["apply", "-f", &file(&format!("{eleven} abuot"))]).exits(4);
+    wrong.says("spec.seed").says("its word 12, `abuot`, is none of the English words of BIP-39; the nearest is `about`");
+    home.ctl(&["apply", "-f", &file(&eleven)]).exits(4).says("spec.seed").says("word count");
+    home.ctl(&["apply", "-f", &file(&format!("{eleven} ability"))]).exits(4).says("spec.seed").says("checksum");
+    assert_eq!(home.rows("devnets"), 0);
 }
 
 #[test]

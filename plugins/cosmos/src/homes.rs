@@ -32,8 +32,8 @@ pub const TEMPLATES: &str = "templates";
 const GENESIS: &str = "shared/genesis.json";
 /// A fork's before a patch of it.
 const UNPATCHED: &str = "work/unpatched.json";
-/// It travels in one message of the protocol.
-const LARGEST_LATE_GENESIS: u64 = 8 << 20;
+/// The same, below the shared folder.
+pub const SHARED_GENESIS: &str = "genesis.json";
 const MNEMONIC: &str = "shared/mnemonic.txt";
 
 #[derive(Debug, thiserror::Error)]
@@ -48,8 +48,6 @@ pub enum HomesError {
     NoGenesisTime,
     #[error("cannot read {path}: {reason}")]
     Read { path: PathBuf, reason: String },
-    #[error("{path} has {size} bytes, too many to give it to a node that joins later; copy it into the node's config/ and start the node again")]
-    TooLarge { path: PathBuf, size: u64 },
     #[error("cannot link {path} to the shared genesis: {source}")]
     Link { path: PathBuf, source: io::Error },
     #[error(transparent)]
@@ -100,23 +98,18 @@ fn secret_files(devnet: &pb::DevnetContext, node: &pb::PlacedNode) -> [(&'static
     ]
 }
 
-/// What a full node lacks that joined after the genesis was made, as path below the home and content; nothing for a home that
-/// is there. Never for a validator: its sign state must not begin anew.
-pub fn late_files(devnet: &pb::DevnetContext, node: &pb::PlacedNode, shared_dir: &Path) -> Result<Vec<(&'static str, Vec<u8>)>, HomesError> {
-    let genesis = "config/genesis.json";
-    if node.role == "validator" || Path::new(&node.home_dir).join(genesis).exists() {
-        return Ok(Vec::new());
+/// What a full node lacks that joined after the genesis was made; nothing for a home that is there. Never for a validator: its
+/// sign state must not begin anew. The genesis is linked, whatever its size.
+pub fn late_files(devnet: &pb::DevnetContext, node: &pb::PlacedNode) -> Vec<pb::PlannedFile> {
+    let (home, genesis) = (Path::new(&node.home_dir), "config/genesis.json");
+    if node.role == "validator" || home.join(genesis).exists() {
+        return Vec::new();
     }
-    let path = shared_dir.join("genesis.json");
-    let failed = |e: io::Error| HomesError::Read { path: path.clone(), reason: e.to_string() };
-    let size = std::fs::metadata(&path).map_err(failed)?.len();
-    if size > LARGEST_LATE_GENESIS {
-        return Err(HomesError::TooLarge { path, size });
-    }
+    let file = |name: &str| pb::PlannedFile { path: home.join(name).to_string_lossy().into_owned(), ..pb::PlannedFile::default() };
+    let secret = |(name, content)| pb::PlannedFile { content, mode: 0o600, ..file(name) };
     // The genesis comes last: where it is, the rest is.
-    let mut files = Vec::from(secret_files(devnet, node));
-    files.push((genesis, std::fs::read(&path).map_err(failed)?));
-    Ok(files)
+    let genesis = pb::PlannedFile { shared: SHARED_GENESIS.into(), ..file(genesis) };
+    secret_files(devnet, node).into_iter().map(secret).chain([genesis]).collect()
 }
 
 fn init_job(devnet: &pb::DevnetContext, staging: &str) -> pb::Job {

@@ -1,10 +1,12 @@
 //! Keys made from the devnet's seed: ed25519 for consensus and p2p, secp256k1 accounts from one mnemonic.
 //!
 //! The same seed gives the same keys on every machine. Accounts lie where wallets look for them, so a user can import the
-//! mnemonic; validator operators use the next BIP44 account, so they never collide with `account:N`.
+//! mnemonic; validator operators use the next BIP44 account, so they never collide with `account:N`. A seed that is a mnemonic itself
+//! is that of the accounts; all other keys come from it as from any text, so a fork under the same mnemonic has validators of its own.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use bip32::{ChildNumber, XPrv};
+use bip39::Language;
 use dvb_plugin_sdk::{Derivation, derive};
 use k256::ecdsa::{Signature, SigningKey, signature::Signer};
 use ripemd::Ripemd160;
@@ -18,6 +20,8 @@ pub const COIN_TYPE: u32 = 118;
 pub enum KeyError {
     #[error("cannot read the mnemonic: {0}")]
     Mnemonic(#[from] bip39::Error),
+    #[error("cannot read the mnemonic: its word {place}, `{word}`, is none of the English words of BIP-39; the nearest is `{nearest}`")]
+    Word { place: usize, word: String, nearest: &'static str },
     #[error("cannot derive key {path} from the mnemonic: {source}")]
     Derive { path: String, source: bip32::Error },
     #[error("`{prefix}` is not a bech32 prefix: {reason}")]
@@ -90,18 +94,28 @@ impl CometKey {
 /// All account keys of a devnet.
 pub struct Wallet {
     mnemonic: bip39::Mnemonic,
-    root: XPrv,
+    /// m/44'/118' of the accounts' mnemonic.
+    accounts: XPrv,
+    /// The same of the operators'.
+    operators: XPrv,
 }
 
 impl Wallet {
-    /// 24 words that come from the devnet's seed.
+    /// The words of a seed that is a mnemonic, for accounts; else 24 words that come from it, for accounts and operators.
     pub fn from_seed(seed: &str, chain_id: &str) -> Result<Self, KeyError> {
         let entropy = derive(seed, chain_id, Derivation { purpose: "mnemonic", role: "account", index: 0 });
-        Self::new(bip39::Mnemonic::from_entropy(&entropy)?)
+        let drawn = bip39::Mnemonic::from_entropy(&entropy)?;
+        let operators = branch(&drawn)?;
+        if is_meant_as_mnemonic(seed) {
+            return Ok(Self { operators, ..Self::from_mnemonic(seed)? });
+        }
+        Ok(Self { mnemonic: drawn, accounts: operators.clone(), operators })
     }
 
     pub fn from_mnemonic(words: &str) -> Result<Self, KeyError> {
-        Self::new(words.parse()?)
+        let mnemonic: bip39::Mnemonic = words.parse().map_err(|error| refusal(words, error))?;
+        let accounts = branch(&mnemonic)?;
+        Ok(Self { mnemonic, operators: accounts.clone(), accounts })
     }
 
     pub fn mnemonic(&self) -> String {
@@ -110,25 +124,41 @@ impl Wallet {
 
     /// `account:N`, at m/44'/118'/0'/0/N.
     pub fn account(&self, index: u32) -> Result<AccountKey, KeyError> {
-        self.key(0, index)
+        key(&self.accounts, 0, index)
     }
 
     /// The account that operates `validator-N`, at m/44'/118'/1'/0/N.
     pub fn operator(&self, index: u32) -> Result<AccountKey, KeyError> {
-        self.key(1, index)
+        key(&self.operators, 1, index)
     }
+}
 
-    fn new(mnemonic: bip39::Mnemonic) -> Result<Self, KeyError> {
-        let seed = mnemonic.to_seed_normalized("");
-        let root = XPrv::new(&seed).map_err(|source| KeyError::Derive { path: "m".into(), source })?;
-        let root = descend(root, &[(44, true), (COIN_TYPE, true)])?;
-        Ok(Self { mnemonic, root })
-    }
+/// Whether somebody means this text as a mnemonic: about as many words as one has, most of them of its list. Then a wrong word, or
+/// one that is missing, is a mistake and no other text.
+pub fn is_meant_as_mnemonic(text: &str) -> bool {
+    let words = || text.split_whitespace();
+    let known = words().filter(|word| Language::English.find_word(word).is_some()).count();
+    (11..=25).contains(&words().count()) && known * 4 >= words().count() * 3
+}
 
-    fn key(&self, account: u32, index: u32) -> Result<AccountKey, KeyError> {
-        let key = descend(self.root.clone(), &[(account, true), (0, false), (index, false)])?;
-        Ok(AccountKey(key.private_key().clone()))
-    }
+/// `m/44'/118'`.
+fn branch(mnemonic: &bip39::Mnemonic) -> Result<XPrv, KeyError> {
+    let root = XPrv::new(&mnemonic.to_seed_normalized("")).map_err(|source| KeyError::Derive { path: "m".into(), source })?;
+    descend(root, &[(44, true), (COIN_TYPE, true)])
+}
+
+fn key(branch: &XPrv, account: u32, index: u32) -> Result<AccountKey, KeyError> {
+    let key = descend(branch.clone(), &[(account, true), (0, false), (index, false)])?;
+    Ok(AccountKey(key.private_key().clone()))
+}
+
+/// Names the wrong word, where it is one.
+fn refusal(words: &str, error: bip39::Error) -> KeyError {
+    let is_wrong = |(_, word): &(usize, &str)| Language::English.find_word(word).is_none();
+    let Some((index, word)) = words.split_whitespace().enumerate().find(is_wrong) else { return error.into() };
+    let distance = |known: &&&'static str| strsim::damerau_levenshtein(known, word);
+    let nearest = Language::English.word_list().iter().min_by_key(distance).copied().unwrap_or_default();
+    KeyError::Word { place: index + 1, word: word.to_owned(), nearest }
 }
 
 /// A secp256k1 account key.
@@ -191,9 +221,24 @@ mod tests {
             let error = Wallet::from_mnemonic(&ABANDON.replace(from, to)).err().map(|error| error.to_string()).unwrap_or_default();
             assert!(error.starts_with("cannot read the mnemonic: ") && error.contains(expect), "{error}");
         };
-        check("about", "abuot", "unknown word (word 11)");
+        check("about", "abuot", "its word 12, `abuot`, is none of the English words of BIP-39; the nearest is `about`");
         check("about", "ability", "checksum");
         check(" about", "", "word count");
+    }
+
+    #[test]
+    fn a_seed_that_is_a_mnemonic_is_that_of_the_accounts_and_of_no_other_key() {
+        let [wallet, other] = ["mynet-1", "mynet-2"].map(|chain| Wallet::from_seed(ABANDON, chain).unwrap());
+        assert_eq!(wallet.mnemonic(), ABANDON);
+        let account = bech32_address("cosmos", &wallet.account(0).unwrap().address()).unwrap();
+        assert_eq!(account, "cosmos19rl4cm2hmr8afy4kldpxz3fka4jguq0auqdal4");
+        assert_ne!(wallet.operator(0).unwrap().address(), other.operator(0).unwrap().address(), "a fork's validators are its own");
+        for meant in [ABANDON.replace("about", "abuot"), ABANDON.replace(" about", ""), format!("  {ABANDON}\n")] {
+            assert!(is_meant_as_mnemonic(&meant), "{meant}");
+        }
+        for text in ["any text", "abandon about", "the quick brown fox jumps over the lazy dog and all that it sees"] {
+            assert!(!is_meant_as_mnemonic(text), "{text}");
+        }
     }
 
     #[test]

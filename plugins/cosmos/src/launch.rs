@@ -3,7 +3,7 @@
 
 use crate::{
     config::{ConfigError, Network, Templates},
-    homes::{self, HomesError},
+    homes,
 };
 use dvb_plugin_sdk::pb;
 use std::{collections::BTreeMap, path::Path};
@@ -17,8 +17,6 @@ pub enum LaunchError {
     NoSuchNode(String),
     #[error(transparent)]
     Config(#[from] ConfigError),
-    #[error(transparent)]
-    Home(#[from] HomesError),
 }
 
 /// The plan to start one node. Reads the shared templates and the home's files, so that only what differs is written.
@@ -60,14 +58,17 @@ fn changed_files(
     let node_ids = homes::node_ids(devnet, &request.nodes);
     let network = Network { chain_id: &devnet.chain_id, block_time_ms: devnet.block_time_ms, nodes: &request.nodes, node_ids: &node_ids };
     let home = Path::new(&node.home_dir);
-    let planned = |name: &str, content, mode| pb::PlannedFile { path: home.join(name).to_string_lossy().into_owned(), content, mode };
+    let planned = |name: &str, content| {
+        let path = home.join(name).to_string_lossy().into_owned();
+        pb::PlannedFile { path, content, mode: 0o644, ..pb::PlannedFile::default() }
+    };
     let mut files: Vec<_> = templates
         .render(&network, index, overrides)?
         .into_iter()
         .map(|(name, text)| (format!("config/{name}"), text.into_bytes()))
         .filter(|(name, content)| homes::differs(&home.join(name), content))
-        .map(|(name, content)| planned(&name, content, 0o644))
+        .map(|(name, content)| planned(&name, content))
         .collect();
-    files.extend(homes::late_files(devnet, node, shared)?.into_iter().map(|(name, content)| planned(name, content, 0o600)));
+    files.extend(homes::late_files(devnet, node));
     Ok(files)
 }

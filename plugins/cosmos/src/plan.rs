@@ -3,7 +3,7 @@
 use crate::{
     binary::Chain,
     config, genesis,
-    keys::{CometKey, Purpose},
+    keys::{self, CometKey, Purpose, Wallet},
 };
 use dvb_plugin_sdk::pb;
 
@@ -32,6 +32,11 @@ pub fn violations(devnet: &pb::DevnetContext) -> Vec<pb::Violation> {
     };
     if let Some(message) = chain_id_fault(&devnet.chain_id) {
         refuse("spec.chainId", message, "use letters, digits, `.`, `_` and `-`, such as mynet-1");
+    }
+    if keys::is_meant_as_mnemonic(&devnet.seed)
+        && let Err(error) = Wallet::from_mnemonic(&devnet.seed)
+    {
+        refuse("spec.seed", error.to_string(), "the words as your wallet shows them, or any other text");
     }
     if devnet.validators == 0 {
         refuse("spec.validators", "a chain needs at least one validator".into(), "4");
@@ -162,6 +167,7 @@ mod tests {
         check(|d| d.chain_id = String::new(), "spec.chainId");
         check(|d| d.chain_id = "x".repeat(51), "spec.chainId");
         check(|d| d.chain_id = "../x".into(), "spec.chainId");
+        check(|d| d.seed = format!("{} abuot", ["abandon"; 11].join(" ")), "spec.seed");
         check(|d| d.validators = 0, "spec.validators");
         check(|d| d.validators = 10_000, "spec.validators");
         check(|d| d.full_nodes = u32::MAX, "spec.fullNodes");

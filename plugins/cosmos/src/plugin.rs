@@ -209,7 +209,7 @@ impl From<HomesError> for PluginFault {
 impl From<LaunchError> for PluginFault {
     fn from(error: LaunchError) -> Self {
         match error {
-            LaunchError::Config(config::ConfigError::Read { .. }) | LaunchError::Home(_) => Self::FailedPrecondition(error.to_string()),
+            LaunchError::Config(config::ConfigError::Read { .. }) => Self::FailedPrecondition(error.to_string()),
             _ => Self::InvalidArgument(error.to_string()),
         }
     }

@@ -152,7 +152,12 @@ pub(crate) fn launch(request: pb::StartNodeRequest) -> Result<pb::LaunchPlan> {
         let patch = serde_json::from_str(&own.config).map_err(|error| PluginFault::InvalidArgument(format!("{}: config: {error}", node.name)))?;
         merge(&mut config, &patch);
     }
-    let file = pb::PlannedFile { path: format!("{}/config/mock.json", node.home_dir), content: pretty(&config).into_bytes(), mode: 0o644 };
+    let file = pb::PlannedFile {
+        path: format!("{}/config/mock.json", node.home_dir),
+        content: pretty(&config).into_bytes(),
+        mode: 0o644,
+        shared: String::new(),
+    };
     Ok(pb::LaunchPlan {
         argv,
         env: own.env,

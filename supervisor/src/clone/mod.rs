@@ -109,9 +109,8 @@ impl Clone<'_> {
         let beside = parent(self.to);
         fs::create_dir_all(beside).map_err(failed("create the folder", beside))?;
         let listed = tree::list(self.from, self.skip)?;
-        let about = statvfs(beside).map_err(|errno| failed("measure the disk of", beside)(errno.into()))?;
         let way = copy::way(listed.sample(self.from), &probe(self.to))?;
-        Ok(Cost { files: listed.files(), bytes: listed.bytes(), way, free: about.f_bavail * about.f_frsize })
+        Ok(Cost { files: listed.files(), bytes: listed.bytes(), way, free: free(beside)? })
     }
 
     /// Makes the clone under its name, or nothing. `progress` hears the bytes so far, and gives the clone up with `Break`.
@@ -141,6 +140,12 @@ impl Clone<'_> {
             Keep::Durable => fs::File::open(beside).and_then(|folder| folder.sync_all()).map_err(failed("sync", beside)),
         }
     }
+}
+
+/// What we may still write to the disk of a folder, in bytes.
+pub fn free(folder: &Path) -> Result<u64, CloneError> {
+    let about = statvfs(folder).map_err(|errno| failed("measure the disk of", folder)(errno.into()))?;
+    Ok(about.f_bavail * about.f_frsize)
 }
 
 /// Removes what a clone to `to` that was cut off has left behind. Harmless when there is nothing.

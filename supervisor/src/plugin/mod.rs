@@ -237,11 +237,21 @@ pub struct LaunchPlan {
     pub grace: Duration,
 }
 
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct PlannedFile {
     pub path: PathBuf,
-    pub content: Vec<u8>,
-    pub mode: u32,
+    pub source: FileSource,
+}
+
+/// Where the bytes of a planned file come from.
+#[derive(Clone, Debug, PartialEq)]
+pub enum FileSource {
+    Given {
+        content: Vec<u8>,
+        mode: u32,
+    },
+    /// A file of the devnet's shared folder, of any size: it is linked, so it must only be read.
+    Shared(PathBuf),
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -131,9 +131,10 @@ pub(super) fn succeeded(export: &Export) -> Result<(), Error> {
         return Ok(());
     }
     let name = name(&export.metadata);
-    let why = export.status.as_ref().and_then(|status| status.message.clone()).unwrap_or_default();
-    let error = Error::failed("ExportFailed", format!("export {name} is {}: {why}", phase(export)));
-    Err(error.about(name).with_remedy(format!("dvbctl export status {name}")))
+    let status = export.status.clone().unwrap_or_default();
+    let error = Error::failed("ExportFailed", format!("export {name} is {}: {}", phase(export), status.message.unwrap_or_default()));
+    let mend = status.conditions.into_iter().find(|condition| condition.r#type == "Completed").and_then(|condition| condition.remedy);
+    Err(error.about(name).with_remedy(mend.unwrap_or_else(|| format!("dvbctl export status {name}"))))
 }
 
 pub(super) fn phase(export: &Export) -> &str {

@@ -22,6 +22,7 @@ pub(super) fn plan(devnet: &pb::DevnetContext, placed: &[pb::PlacedNode], name: 
         path: Path::new(&node.home_dir).join(CONFIG_FILE).to_string_lossy().into_owned(),
         content: config(devnet, placed, node)?.into_bytes(),
         mode: 0o644,
+        ..pb::PlannedFile::default()
     };
     Ok(pb::LaunchPlan {
         argv,

@@ -33,6 +33,9 @@ pub(crate) fn pack(message: &Value) -> Result<Any> {
         }
         (_, Some(known)) => {
             let mut rest = Value::Object(rest);
+            if let Some(document) = document(type_url, &mut rest) {
+                json::document_to_wire(document);
+            }
             json::to_wire(&mut rest, json::fractions(type_url)).map_err(|error| invalid(format!("{type_url}: {error}")))?;
             (known.encode)(rest).map_err(|error| invalid(format!("{type_url}: {error}")))?
         }
@@ -50,13 +53,24 @@ pub(crate) fn unpack(message: &Any) -> Value {
     let url = &message.type_url;
     let mut fields = Map::from_iter([("@type".to_owned(), Value::from(url.as_str()))]);
     match known().get(url).and_then(|known| (known.decode)(&message.value)) {
-        Some(json) => match json::from_wire(json, json::fractions(url)) {
-            Value::Object(members) => fields.extend(members),
-            _ => drop(fields.insert("value".to_owned(), Value::from(STANDARD.encode(&message.value)))),
-        },
+        Some(json) => {
+            let mut json = json::from_wire(json, json::fractions(url));
+            if let Some(document) = document(url, &mut json) {
+                json::document_from_wire(document);
+            }
+            match json {
+                Value::Object(members) => fields.extend(members),
+                _ => drop(fields.insert("value".to_owned(), Value::from(STANDARD.encode(&message.value)))),
+            }
+        }
         None => drop(fields.insert("value".to_owned(), Value::from(STANDARD.encode(&message.value)))),
     }
     Value::Object(fields)
+}
+
+/// What a message tells a contract.
+fn document<'a>(type_url: &str, message: &'a mut Value) -> Option<&'a mut Value> {
+    type_url.starts_with("/cosmwasm.wasm.v1.").then(|| message.get_mut("msg"))?
 }
 
 /// The messages that can be written as JSON, by type URL.
@@ -122,6 +136,21 @@ mod tests {
         let packed = pack(&json!({"@type": "/cosmos.upgrade.v1beta1.MsgSoftwareUpgrade", "authority": "wasm1gov", "plan": plan})).unwrap();
         let message = upgrade::v1beta1::MsgSoftwareUpgrade::decode(packed.value.as_slice()).unwrap();
         assert_eq!(message.plan.map(|plan| (plan.name, plan.height)), Some(("v0.50".into(), 38)));
+    }
+
+    #[test]
+    fn what_a_contract_is_told_is_json_or_base64_of_it() {
+        let execute =
+            |msg: Value| json!({"@type": "/cosmwasm.wasm.v1.MsgExecuteContract", "sender": "wasm1a", "contract": "wasm1c", "msg": msg, "funds": []});
+        let plain = execute(json!({"release": {"to": "x"}}));
+        let packed = pack(&plain).unwrap();
+        let message = wasm::v1::MsgExecuteContract::decode(packed.value.as_slice()).unwrap();
+        assert_eq!(message.msg, br#"{"release":{"to":"x"}}"#);
+        assert_eq!(pack(&execute(STANDARD.encode(&message.msg).into())).unwrap(), packed);
+        assert_eq!(unpack(&packed)["msg"], plain["msg"]);
+        // Written otherwise than we would: its very bytes are shown.
+        let spaced = STANDARD.encode(r#"{ "release": {} }"#);
+        assert_eq!(unpack(&pack(&execute(spaced.clone().into())).unwrap())["msg"], spaced);
     }
 
     #[test]

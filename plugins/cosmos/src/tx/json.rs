@@ -86,6 +86,23 @@ pub(crate) fn from_wire(mut message: Value, fractions: &[Fraction]) -> Value {
     message
 }
 
+/// A contract's own message is bytes on the wire, and JSON as people write it.
+pub(crate) fn document_to_wire(field: &mut Value) {
+    if field.is_object() {
+        *field = Value::from(STANDARD.encode(field.to_string()));
+    }
+}
+
+/// And back, where the same bytes come of it again.
+pub(crate) fn document_from_wire(field: &mut Value) {
+    let bytes = field.as_str().and_then(|text| STANDARD.decode(text).ok()).unwrap_or_default();
+    if let Ok(document @ Value::Object(_)) = serde_json::from_slice::<Value>(&bytes)
+        && document.to_string().as_bytes() == bytes
+    {
+        *field = document;
+    }
+}
+
 fn find<'a>(value: &'a mut Value, path: &str) -> Option<&'a mut Value> {
     path.split('.').try_fold(value, |value, name| value.get_mut(name))
 }

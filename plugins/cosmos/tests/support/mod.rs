@@ -119,7 +119,10 @@ impl Net {
         let plan = self.launch_plan(node).await;
         for file in &plan.files {
             fs::create_dir_all(Path::new(&file.path).parent().unwrap()).unwrap();
-            fs::write(&file.path, &file.content).unwrap();
+            match file.shared.as_str() {
+                "" => fs::write(&file.path, &file.content).unwrap(),
+                shared => fs::hard_link(self.dir.path().join("home/shared").join(shared), &file.path).unwrap(),
+            }
         }
         let output = File::create(log).unwrap();
         let mut command = command(&plan.argv[0]);

@@ -31,17 +31,18 @@ const CLASSES: [&str; 12] = [
 /// The same request gives the same plan, and one that can be carried out.
 pub(super) async fn start(session: &mut Session) -> Checked {
     some_nodes(session)?;
+    let shared = session.root.path().join("home/shared");
     for node in session.nodes.clone() {
         let request = pb::StartNodeRequest {
             devnet: Some(session.devnet.clone()),
             nodes: session.nodes.clone(),
             node: node.name.clone(),
-            shared_dir: session.root.path().join("home/shared").to_string_lossy().into_owned(),
+            shared_dir: shared.to_string_lossy().into_owned(),
         };
         let first = answer("StartNode", CALL_LIMIT, session.client.start_node(request.clone())).await?;
         let second = answer("StartNode", CALL_LIMIT, session.client.start_node(request)).await?;
         ensure(first == second, || format!("{}: StartNode is not idempotent: {first:?} and {second:?}", node.name))?;
-        launchable(&node, &first)?;
+        launchable(&node, &first, &shared)?;
     }
     let request =
         pb::StartNodeRequest { devnet: Some(session.devnet.clone()), nodes: session.nodes.clone(), node: "nobody-7".into(), ..Default::default() };
@@ -53,7 +54,7 @@ pub(super) async fn start(session: &mut Session) -> Checked {
     .await
 }
 
-fn launchable(node: &pb::PlacedNode, plan: &pb::LaunchPlan) -> Checked {
+fn launchable(node: &pb::PlacedNode, plan: &pb::LaunchPlan, shared: &Path) -> Checked {
     let name = &node.name;
     let program = plan.argv.first().map_or("", String::as_str);
     ensure(Path::new(program).is_absolute(), || format!("{name}: argv[0] `{program}` is no absolute path"))?;
@@ -61,6 +62,8 @@ fn launchable(node: &pb::PlacedNode, plan: &pb::LaunchPlan) -> Checked {
     ensure(plan.cwd.is_empty() || Path::new(&plan.cwd).is_absolute(), || format!("{name}: cwd {} is not absolute", plan.cwd))?;
     for file in &plan.files {
         ensure(Path::new(&file.path).is_absolute(), || format!("{name}: the file {} has no absolute path", file.path))?;
+        let is_there = file.shared.is_empty() || shared.join(&file.shared).is_file();
+        ensure(is_there, || format!("{name}: the file {} is to be `{}`, which is not in shared/", file.path, file.shared))?;
     }
     for job in &plan.jobs {
         let program = job.argv.first().map_or("", String::as_str);

@@ -38,6 +38,12 @@ impl Files {
         self.root.join("clone")
     }
 
+    /// Whether there is hardly room for a word. Then what a program says of it finds no place either: its output lies here too.
+    pub(super) fn is_disk_full(&self) -> bool {
+        const A_WORD: u64 = 64 << 10;
+        clone::free(&self.root).is_ok_and(|free| free < A_WORD)
+    }
+
     /// Empties what an earlier try has left, and makes room for the next.
     pub(super) fn begin(&self) -> Result<(), ReconcileError> {
         self.clear()?;

@@ -72,8 +72,22 @@ impl Session {
         match self.export().await {
             Ok(()) => Ok(()),
             Err(ReconcileError::Store(error)) => Err(error),
-            Err(error) => apply::fail(&self.key, &error.fault(), &self.cx).await,
+            Err(error) => apply::fail(&self.key, &self.with_mend(error.fault()), &self.cx).await,
         }
+    }
+
+    /// What has failed is not tried again by itself, whatever the part that failed says of its own work.
+    fn with_mend(&self, fault: Fault) -> Fault {
+        match fault.code {
+            FaultCode::DiskFull => fault.remedy(format!("free space, then {}", self.again())),
+            _ => fault,
+        }
+    }
+
+    /// The commands that make the export anew.
+    fn again(&self) -> String {
+        let (devnet, short) = self.key.name.split_once('/').unwrap_or((&self.key.name, ""));
+        format!("dvbctl export delete {devnet}/{short}, then dvbctl export create {devnet} {short}")
     }
 
     async fn export(&self) -> Result<(), ReconcileError> {
@@ -255,26 +269,25 @@ impl Session {
     }
 
     fn judge(&self, job: &Job, result: &JobResult, memory: ByteSize, files: &Files) -> Result<(), ReconcileError> {
-        let fault =
-            |code, message: String, remedy: String| Err(ReconcileError::Fault(Fault::new(code, message).about(&self.key.name).remedy(remedy)));
-        let (devnet, short) = self.key.name.split_once('/').unwrap_or((&self.key.name, ""));
-        let again = format!("dvbctl export delete {devnet}/{short}, then dvbctl export create {devnet} {short}");
+        let about = |code, message: String| Fault::new(code, message).about(&self.key.name);
         let last = crate::logs::tail(&result.stderr, 40).unwrap_or_default();
         let last: Vec<String> = last.iter().map(|line| String::from_utf8_lossy(line).into_owned()).collect();
         if result.exit.oom_killed {
             let message = format!("the chain's program needed more memory than {memory}");
-            return fault(FaultCode::JobFailed, message, format!("{again} --memory {}", ByteSize(memory.0.saturating_mul(2))));
+            let remedy = format!("{} --memory {}", self.again(), ByteSize(memory.0.saturating_mul(2)));
+            return Err(ReconcileError::Fault(about(FaultCode::JobFailed, message).remedy(remedy)));
         }
-        if result.exit.code != Some(0) && last.iter().any(|line| line.to_lowercase().contains("no space left on device")) {
+        if result.exit.code != Some(0) && (last.iter().any(|line| tells_of_a_full_disk(line)) || files.is_disk_full()) {
             let message = format!("the disk of {} is full", files.root.display());
-            return fault(FaultCode::DiskFull, message, format!("free space, then {again}"));
+            return Err(ReconcileError::Fault(about(FaultCode::DiskFull, message)));
         }
         if result.exit.code.is_some_and(|code| code == 0 || job.ok_codes.contains(&code)) {
             return Ok(());
         }
         let how = result.exit.code.map_or_else(|| "was killed".into(), |code| format!("exit code {code}"));
         let words = last.into_iter().rev().find(|line| !line.trim().is_empty()).unwrap_or_default();
-        Err(ReconcileError::Job { name: job.name.clone(), reason: format!("{how}: {words}") })
+        let fault = ReconcileError::Job { name: job.name.clone(), reason: format!("{how}: {words}") }.fault();
+        Err(ReconcileError::Fault(fault.about(&self.key.name).remedy(format!("mend what it says, then {}", self.again()))))
     }
 
     /// Tells how large the file has become, as long as somebody writes it. Never ends by itself.
@@ -314,6 +327,11 @@ impl Session {
         }
         std::future::pending().await
     }
+}
+
+fn tells_of_a_full_disk(line: &str) -> bool {
+    let line = line.to_lowercase();
+    line.contains("no space left on device") || line.contains("disk quota exceeded")
 }
 
 /// Lets a node go on that a daemon before us may have held still. Harmless when nobody did. The thaw of a frozen one does it as well.

@@ -6,14 +6,14 @@ use super::kept;
 use crate::{
     binaries::Binaries,
     model::{Devnet, LaunchId, Node, NodeName, PlanBody, ReadinessSpec, Resources, ServiceSpec},
-    plugin::{Job, LaunchPlan, NodeRequest, PlannedFile, Readiness},
+    plugin::{FileSource, Job, LaunchPlan, NodeRequest, PlannedFile, Readiness},
     runtime::{Grants, JobSpec, LaunchSpec},
 };
 use dvb_proto::variables::{Neighbour, Surroundings};
 use std::{
     collections::BTreeMap,
     fs,
-    io::Write as _,
+    io::{self, Write as _},
     os::{
         fd::OwnedFd,
         unix::fs::{OpenOptionsExt, PermissionsExt},
@@ -136,9 +136,9 @@ pub(in super::super) fn program(name: &str, cwd: Option<&str>) -> Result<String,
 /// Writes the plan's files and runs its jobs, in that order; each job must succeed.
 async fn prepare(plan: &LaunchPlan, node: &Node, cx: &Context) -> Result<(), ReconcileError> {
     make_dir(Path::new(&node.spec.home_dir))?;
-    for file in &plan.files {
-        write_whole(file)?;
-    }
+    let files = plan.files.clone();
+    let write = move || files.iter().try_for_each(write_whole);
+    tokio::task::spawn_blocking(write).await.map_err(|error| ReconcileError::Unfit(format!("the work broke off: {error}")))??;
     let name = node.node_name();
     let out_dir = cx.home.node(&node.metadata.namespace, &name.devnet, &name.short).join("jobs");
     for job in &plan.jobs {
@@ -212,24 +212,41 @@ pub(super) fn cwd(plan: &LaunchPlan, node: &Node) -> PathBuf {
 
 /// A sealed memory file: read as often as the process likes, on no disk.
 fn secret_fd(name: &str, content: &[u8]) -> Result<OwnedFd, ReconcileError> {
-    let io = |source: std::io::Error| ReconcileError::Io { path: PathBuf::from(format!("secret {name}")), source };
+    let io = |source: io::Error| ReconcileError::Io { path: PathBuf::from(format!("secret {name}")), source };
     let fd = rustix::fs::memfd_create(name, rustix::fs::MemfdFlags::CLOEXEC).map_err(|error| io(error.into()))?;
     let mut file = fs::File::from(fd);
     file.write_all(content).map_err(io)?;
     Ok(file.into())
 }
 
+/// Whole, and renamed into place.
 fn write_whole(file: &PlannedFile) -> Result<(), ReconcileError> {
     let io = |source| ReconcileError::Io { path: file.path.clone(), source };
     if let Some(dir) = file.path.parent() {
         make_dir(dir)?;
     }
-    let temporary = file.path.with_extension("dvb-new");
-    let mode = if file.mode == 0 { 0o600 } else { file.mode };
-    let mut out = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&temporary).map_err(io)?;
-    out.set_permissions(fs::Permissions::from_mode(mode)).map_err(io)?;
-    out.write_all(&file.content).map_err(io)?;
-    fs::rename(&temporary, &file.path).map_err(io)
+    let draft = file.path.with_extension("dvb-new");
+    // Of a start that was cut off: it may be a link, and what is written to one is written to the shared file.
+    let _ = fs::remove_file(&draft);
+    let made = match &file.source {
+        FileSource::Given { content, mode } => write_draft(&draft, content, if *mode == 0 { 0o600 } else { *mode }),
+        FileSource::Shared(from) => link_draft(from, &draft),
+    };
+    let placed = made.and_then(|()| fs::rename(&draft, &file.path));
+    // Also after a rename: of two links to one file it does nothing, and says nothing.
+    let _ = fs::remove_file(&draft);
+    placed.map_err(io)
+}
+
+fn write_draft(draft: &Path, content: &[u8], mode: u32) -> io::Result<()> {
+    let mut out = fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(draft)?;
+    out.set_permissions(fs::Permissions::from_mode(mode))?;
+    out.write_all(content)
+}
+
+/// Where links are not possible, a copy.
+fn link_draft(from: &Path, draft: &Path) -> io::Result<()> {
+    fs::hard_link(from, draft).or_else(|_| fs::copy(from, draft).map(drop))
 }
 
 pub(in super::super) fn make_dir(dir: &Path) -> Result<(), ReconcileError> {
@@ -237,4 +254,31 @@ pub(in super::super) fn make_dir(dir: &Path) -> Result<(), ReconcileError> {
         return Ok(());
     }
     fs::create_dir_all(dir).map_err(|source| ReconcileError::Io { path: dir.to_path_buf(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::MetadataExt;
+
+    #[test]
+    fn a_planned_file_is_whole_and_a_shared_one_is_the_shared_file_itself() {
+        let dir = tempfile::tempdir().unwrap();
+        let (shared, path) = (dir.path().join("shared.json"), dir.path().join("home/config/genesis.json"));
+        fs::write(&shared, "state").unwrap();
+        let given = |text: &str| FileSource::Given { content: text.into(), mode: 0o640 };
+        let write = |source| write_whole(&PlannedFile { path: path.clone(), source });
+        let alone = || fs::read_dir(path.parent().unwrap()).unwrap().count() == 1;
+        for _ in 0..2 {
+            write(FileSource::Shared(shared.clone())).unwrap();
+            assert_eq!(fs::metadata(&path).unwrap().ino(), fs::metadata(&shared).unwrap().ino());
+            assert!(alone(), "no draft is left");
+        }
+        fs::hard_link(&shared, path.with_extension("dvb-new")).unwrap(); // a daemon died before the rename
+        write(given("own")).unwrap();
+        assert_eq!((fs::read_to_string(&path).unwrap().as_str(), fs::read_to_string(&shared).unwrap().as_str()), ("own", "state"));
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o640);
+        assert!(write(FileSource::Shared(dir.path().join("none"))).unwrap_err().to_string().contains("config/genesis.json"));
+        assert!(alone());
+    }
 }

@@ -107,10 +107,13 @@ impl Lane {
             return Ok(TxLookup { height: account.height, ..TxLookup::default() });
         }
         let lookup = target.family.plugin.lookup(&target.family.devnet, &target.node, queries).await?;
+        let in_vain = self.entries.iter().filter(|entry| entry.hash().is_some_and(|hash| lookup.dropped.contains(hash)));
+        let gap = in_vain.map(Entry::sequence).min();
         for entry in &mut self.entries {
             entry.looked_to = entry.looked_to.max(lookup.height);
-            if entry.hash().is_some_and(|hash| lookup.dropped.contains(hash)) {
-                entry.sent = Sent::Perhaps; // to be sent again at once
+            // A node that misses one looks at the later ones again, and drops them without a word. All are sent again at once.
+            if gap.is_some_and(|gap| entry.hash().is_some() && entry.sequence() >= gap) && entry.sent != Sent::Never {
+                entry.sent = Sent::Perhaps;
             }
         }
         Ok(lookup)

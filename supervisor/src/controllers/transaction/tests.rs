@@ -155,6 +155,27 @@ async fn what_a_block_carried_in_vain_is_sent_again_with_the_next_and_not_failed
 }
 
 #[tokio::test]
+async fn what_comes_after_what_a_block_carried_in_vain_is_sent_again_with_it() {
+    let rig = rig().await;
+    let txs = [rig.pay("a", 7).await, rig.pay("b", 8).await, rig.pay("c", 9).await];
+    for tx in &txs {
+        rig.comes_to(tx, TransactionPhase::Submitted).await;
+    }
+    rig.plugin.waste_first(NODE);
+    let all_again = async {
+        while rig.plugin.pending() < 3 {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(30), all_again).await.expect("without another block");
+    rig.plugin.make_block(NODE);
+    for tx in &txs {
+        assert_eq!(rig.comes_to(tx, TransactionPhase::Confirmed).await.status.attempts, 1);
+    }
+    assert_once_each(&rig.plugin, &[7, 8, 9]);
+}
+
+#[tokio::test]
 async fn bytes_are_replaced_only_once_they_have_expired() {
     let rig = rig().await;
     let tx = rig.pay("a", 7).await;

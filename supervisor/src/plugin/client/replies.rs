@@ -3,7 +3,8 @@
 use crate::{
     model::{Account, ExitClass, PlannedNode, PlannedPort, Violation},
     plugin::{
-        BlockHeight, Classified, ExportPlan, Genesis, Health, Initialized, Job, LaunchPlan, NodeRequest, PlannedFile, PluginInfo, Readiness, Reply,
+        BlockHeight, Classified, ExportPlan, FileSource, Genesis, Health, Initialized, Job, LaunchPlan, NodeRequest, PlannedFile, PluginInfo,
+        Readiness, Reply,
     },
     sys::signal_from_name,
 };
@@ -169,7 +170,13 @@ pub(super) fn launch(plan: pb::LaunchPlan, request: &NodeRequest) -> Checked<Lau
         ensure(path.starts_with(&home) || path.starts_with(&request.shared_dir), || {
             format!("{} lies neither in the node's home nor in shared/", file.path)
         })?;
-        Ok(PlannedFile { path, content: file.content, mode: if file.mode == 0 { FILE_MODE } else { file.mode & 0o7777 } })
+        let given =
+            |file: pb::PlannedFile| FileSource::Given { content: file.content, mode: if file.mode == 0 { FILE_MODE } else { file.mode & 0o7777 } };
+        let source = match file.shared.as_str() {
+            "" => given(file),
+            shared => FileSource::Shared(request.shared_dir.join(below(shared, "the shared file")?)),
+        };
+        Ok(PlannedFile { path, source })
     };
     let files = plan.files.into_iter().map(file).collect::<Checked<Vec<_>>>()?;
     let readiness = readiness(plan.readiness)?;

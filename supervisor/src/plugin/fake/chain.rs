@@ -62,6 +62,15 @@ impl FakePlugin {
         drop(state);
         self.announce(node, height);
     }
+    /// A block of height + 1 carries the first of what the mempool holds, too early for it. The node drops the rest, and tells nobody.
+    pub fn waste_first(&self, node: &str) {
+        let mut state = self.state();
+        state.chain.height += 1;
+        let (height, wasted) = (state.chain.height, std::mem::take(&mut state.chain.pool));
+        state.chain.dropped.extend(wasted.into_values().next());
+        drop(state);
+        self.announce(node, height);
+    }
     /// As a node does that restarts.
     pub fn forget_pool(&self) {
         self.state().chain.pool.clear();
