@@ -33,6 +33,13 @@ fn can_be_bound(address: Ipv4Addr, port: u16) -> bool {
     TcpListener::bind((address, port)).is_ok()
 }
 
+/// Reason and message of the node's condition Ready.
+fn ready(home: &TestHome, node: &str) -> Option<(String, String)> {
+    let node = home.node(node);
+    let ready = node["status"]["conditions"].as_array()?.iter().find(|condition| condition["type"] == "Ready")?;
+    Some((ready["reason"].as_str()?.to_owned(), ready["message"].as_str()?.to_owned()))
+}
+
 /// State of the node's port of this name.
 fn state(home: &TestHome, node: &str, port: &str) -> String {
     let leases = home.json(&["ports"]);
@@ -189,6 +196,9 @@ fn a_node_is_not_ready_by_the_answer_of_a_stranger_who_is_named() {
         home.ctl(&["up", "--no-wait", &home.file("devnet.yaml", &devnet)]).ok();
         let node = format!("{name}/web");
         home.eventually("it is launched", SOON, |home| home.nodes(name).get("web").is_some_and(|node| node["status"]["pid"].is_u64()));
+        home.eventually("what it is waited for is told", SOON, |home| ready(home, &node).is_some_and(|(_, why)| why.contains("refused")));
+        let waited = home.ctl(&["wait", &node, "--for=ready", "--timeout", "1s"]).exits(6);
+        waited.says(&format!("{node}: not done within 1s: not ready, phase Starting: {name}"));
         let stranger = TcpListener::bind((address(&home, &node), WEB)).unwrap();
         let me = std::process::id();
         let answering = std::thread::spawn(move || {
@@ -201,15 +211,10 @@ fn a_node_is_not_ready_by_the_answer_of_a_stranger_who_is_named() {
                 let _ = line.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n");
             }
         });
-        let told = |home: &TestHome| {
-            let node = home.node(&node);
-            assert_eq!(node["status"]["phase"], "Starting", "{node}");
-            let conditions = node["status"]["conditions"].as_array().cloned().unwrap_or_default();
-            conditions
-                .iter()
-                .any(|condition| condition["reason"] == "PortBusy" && condition["message"].as_str().unwrap().contains(&format!("pid {me} ")))
-        };
-        home.eventually("the stranger is named", SOON, told);
+        home.eventually("the stranger is named", SOON, |home| {
+            assert_eq!(home.node(&node)["status"]["phase"], "Starting");
+            ready(home, &node).is_some_and(|(reason, why)| reason == "PortBusy" && why.contains(&format!("is answered by pid {me} (")))
+        });
         TcpStream::connect((address(&home, &node), WEB)).unwrap().write_all(b"end").unwrap();
         answering.join().unwrap();
         let spec = home.node(&node)["spec"].clone();

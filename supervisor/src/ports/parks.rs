@@ -220,6 +220,7 @@ mod tests {
         next.drop_where(|_, _| true);
         // He who was there first comes back with the reason, and nothing is held half.
         let stranger = for_ipv6_alone(free).unwrap();
+        rustix::net::listen(&stranger, 1).unwrap();
         let failed = next.park(&place("a/b"), &BTreeSet::from([address]));
         assert_eq!((failed.len(), failed[0].1.kind()), (1, io::ErrorKind::AddrInUse));
         drop(TcpListener::bind(address).unwrap());
