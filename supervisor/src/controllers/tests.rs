@@ -96,25 +96,6 @@ async fn a_node_that_keeps_dying_is_given_up_until_somebody_restarts_it() {
 }
 
 #[tokio::test]
-async fn blocks_in_a_row_forget_a_restart_before_its_minute_is_over() {
-    let rig = Rig::running(|spec| spec.restart.reset_after = Some(Span::millis(3_600_000))).await;
-    let streams = || rig.plugin.calls().iter().filter(|call| *call == "heights validator-0").count();
-    let listens = async |streams_before: usize| {
-        while streams() == streams_before || rig.plugin.listeners("validator-0") != 1 {
-            tokio::time::sleep(Duration::from_millis(1)).await; // the fake has no event for a listener
-        }
-    };
-    listens(0).await;
-    let before = streams();
-    rig.kill("validator-0", code(1)).await;
-    rig.node_until("validator-0", "it runs again", |node| node.status.recent_restarts == 1 && node.status.phase == NodePhase::Running).await;
-    listens(before).await;
-    (2..=31).for_each(|height| rig.plugin.announce("validator-0", height));
-    let node = rig.node_until("validator-0", "it is stable", |node| node.status.recent_restarts == 0).await;
-    assert_eq!(node.status.restart_count, 1);
-}
-
-#[tokio::test]
 async fn stop_ends_every_node_and_start_brings_them_back() {
     let rig = Rig::running(|_| {}).await;
     rig.change(|devnet| devnet.spec.desired = Some(Desired::Stopped)).await;
