@@ -93,7 +93,7 @@ mod tests {
 
     #[test]
     fn a_pid_that_is_gone_is_not_told_though_its_end_is_not_on_record() {
-        let mut child = sys::command("/bin/sleep").arg("1000").spawn().unwrap();
+        let mut child = sys::command("/bin/cat").stdin(std::process::Stdio::piped()).spawn().unwrap(); // it ends with us
         let mut object = running("mynet/validator-0");
         object.status.pid = Some(child.id());
         object.status.conditions.set(Condition::new("Ready", ConditionStatus::True, "Ready", ""), Timestamp::default());

@@ -42,6 +42,7 @@ mod tests {
     use std::{
         net::{Ipv6Addr, TcpListener},
         os::fd::AsRawFd,
+        process::Stdio,
     };
 
     fn inode(listener: &TcpListener) -> u64 {
@@ -58,7 +59,8 @@ mod tests {
     #[test]
     fn a_container_is_told_by_its_pid_namespace() {
         assert!(!is_in_a_container(std::process::id()));
-        let unshare = command("unshare").args(["--pid", "--fork", "--kill-child", "sleep", "1000"]).spawn();
+        // It ends with its stdin, which ends with us.
+        let unshare = command("unshare").args(["--pid", "--fork", "cat"]).stdin(Stdio::piped()).stdout(Stdio::null()).spawn();
         let Ok(mut unshare) = unshare else { return println!("SKIP: there is no unshare") };
         let children = format!("/proc/{0}/task/{0}/children", unshare.id());
         let child = loop {
@@ -69,7 +71,7 @@ mod tests {
             }
         };
         let told = child.map(is_in_a_container);
-        let _ = unshare.kill();
+        drop(unshare.stdin.take());
         let _ = unshare.wait();
         match told {
             Some(told) => assert!(told),
