@@ -92,6 +92,17 @@ pub(crate) enum Verb {
     Completion(completion::Args),
 }
 
+impl Verb {
+    /// Those that begin something. `daemon start` has its own way.
+    pub(crate) fn makes_home(&self) -> bool {
+        match self {
+            Self::Up(_) | Self::Apply(_) => true,
+            Self::Binaries(args) => args.adds(),
+            _ => false,
+        }
+    }
+}
+
 /// `500ms`, `90s`, `5m`, `1h30m`, or a bare 0.
 pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
     if text == "0" {

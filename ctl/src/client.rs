@@ -65,6 +65,7 @@ impl Client {
         match running {
             Some(client) => Ok(client),
             None => {
+                launch::may_begin_here(ctx)?;
                 launch::start(ctx).await?;
                 let absent = || Error::unreachable(format!("devnetd said that it is ready, but {} refuses", ctx.settings.socket.display()));
                 Self::connect_running(ctx).await?.ok_or_else(absent)

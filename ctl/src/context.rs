@@ -18,6 +18,8 @@ use std::{
 #[derive(Clone, Debug)]
 pub(crate) struct Context {
     pub(crate) settings: Settings,
+    /// The verb is one that begins something: it makes the home that it is given.
+    pub(crate) makes_home: bool,
     pub(crate) now: fn() -> Timestamp,
 }
 
@@ -30,7 +32,7 @@ impl Context {
     pub(crate) fn in_namespace(&self, namespace: &str) -> Self {
         let mut settings = self.settings.clone();
         settings.namespace = namespace.to_owned();
-        Self { settings, now: self.now }
+        Self { settings, ..self.clone() }
     }
 
     /// One line of result on stdout.

@@ -5,13 +5,16 @@ use crate::{
     context::Context,
     error::{Error, Exit},
     goal::{Goal, Verdict, View},
-    render::objects::{name, refusal},
+    render::{
+        objects::{name, refusal},
+        progress::WORD_EVERY,
+    },
     watch::{Change, watch},
 };
 use dvb_proto::devnet::v1::{Devnet, Empty, ListRequest, LogRequest, Node};
 use futures::{StreamExt, stream};
 use std::time::Duration;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 /// Lines of a failing node's log below an error.
 const LOG_LINES: u32 = 10;
@@ -46,14 +49,14 @@ impl Target {
     }
 }
 
-/// Waits until `goal` holds. `see` gets every new view; `way_on` is what to do after Ctrl-C.
+/// Waits until `goal` holds. `see` gets every new view with what is missing, and the old one when it stays for long; `way_on` is what to do after Ctrl-C.
 pub(crate) async fn follow(
     ctx: &Context,
     client: &Client,
     target: &Target,
     goal: &Goal,
     way_on: &str,
-    mut see: impl FnMut(&View),
+    mut see: impl FnMut(&View, Option<&str>),
 ) -> Result<View, Error> {
     #[expect(clippy::large_enum_variant, reason = "one at a time, on its way from the watch to the view")]
     enum Told {
@@ -74,7 +77,7 @@ pub(crate) async fn follow(
         if matches!(verdict, Verdict::Done | Verdict::Failed { .. }) {
             catch_up(client, of_devnet.clone(), &mut view).await;
         }
-        see(&view);
+        see(&view, if let Verdict::Waiting(missing) = &verdict { Some(missing) } else { None });
         let missing = match verdict {
             Verdict::Done => return Ok(view),
             Verdict::Waiting(missing) => missing,
@@ -88,6 +91,7 @@ pub(crate) async fn follow(
                 Some(Err(error)) => return Err(error),
                 None => return Err(Error::unreachable("devnetd ended the watch")),
             },
+            () = sleep(WORD_EVERY) => {}
             () = until(deadline) => return Err(in_vain(client, timed_out(ctx, target, &missing)).await),
             _ = &mut interrupt => return Err(Error::interrupted(way_on).about(target.name())),
         }

@@ -4,6 +4,9 @@ use crate::render::objects::{self, complaint, exit_text, name};
 use dvb_proto::devnet::v1::{Condition, Devnet, Node};
 use std::collections::BTreeMap;
 
+/// Nodes that are named as missing; the others are counted.
+const NAMED: usize = 8;
+
 /// What the watches have told so far.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct View {
@@ -223,11 +226,13 @@ fn missing(phase: &str, ready: u32, nodes: u32, message: Option<&str>, view: &Vi
     if let Some(message) = message.filter(|message| !message.is_empty()) {
         text.push_str(&format!("; {message}"));
     }
-    for (name, node) in &view.nodes {
-        let status = node.status.clone().unwrap_or_default();
-        if !matches!(status.phase.as_str(), "Running" | "Stopped") {
-            text.push_str(&format!("; {name} is {}{}", status.phase, trouble(node).map(|why| format!(" ({why})")).unwrap_or_default()));
-        }
+    let phase = |node: &Node| node.status.as_ref().map(|status| status.phase.clone()).unwrap_or_default();
+    let missing: Vec<_> = view.nodes.iter().filter(|(_, node)| !matches!(phase(node).as_str(), "Running" | "Stopped")).collect();
+    for (name, node) in missing.iter().take(NAMED) {
+        text.push_str(&format!("; {name} is {}{}", phase(node), trouble(node).map(|why| format!(" ({why})")).unwrap_or_default()));
+    }
+    if missing.len() > NAMED {
+        text.push_str(&format!("; and {} more", missing.len() - NAMED));
     }
     text
 }

@@ -4,6 +4,7 @@
 //! ```text
 //! spawn ──READY=1 on our socket──► ready
 //!   ├────exit 75: another devnetd has the home──► connect to that one, else spawn again
+//!   ├────exit 69: it has, but was bereft of it──► the error: to wait is of no use
 //!   └────any other exit──► the error, with the last lines of its log
 //! ```
 
@@ -34,6 +35,8 @@ use tokio::{
 
 /// EX_TEMPFAIL: devnetd's exit code when another holds the home's lock.
 const ALREADY_RUNNING: i32 = 75;
+/// EX_UNAVAILABLE: the home was taken away under the one that holds it, so that one cannot be reached there.
+const HOME_TAKEN_AWAY: i32 = 69;
 /// A daemon with a large store to check may take a while.
 const START_LIMIT: Duration = Duration::from_secs(60);
 /// Between two looks at a daemon that somebody else starts: we are not its parent, so no event tells us.
@@ -65,6 +68,16 @@ pub(crate) async fn start(ctx: &Context) -> Result<(), Error> {
             }
         }
     }
+}
+
+/// A verb that only looks at what there is, or changes it, makes no home of a name that was misspelt.
+pub(crate) fn may_begin_here(ctx: &Context) -> Result<(), Error> {
+    let home = &ctx.settings.home;
+    if ctx.makes_home || !ctx.settings.home_is_named || home.symlink_metadata().is_ok() {
+        return Ok(());
+    }
+    let error = Error::not_found(format!("there is no home {}: neither a devnet nor a devnetd is there", home.display()));
+    Err(error.about(home.to_string_lossy()).with_remedy("correct DVB_HOME or --home; dvbctl up, apply or daemon start makes a new home"))
 }
 
 enum Outcome {
@@ -101,6 +114,7 @@ async fn run_once(ctx: &Context, program: &Path, deadline: Instant) -> Result<Ou
 
 fn death_message(status: Option<WaitStatus>) -> String {
     match status {
+        Some(WaitStatus::Exited(_, HOME_TAKEN_AWAY)) => "another devnetd holds the home, which was removed or replaced under it".to_owned(),
         Some(WaitStatus::Exited(_, code)) => format!("devnetd ended at once with exit code {code}"),
         Some(WaitStatus::Signaled(_, signal, _)) => format!("devnetd was killed by {signal} while it started"),
         _ => "devnetd ended at once".to_owned(),

@@ -36,7 +36,7 @@ fn main() -> ExitCode {
         Ok(settings) => settings,
         Err(error) => return report(&global, None, &error),
     };
-    let ctx = Context { settings, now: jiff::Timestamp::now };
+    let ctx = Context { settings, makes_home: cli.verb.makes_home(), now: jiff::Timestamp::now };
     // One thread is enough for one client, and starts faster.
     let done = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime.block_on(commands::run(&ctx, cli.verb)),

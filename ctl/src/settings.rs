@@ -22,6 +22,8 @@ const DEFAULT_WAIT: Duration = Duration::from_secs(300);
 pub(crate) struct Settings {
     /// Canonical.
     pub(crate) home: PathBuf,
+    /// By a flag or DVB_HOME: then it may be misspelt.
+    pub(crate) home_is_named: bool,
     pub(crate) socket: PathBuf,
     /// The socket was made from the home, so a daemon of the home that serves elsewhere is as good.
     pub(crate) any_socket: bool,
@@ -84,6 +86,7 @@ impl Settings {
         Ok(Self {
             expected_home: if any_home { String::new() } else { home.to_string_lossy().into_owned() },
             home,
+            home_is_named: global.home.is_some(),
             socket,
             any_socket: global.socket.is_none(),
             runtime_dir,

@@ -36,6 +36,8 @@ use tracing_subscriber::{EnvFilter, fmt::writer::MakeWriterExt};
 
 /// EX_TEMPFAIL: another devnetd has the home. dvbctl takes it as "somebody was quicker" and connects to that one.
 const ALREADY_RUNNING: u8 = 75;
+/// EX_UNAVAILABLE: one that lives holds the home, which was taken away under it. To try again is of no use.
+const HOME_TAKEN_AWAY: u8 = 69;
 /// With any value: as if the kernel had none of the newer features that devnetd uses. To try the ways around.
 const OLD_KERNEL_VAR: &str = "DVB_OLD_KERNEL";
 /// How long work on files may take that a daemon at its end still has under way.
@@ -77,7 +79,8 @@ fn said(ended: anyhow::Result<()>) -> ExitCode {
         Err(error) => {
             let _ = writeln!(io::stderr(), "devnetd: {error:#}"); // nobody left to tell when this fails
             match error.downcast_ref::<LockError>() {
-                Some(LockError::Held { .. } | LockError::FileRemoved { .. }) => ExitCode::from(ALREADY_RUNNING),
+                Some(LockError::Held { .. }) => ExitCode::from(ALREADY_RUNNING),
+                Some(LockError::FileRemoved { .. }) => ExitCode::from(HOME_TAKEN_AWAY),
                 _ => ExitCode::FAILURE,
             }
         }

@@ -160,7 +160,7 @@ fn a_home_that_cannot_be_written_to_is_named_with_the_mend() {
     // Root writes everywhere but where the kernel itself says no.
     let target = if nix::unistd::geteuid().is_root() { Path::new("/sys/kernel/dvb").to_owned() } else { locked.join("home") };
     let target = target.display().to_string();
-    home.ctl(&["--home", &target, "get", "devnets"]).exits(5).says(&target).says("--home DIR");
+    home.ctl(&["--home", &target, "daemon", "start"]).exits(5).says(&target).says("--home DIR");
 }
 
 /// A home with a stopped devnet in its store and no daemon; its store's path.

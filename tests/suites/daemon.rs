@@ -4,15 +4,42 @@ use e2e::{NODES, TestHome, is_alive};
 use nix::sys::signal::{Signal, kill};
 use std::{
     collections::BTreeSet,
+    fs,
     time::{Duration, Instant},
 };
 
 const QUICK: &str = "{backoff: 300ms}";
 
 #[test]
+fn a_home_whose_name_was_misspelt_is_told_and_not_made() {
+    let home = TestHome::new();
+    let named = home.home().display().to_string();
+    let verbs: [&[&str]; 9] = [
+        &["get", "devnets"],
+        &["describe", "net"],
+        &["logs", "net"],
+        &["why", "net"],
+        &["wait", "net", "--for=Running"],
+        &["delete", "net", "--yes"],
+        &["tx", "list", "net"],
+        &["binaries"],
+        &["daemon", "restart"],
+    ];
+    for verb in verbs {
+        home.ctl(verb).exits(3).says(&format!("there is no home {named}")).says("dvbctl up, apply or daemon start makes a new home");
+        assert!(!home.home().exists() && home.processes().is_empty(), "{verb:?}");
+    }
+    let services =
+        "apiVersion: devnet.builder/v1\nkind: Devnet\nmetadata: {name: net}\nspec: {plugin: exec, services: [{name: a, command: [sleep, '1000']}]}\n";
+    home.ctl(&["apply", "-f", &home.file("devnet.yaml", services)]).ok();
+    assert!(home.daemon_pid().is_some());
+}
+
+#[test]
 fn the_daemon_starts_on_demand_and_status_tells_whether_it_runs() {
     let home = TestHome::new();
     home.ctl(&["daemon", "status"]).exits(5).says("does not run").says("dvbctl daemon start");
+    fs::create_dir(home.home()).unwrap();
     assert_eq!(home.json(&["get", "devnets"])["items"].as_array().map(Vec::len), Some(0));
     let pid = home.daemon_pid().expect("get has started it");
     home.ctl(&["daemon", "start"]).ok().prints("runs already");

@@ -28,20 +28,20 @@ fn a_lock_file_removed_under_a_daemon_lets_no_second_one_in() {
     let (first, node) = (home.daemon_pid().unwrap(), home.pid("net/a"));
     let lock = home.home().join("devnetd.lock");
     let elsewhere = home.path().join("other.sock").display().to_string();
-    let refused = |what: &str| {
+    let refused = |what: &str, code: i32| {
         for args in [&[][..], &["--socket", &elsewhere]] {
-            let answer = home.devnetd_at(home.home(), args).exits(75).says(&format!("pid {first}")).says(&home.home().display().to_string());
+            let answer = home.devnetd_at(home.home(), args).exits(code).says(&format!("pid {first}")).says(&home.home().display().to_string());
             assert_eq!(home.daemons(), [first], "{what}: {}", answer.stderr);
         }
     };
-    refused("with the file");
+    refused("with the file", 75);
     fs::remove_file(&lock).unwrap();
-    refused("without it");
-    refused("with the one that was just made");
+    refused("without it", 69);
+    refused("with the one that was just made", 69);
     home.ctl(&["daemon", "reload"]).ok();
-    refused("after a reload, which takes the new file");
+    refused("after a reload, which takes the new file", 75);
     fs::remove_file(&lock).unwrap();
-    refused("without it after a reload");
+    refused("without it after a reload", 69);
     assert_eq!(home.daemon_pid(), Some(first));
     assert_eq!(home.pid("net/a"), node);
     home.ctl(&["daemon", "stop"]).ok();
@@ -56,7 +56,10 @@ fn a_home_removed_under_its_daemon_is_not_served_twice_and_the_refusal_says_whom
     home.ctl(&["daemon", "start"]).ok();
     let first = home.daemon_pid().unwrap();
     fs::remove_dir_all(home.home()).unwrap();
-    home.devnetd().exits(75).says(&format!("kill {first}"));
+    home.ctl(&["daemon", "start"]).exits(5).says(&format!("kill {first}"));
+    let log = fs::read_to_string(home.home().join("logs/devnetd.log")).unwrap();
+    assert_eq!(log.matches("its lock file was removed").count(), 1, "asked once: {log}");
+    home.devnetd().exits(69).says(&format!("kill {first}"));
     kill(first, Signal::SIGTERM).unwrap();
     home.eventually("it has gone", SOON, |_| !is_alive(first));
     assert_eq!(home.json(&["get", "devnets"])["items"].as_array().map(Vec::len), Some(0));

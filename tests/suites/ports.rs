@@ -3,7 +3,10 @@
 use e2e::{TestHome, binary, is_alive};
 use nix::sys::signal::{Signal, kill};
 use std::{
+    fs,
+    io::{Read, Write},
     net::{Ipv4Addr, TcpListener, TcpStream},
+    path::Path,
     time::Duration,
 };
 
@@ -28,6 +31,13 @@ fn address(home: &TestHome, node: &str) -> Ipv4Addr {
 /// As any other program would: the standard library says SO_REUSEADDR.
 fn can_be_bound(address: Ipv4Addr, port: u16) -> bool {
     TcpListener::bind((address, port)).is_ok()
+}
+
+/// Reason and message of the node's condition Ready.
+fn ready(home: &TestHome, node: &str) -> Option<(String, String)> {
+    let node = home.node(node);
+    let ready = node["status"]["conditions"].as_array()?.iter().find(|condition| condition["type"] == "Ready")?;
+    Some((ready["reason"].as_str()?.to_owned(), ready["message"].as_str()?.to_owned()))
 }
 
 /// State of the node's port of this name.
@@ -134,4 +144,82 @@ fn doctor_names_a_stranger_on_a_leased_port_and_how_to_be_rid_of_it() {
     });
     drop(stranger);
     home.ctl(&["wait", "net", "--for=Running", "--timeout", "60s"]).ok();
+}
+
+#[test]
+fn the_ports_of_a_chain_are_parked_for_who_asks_for_it() {
+    let home = TestHome::new();
+    let devnet = |park: &str| {
+        let text = format!(
+            "apiVersion: devnet.builder/v1\nkind: Devnet\nmetadata: {{name: net}}\nspec: {{plugin: commonware, validators: 1, localhost: false, blockTime: 100ms{park}}}\n"
+        );
+        home.file("devnet.yaml", &text)
+    };
+    let states = |wanted: &str| {
+        home.eventually(wanted, SOON, |home| {
+            let leases = home.json(&["ports"]);
+            let ports = leases["items"].as_array().unwrap();
+            !ports.is_empty() && ports.iter().all(|port| port["state"] == wanted)
+        });
+    };
+    home.ctl(&["up", &devnet("")]).ok();
+    let pid = home.pid("net/validator-0");
+    home.ctl(&["stop", "net"]).ok();
+    states("free");
+    home.ctl(&["start", "net"]).ok();
+    let second = home.pid("net/validator-0");
+    home.ctl(&["up", &devnet(", park: true")]).ok();
+    assert_eq!((home.pid("net/validator-0"), second == pid), (second, false), "no reason to restart it");
+    home.ctl(&["stop", "net"]).ok();
+    states("parked");
+    let ports = home.node("net/validator-0")["spec"]["ports"].as_object().unwrap().clone();
+    for port in ports.values().map(|port| u16::try_from(port.as_u64().unwrap()).unwrap()) {
+        assert!(!can_be_bound(address(&home, "net/validator-0"), port) && !can_be_bound(Ipv4Addr::UNSPECIFIED, port), "{port}");
+    }
+    home.ctl(&["start", "net"]).ok();
+    states("held");
+}
+
+#[test]
+fn a_node_is_not_ready_by_the_answer_of_a_stranger_who_is_named() {
+    const WEB: u16 = 18_446;
+    let home = TestHome::new();
+    let command = format!(
+        r#"[sh, -c, 'mkdir -p data; until [ -e go ]; do sleep 0.1; done; {} --home . --rpc "$DVB_ADDRESS:{WEB}" --p2p "$DVB_ADDRESS:0"; exit']"#,
+        binary("mock-node").display()
+    );
+    for (name, readiness) in [("tcp", "{tcp: web}"), ("http", "{http: 'web/status'}")] {
+        let devnet = format!(
+            "apiVersion: devnet.builder/v1\nkind: Devnet\nmetadata: {{name: {name}}}\nspec:\n  plugin: exec\n  services:\n    \
+             - {{name: web, command: {command}, ports: {{web: {WEB}}}, readiness: {readiness}}}\n"
+        );
+        home.ctl(&["up", "--no-wait", &home.file("devnet.yaml", &devnet)]).ok();
+        let node = format!("{name}/web");
+        home.eventually("it is launched", SOON, |home| home.nodes(name).get("web").is_some_and(|node| node["status"]["pid"].is_u64()));
+        home.eventually("what it is waited for is told", SOON, |home| ready(home, &node).is_some_and(|(_, why)| why.contains("refused")));
+        let waited = home.ctl(&["wait", &node, "--for=ready", "--timeout", "1s"]).exits(6);
+        waited.says(&format!("{node}: not done within 1s: not ready, phase Starting: {name}"));
+        let stranger = TcpListener::bind((address(&home, &node), WEB)).unwrap();
+        let me = std::process::id();
+        let answering = std::thread::spawn(move || {
+            // Whatever it is asked: yes.
+            while let Ok((mut line, _)) = stranger.accept() {
+                let mut asked = [0; 1024];
+                if line.read(&mut asked).is_ok_and(|length| asked[..length].starts_with(b"end")) {
+                    return;
+                }
+                let _ = line.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n");
+            }
+        });
+        home.eventually("the stranger is named", SOON, |home| {
+            assert_eq!(home.node(&node)["status"]["phase"], "Starting");
+            ready(home, &node).is_some_and(|(reason, why)| reason == "PortBusy" && why.contains(&format!("is answered by pid {me} (")))
+        });
+        TcpStream::connect((address(&home, &node), WEB)).unwrap().write_all(b"end").unwrap();
+        answering.join().unwrap();
+        let spec = home.node(&node)["spec"].clone();
+        fs::write(Path::new(spec["homeDir"].as_str().unwrap()).join("go"), "").unwrap();
+        home.ctl(&["wait", "--for=Running", &node, "--timeout", "60s"]).ok(); // a child of its main process answers now
+        home.ctl(&["delete", name, "--yes"]).ok();
+    }
 }

@@ -154,7 +154,7 @@ pub(super) async fn wait(ctx: &Context, client: &Client, devnet: &Devnet) -> Res
     let target = Target { namespace: metadata.namespace, devnet: metadata.name, node: None };
     let way_on = format!("dvbctl wait --for=Running {0} to go on, dvbctl delete {0} to undo; {0} stays as it is", target.devnet);
     let mut progress = Progress::new(ctx);
-    let view = follow(ctx, client, &target, &goal, &way_on, |view| progress.see(view)).await?;
+    let view = follow(ctx, client, &target, &goal, &way_on, |view, missing| progress.see(view, missing)).await?;
     Ok(view.devnet.unwrap_or_else(|| devnet.clone()))
 }
 

@@ -25,6 +25,12 @@ pub(crate) struct Args {
     verb: Option<Verb>,
 }
 
+impl Args {
+    pub(crate) fn adds(&self) -> bool {
+        matches!(self.verb, Some(Verb::Add(_)))
+    }
+}
+
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// List what is in the cache

@@ -93,8 +93,9 @@ pub(crate) async fn run(ctx: &Context, args: Args) -> Result<(), Error> {
             None => Err(Error::unreachable(format!("devnetd does not run for {}", ctx.settings.home.display())).with_remedy("dvbctl daemon start")),
         },
         Verb::Restart => {
-            if let Some(client) = running(ctx).await? {
-                stop(ctx, client, false).await?;
+            match running(ctx).await? {
+                Some(client) => stop(ctx, client, false).await?,
+                None => launch::may_begin_here(ctx)?,
             }
             start(ctx).await
         }

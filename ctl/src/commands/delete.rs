@@ -84,7 +84,7 @@ async fn devnets(ctx: &Context, client: &Client, args: &Args, targets: &[Target]
             let mut progress = Progress::of(ctx, Request { revision, node: None });
             let goal = Goal::Deleted { node: None };
             let way_on = format!("dvbctl wait --for=delete {}; the deletion goes on without dvbctl", target.devnet);
-            follow(ctx, client, target, &goal, &way_on, |view| progress.see(view)).await?;
+            follow(ctx, client, target, &goal, &way_on, |view, missing| progress.see(view, missing)).await?;
         }
         match ctx.settings.format {
             crate::cli::Format::Name => ctx.print(format!("devnet/{}", target.devnet))?,

@@ -140,7 +140,7 @@ async fn reach(ctx: &Context, client: &Client, target: &Target, changed: Changed
             Changed::Node(node) => &node.metadata,
         };
         let mut progress = Progress::of(ctx, Request { revision: revision(metadata), node: target.node.clone() });
-        let view = follow(ctx, client, target, goal, &way_on, |view| progress.see(view)).await?;
+        let view = follow(ctx, client, target, goal, &way_on, |view, missing| progress.see(view, missing)).await?;
         progress.finish();
         changed = match (changed, view.devnet, target.node.as_deref().and_then(|node| view.nodes.get(node).cloned())) {
             (Changed::Devnet(_), Some(devnet), _) => Changed::Devnet(Box::new(devnet)),

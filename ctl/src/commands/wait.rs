@@ -36,7 +36,7 @@ pub(crate) async fn run(ctx: &Context, args: Args) -> Result<(), Error> {
     for (target, goal) in targets.iter().zip(&goals) {
         let mut progress = Progress::new(ctx);
         let way_on = format!("dvbctl wait --for={} {}", args.what, target.name());
-        follow(ctx, &client, target, goal, &way_on, |view| progress.see(view)).await?;
+        follow(ctx, &client, target, goal, &way_on, |view, missing| progress.see(view, missing)).await?;
         progress.finish();
         ctx.print(format!("{} {}: {}", target.kind(), target.name(), args.what))?;
     }

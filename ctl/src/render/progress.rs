@@ -3,6 +3,7 @@
 use super::{
     objects::name,
     table::{paint, tone},
+    time::short,
 };
 use crate::{
     context::Context,
@@ -11,9 +12,16 @@ use crate::{
 use dvb_proto::devnet::v1::{Devnet, Node};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::{collections::BTreeMap, time::Duration};
+use tokio::time::Instant;
+
+/// A wait is silent for so long at most.
+pub(crate) const WORD_EVERY: Duration = Duration::from_secs(10);
 
 pub(crate) struct Progress<'a> {
     ctx: &'a Context,
+    begun: Instant,
+    /// When it was last said, in words that stay, what becomes of the wait.
+    last_word: Instant,
     bar: Option<ProgressBar>,
     last: Seen,
     /// None: everything is news, from the first view on.
@@ -49,7 +57,8 @@ impl<'a> Progress<'a> {
             bar.enable_steady_tick(Duration::from_millis(120));
             bar
         });
-        Self { ctx, bar, last: Seen::default(), request: None }
+        let now = Instant::now();
+        Self { ctx, begun: now, last_word: now, bar, last: Seen::default(), request: None }
     }
 
     /// Tells what comes of a request, and nothing of the moment before.
@@ -66,14 +75,25 @@ impl<'a> Progress<'a> {
         }
     }
 
-    pub(crate) fn see(&mut self, view: &View) {
+    /// `missing` is what the wait is for.
+    pub(crate) fn see(&mut self, view: &View, missing: Option<&str>) {
         match &self.bar {
             Some(bar) => bar.set_message(live_line(view, self.ctx.settings.stderr.color)),
             None => {
                 let lines = news(&mut self.last, view, self.request.as_ref());
                 lines.iter().for_each(|line| self.ctx.note(line));
+                if !lines.is_empty() {
+                    self.last_word = Instant::now();
+                }
             }
         }
+        let Some(missing) = missing.filter(|_| self.last_word.elapsed() >= WORD_EVERY) else { return };
+        let line = format!("  waiting for {}: {missing}", short(Duration::from_secs(self.begun.elapsed().as_secs())));
+        match &self.bar {
+            Some(bar) => bar.println(line),
+            None => self.ctx.note(line),
+        }
+        self.last_word = Instant::now();
     }
 
     pub(crate) fn finish(&self) {

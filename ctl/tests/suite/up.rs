@@ -3,9 +3,9 @@
 use crate::common::{
     Daemon, devnet,
     fake::{Script, World},
-    two_devnets,
+    node, two_devnets,
 };
-use dvb_proto::devnet::v1::Fault;
+use dvb_proto::devnet::v1::{Condition, Fault};
 use std::{
     io::{BufRead, BufReader, Read},
     process::{Command, Stdio},
@@ -86,6 +86,30 @@ fn up_that_takes_too_long_says_what_is_missing() {
     assert_eq!(answer.code, 6);
     assert!(answer.err.contains("not done within 300ms: Provisioning"), "{}", answer.err);
     assert_eq!(daemon.run(&["up", "--no-wait"]).code, 0);
+}
+
+#[test]
+fn a_long_wait_says_what_it_waits_for() {
+    let mut world = World { script: Script::Hangs, ..World::default() };
+    let mut node = node("mynet", 0, "Starting");
+    let message = "tcp 127.64.0.1:8080: Connection refused".to_owned();
+    node.status.as_mut().unwrap().conditions = vec![Condition { r#type: "Ready".into(), status: "False".into(), message, ..Condition::default() }];
+    world.put_node(node);
+    let daemon = Daemon::start(world);
+    daemon.file("devnet.yaml", FILE);
+    let mut child = daemon.command(&["up"]).stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+    let mut err = BufReader::new(child.stderr.take().unwrap());
+    let mut told = String::new();
+    while !told.contains("  waiting for 1") {
+        assert_ne!(err.read_line(&mut told).unwrap(), 0, "{told}");
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let line = told.lines().last().unwrap();
+    assert!(
+        line.contains("s: Provisioning, ") && line.ends_with("mynet/validator-0 is Starting (tcp 127.64.0.1:8080: Connection refused)"),
+        "{told}"
+    );
 }
 
 #[test]

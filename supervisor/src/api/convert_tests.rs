@@ -93,6 +93,7 @@ pub(super) fn devnet() -> Devnet {
         mode: Mode::Docker,
         addresses: Addresses::Ports,
         localhost: Some(false),
+        park: Some(true),
         restart: restart(),
         resources: Some(resources()),
         desired: Some(Desired::Stopped),

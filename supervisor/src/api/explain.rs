@@ -1,9 +1,9 @@
 //! ListEvents and Explain: what happened, and for one object the walk from its state back to the request that began it.
 
-use super::{Context, change::key_of, convert, status};
+use super::{Context, change::key_of, convert, merge, status};
 use crate::{
     events,
-    model::{Event, Fault, Kind},
+    model::{Event, Fault, Kind, Object},
     store::EventFilter,
 };
 use dvb_proto::devnet::v1;
@@ -33,8 +33,13 @@ pub(super) async fn explain(cx: &Context, request: v1::ExplainRequest) -> Result
         None => kind_there(cx, &request.namespace, &request.name).await?,
     };
     let key = key_of(kind, &request.namespace, &request.name);
-    cx.find(&key).await?; // for a NotFound that names the nearest
-    let told = events::explain(cx.store.as_ref(), key.kind, &key.namespace, &key.name).await.map_err(|error| error.fault())?;
+    let object = cx.find(&key).await?; // for a NotFound that names the nearest
+    let mut told = events::explain(cx.store.as_ref(), key.kind, &key.namespace, &key.name).await.map_err(|error| error.fault())?;
+    if let Object::Node(node) = &object
+        && merge::is_bereft(node)
+    {
+        told.headline.push_str("; its process has ended since, and how is being put on record");
+    }
     Ok(v1::ExplainResponse { headline: told.headline, chain: told.chain.iter().map(convert::to_message).collect::<Result<_, _>>()? })
 }
 

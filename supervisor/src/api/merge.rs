@@ -2,20 +2,40 @@
 
 use super::{convert, node_message};
 use crate::{
-    model::{Devnet, Fault, Node, NodePhase, Object},
+    model::{Devnet, Fault, Node, NodePhase, NodeStatus, Object},
     observe::Observations,
+    sys,
 };
 use dvb_proto::devnet::v1;
 
 /// The node with what is known of it now. Of a node that does not run, or that was not asked yet, nothing is.
 pub(super) fn node(node: &Node, observations: &Observations) -> Node {
     let mut node = node.clone();
+    if is_bereft(&node) {
+        without_process(&mut node.status);
+    }
     let alive = matches!(node.status.phase, NodePhase::Starting | NodePhase::Running | NodePhase::Stopping);
     let seen = observations.get(&crate::model::Key::node(&node.metadata.namespace, &node.metadata.name)).filter(|_| alive).unwrap_or_default();
     let status = &mut node.status;
     (status.block_height, status.peer_count) = (seen.height, seen.peers);
     (status.catching_up, status.usage, status.details) = (seen.catching_up, seen.usage, seen.details);
     node
+}
+
+/// Its process has ended, and that is not on record yet.
+pub(super) fn is_bereft(node: &Node) -> bool {
+    node.status.pid.is_some_and(sys::has_ended)
+}
+
+/// Of how it ended nothing is said, nor how the launch before it did, nor what is not so any more.
+fn without_process(status: &mut NodeStatus) {
+    (status.pid, status.last_exit) = (None, None);
+    if matches!(status.phase, NodePhase::Starting | NodePhase::Running) {
+        status.phase = NodePhase::Crashed;
+    }
+    for gone in ["Ready", "Progressing"] {
+        status.conditions.remove(gone);
+    }
 }
 
 /// The devnet with the highest height that any of its nodes is known to have reached.
@@ -51,7 +71,7 @@ pub(super) fn devnets(objects: &[Object], observations: &Observations) -> Result
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Key, Meta, NodeSpec, NodeStatus, Usage};
+    use crate::model::{Condition, ConditionStatus, Key, Meta, NodeSpec, Timestamp, Usage};
 
     fn running(name: &str) -> Node {
         let metadata = Meta { name: name.into(), namespace: "default".into(), ..Meta::default() };
@@ -73,6 +93,30 @@ mod tests {
         assert_eq!((seen.block_height, seen.peer_count, seen.catching_up, seen.usage.is_some()), (None, None, false, false));
         assert_eq!(observations.highest("default", "mynet"), Some(9));
         assert_eq!((observations.highest("default", "mynet2"), observations.highest("other", "mynet")), (None, None));
+    }
+
+    #[test]
+    fn a_pid_that_is_gone_is_not_told_though_its_end_is_not_on_record() {
+        let mut child = sys::command("/bin/cat").stdin(std::process::Stdio::piped()).spawn().unwrap(); // it ends with us
+        let mut object = running("mynet/validator-0");
+        object.status.pid = Some(child.id());
+        object.status.conditions.set(Condition::new("Ready", ConditionStatus::True, "Ready", ""), Timestamp::default());
+        let told = |object: &Node| {
+            let status = node(object, &Observations::default()).status;
+            (status.phase, status.pid, status.conditions.is_true("Ready"))
+        };
+        assert_eq!(told(&object), (NodePhase::Running, Some(child.id()), true));
+        child.kill().unwrap();
+        // A zombie until it is waited for, which the reaper does later than others may look.
+        let ended = || sys::process_stat(child.id()).is_some_and(|stat| stat.is_zombie());
+        while !ended() {
+            std::thread::yield_now();
+        }
+        assert_eq!(told(&object), (NodePhase::Crashed, None, false));
+        object.status.phase = NodePhase::Stopping;
+        assert_eq!(told(&object), (NodePhase::Stopping, None, false));
+        child.wait().unwrap();
+        assert_eq!(told(&object).1, None, "and when it is reaped");
     }
 
     #[test]

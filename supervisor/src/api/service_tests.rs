@@ -1,12 +1,12 @@
 //! Each RPC over a real socket: what it does, and what it refuses.
 
 use super::testing::{connect, fault, next, object_ref, serve, start_request, wanted};
-use crate::model::{FaultCode, Key, Launch, LaunchRecord, LaunchStatus, Meta, NodePhase, Violation};
+use crate::model::{FaultCode, Key, Launch, LaunchRecord, LaunchStatus, Meta, Node, NodePhase, Violation};
 use crate::plugin::PluginError;
 use crate::store::Write;
 use dvb_proto::{devnet::v1, endpoint::HOME_KEY};
 use futures::StreamExt;
-use std::sync::atomic::Ordering;
+use std::sync::{Arc, atomic::Ordering};
 use tonic::metadata::MetadataValue;
 
 fn spec(devnet: &v1::Devnet) -> &v1::DevnetSpec {
@@ -261,7 +261,30 @@ async fn nodes_are_read_with_their_observations_and_set_by_verbs() {
     assert_eq!(of(served.nodes().start(start_request(name)).await.unwrap().into_inner()), ("running".into(), 1, 3));
     let story = v1::ExplainRequest { name: name.into(), ..Default::default() };
     let story = served.devnets().explain(story).await.unwrap().into_inner();
-    assert_eq!((story.headline.as_str(), story.chain[0].reason.as_str()), ("Node mynet/validator-0 is Running, pid 1000", "RestartRequested"));
+    let headline = format!("Node mynet/validator-0 is Running, pid {}", std::process::id());
+    assert_eq!((story.headline, story.chain[0].reason.as_str()), (headline, "RestartRequested"));
+}
+
+/// Higher than any that the kernel gives.
+const NO_PID: u32 = 1 << 22;
+
+#[tokio::test]
+async fn a_node_whose_process_has_just_gone_is_told_so_by_get_list_and_why() {
+    let served = serve().await;
+    served.apply(wanted("mynet")).await.unwrap();
+    served.add_nodes("mynet", 2).await;
+    let key = Key::node("default", "mynet/validator-0");
+    let mut node = Arc::unwrap_or_clone(Arc::<Node>::try_from(served.cx.store.get(&key).await.unwrap().unwrap()).unwrap());
+    node.status.pid = Some(NO_PID);
+    served.cx.store.commit(vec![Write::update(node)]).await.unwrap();
+    let told = |node: &v1::Node| node.status.as_ref().map(|status| (status.phase.clone(), status.pid)).unwrap();
+    let gone = ("Crashed".to_owned(), None);
+    assert_eq!(told(&served.nodes().get(object_ref("mynet/validator-0")).await.unwrap().into_inner()), gone);
+    let listed = served.nodes().list(v1::ListRequest { devnet: "mynet".into(), ..Default::default() }).await.unwrap().into_inner();
+    assert_eq!(listed.items.iter().map(told).collect::<Vec<_>>(), [gone, ("Running".into(), Some(std::process::id()))]);
+    let story = v1::ExplainRequest { name: "mynet/validator-0".into(), ..Default::default() };
+    let headline = served.devnets().explain(story).await.unwrap().into_inner().headline;
+    assert!(headline.ends_with("its process has ended since, and how is being put on record"), "{headline}");
 }
 
 #[tokio::test]

@@ -144,7 +144,7 @@ impl Served {
 pub(super) fn node(devnet: &str, index: u32) -> Node {
     let metadata = Meta { name: format!("{devnet}/validator-{index}"), namespace: "default".into(), generation: 1, ..Meta::default() };
     let spec = NodeSpec { devnet_ref: devnet.into(), index, role: "validator".into(), ..NodeSpec::default() };
-    Node { metadata, spec, status: NodeStatus { phase: NodePhase::Running, pid: Some(1000 + index), ..NodeStatus::default() } }
+    Node { metadata, spec, status: NodeStatus { phase: NodePhase::Running, pid: Some(std::process::id()), ..NodeStatus::default() } }
 }
 
 /// A valid devnet as a client sends it.

@@ -11,7 +11,11 @@ use nix::{
     sys::socket::{getsockopt, sockopt::PeerCredentials},
     unistd::geteuid,
 };
-use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, socket_with};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, socket_with},
+    process::{Pid, PidfdFlags, pidfd_open},
+};
 use std::{
     fs::{self, File, OpenOptions},
     io,
@@ -29,6 +33,8 @@ use std::{
 const BACKLOG: i32 = 4096;
 /// A holder that ends between our bind and our look is no holder: the bind is tried again.
 const TRIES: usize = 3;
+/// How long a holder whose file is free already may take to end: the kernel closes one after the other.
+const LAST_BREATH: Timespec = Timespec { tv_sec: 0, tv_nsec: 300_000_000 };
 
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
@@ -127,9 +133,22 @@ fn take_name(home: &Home) -> Result<Option<OwnedFd>, LockError> {
                 holder => holder.ok().and_then(|holder| u32::try_from(holder.pid()).ok()).filter(|pid| *pid > 0),
             },
         };
+        drop(line);
+        if holder.is_some_and(|pid| pid != std::process::id() && is_ending(pid)) {
+            continue;
+        }
         return Err(LockError::FileRemoved { home: home.root().to_owned(), pid: holder });
     }
     Err(LockError::FileRemoved { home: home.root().to_owned(), pid: None })
+}
+
+/// Blocks until it has ended, for a moment at most.
+fn is_ending(pid: u32) -> bool {
+    let Some(pid) = Pid::from_raw(pid.cast_signed()) else { return false };
+    match pidfd_open(pid, PidfdFlags::empty()) {
+        Ok(process) => poll(&mut [PollFd::new(&process, PollFlags::IN)], Some(&LAST_BREATH)).is_ok_and(|ended| ended > 0),
+        Err(errno) => errno == rustix::io::Errno::SRCH,
+    }
 }
 
 fn name_of(home: &Home) -> String {

@@ -326,3 +326,24 @@ async fn a_node_that_starts_is_no_warning_and_one_that_ceases_to_be_ready_is() {
     rig.node_until("validator-0", "it is not ready any more", not_ready).await;
     assert_eq!(rig.events().await.iter().filter(|event| event.reason == "NotReady" && event.event_type == EventType::Warning).count(), 1);
 }
+
+#[tokio::test]
+async fn blocks_in_a_row_forget_a_restart_before_its_minute_is_over() {
+    let rig = Rig::running(|spec| spec.restart.reset_after = Some(Span::millis(3_600_000))).await;
+    let streams = || rig.plugin.calls().iter().filter(|call| *call == "heights validator-0").count();
+    let listens = async |streams_before: usize| {
+        let begun = Instant::now();
+        while streams() == streams_before || rig.plugin.listeners("validator-0") != 1 {
+            assert!(begun.elapsed() < Duration::from_secs(20), "nobody listens to its blocks");
+            tokio::time::sleep(Duration::from_millis(1)).await; // the fake has no event for a listener
+        }
+    };
+    listens(0).await;
+    let before = streams();
+    rig.kill("validator-0", code(1)).await;
+    rig.node_until("validator-0", "it runs again", |node| node.status.recent_restarts == 1 && node.status.phase == NodePhase::Running).await;
+    listens(before).await;
+    (2..=31).for_each(|height| rig.plugin.announce("validator-0", height));
+    let node = rig.node_until("validator-0", "it is stable", |node| node.status.recent_restarts == 0).await;
+    assert_eq!(node.status.restart_count, 1);
+}

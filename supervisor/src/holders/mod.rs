@@ -2,9 +2,11 @@
 
 mod folder;
 mod inactive;
+mod listener;
 
 pub use folder::{FolderUser, folder_users};
 pub use inactive::{InactiveSocket, inactive_sockets};
+pub use listener::{has_socket, is_in_a_container, listeners_at};
 
 use procfs::process::{FDTarget, Process, all_processes};
 use std::{collections::BTreeSet, fmt};

@@ -34,6 +34,9 @@ pub struct DevnetSpec {
     /// validator-0 gets 127.0.0.1 when its ports are free there at first allocation.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub localhost: Option<bool>,
+    /// The TCP ports of the chain's nodes are held while they do not run. Services say it port by port.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub park: Option<bool>,
     pub restart: RestartSpec,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resources: Option<ResourcesSpec>,
@@ -70,6 +73,9 @@ impl DevnetSpec {
     }
     pub fn localhost(&self) -> bool {
         self.localhost.unwrap_or(true)
+    }
+    pub fn parks(&self) -> bool {
+        self.park.unwrap_or_default()
     }
     pub fn frozen(&self) -> bool {
         self.frozen.unwrap_or_default()

@@ -14,6 +14,8 @@ pub struct NodeSeen {
     pub height: Option<u64>,
     pub peers: Option<u32>,
     pub catching_up: bool,
+    /// It has followed so many blocks without a break that its restarts may be forgotten.
+    pub steady: bool,
     /// When the height last rose.
     pub advanced_at: Timestamp,
     pub usage: Option<Usage>,

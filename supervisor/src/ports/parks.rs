@@ -9,13 +9,15 @@
 //!
 //! Bound with SO_REUSEADDR, since connections of the node's last process may still be in TIME_WAIT, and then without: from there on
 //! nobody can bind the port, whatever he says. It is closed before its node starts, which needs to know nothing of all this.
+//! A port of all addresses has a second socket, for IPv6 alone: who asks for nothing else would not meet the first, and a node that
+//! binds [::] would meet him.
 
 use crate::{keeper::Keeper, sys::failpoint};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, socket_with, sockopt};
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fmt, io,
-    net::SocketAddrV4,
+    io, iter,
+    net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV4},
     os::fd::{AsFd, OwnedFd},
     sync::{Mutex, MutexGuard, PoisonError},
 };
@@ -48,9 +50,8 @@ impl Parks {
             Vec::new()
         });
         for (name, _) in found {
-            let address = name[PREFIX.len()..].parse::<SocketAddrV4>().ok();
-            match address.and_then(|address| Some((address, leased.get(&address)?))) {
-                Some((address, place)) => drop(self.held().insert(address, place.clone())),
+            match leased.iter().find(|(address, _)| names_of(**address).contains(&name)) {
+                Some((address, place)) => drop(self.held().insert(*address, place.clone())),
                 None => keeper.release_all(&[name]),
             }
         }
@@ -65,18 +66,12 @@ impl Parks {
             if self.held().contains_key(address) {
                 continue;
             }
-            match bound(*address) {
-                Ok(socket) => {
-                    failpoint("port/bound");
-                    match keeper.put(&name_of(address), socket.as_fd()) {
-                        Ok(()) => drop(self.held().insert(*address, place.clone())),
-                        Err(error) => {
-                            keeper.release_all(&[name_of(address)]);
-                            failed.push((*address, io::Error::other(error)));
-                        }
-                    }
+            match hold(keeper, *address) {
+                Ok(()) => drop(self.held().insert(*address, place.clone())),
+                Err(error) => {
+                    keeper.release_all(&names_of(*address));
+                    failed.push((*address, error));
                 }
-                Err(error) => failed.push((*address, error)),
             }
         }
         failed
@@ -85,7 +80,8 @@ impl Parks {
     /// Lets go of what `goes`; when this returns the ports are free.
     pub(super) fn drop_where(&self, goes: impl Fn(&SocketAddrV4, &Place) -> bool) {
         let Some(keeper) = &self.keeper else { return };
-        let names: Vec<String> = self.held().extract_if(.., |address, place| goes(address, place)).map(|(address, _)| name_of(address)).collect();
+        let names: Vec<String> =
+            self.held().extract_if(.., |address, place| goes(address, place)).flat_map(|(address, _)| names_of(address)).collect();
         if names.is_empty() {
             return;
         }
@@ -108,12 +104,39 @@ impl Parks {
     }
 }
 
-fn name_of(address: impl fmt::Display) -> String {
-    format!("{PREFIX}{address}")
+/// Where a socket is needed to hold `address`.
+fn places(address: SocketAddrV4) -> impl Iterator<Item = SocketAddr> {
+    let of_ipv6 = IpAddr::from(Ipv6Addr::UNSPECIFIED);
+    iter::once(address.into()).chain(address.ip().is_unspecified().then(|| (of_ipv6, address.port()).into()))
 }
 
-fn bound(address: SocketAddrV4) -> io::Result<OwnedFd> {
-    let socket = socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+fn names_of(address: SocketAddrV4) -> Vec<String> {
+    places(address).map(name_of).collect()
+}
+
+fn name_of(place: SocketAddr) -> String {
+    format!("{PREFIX}{place}")
+}
+
+fn hold(keeper: &Keeper, address: SocketAddrV4) -> io::Result<()> {
+    for place in places(address) {
+        let socket = match bound(place) {
+            // A kernel without IPv6 has nobody who could bind it.
+            Err(error) if place.is_ipv6() && error.kind() != io::ErrorKind::AddrInUse => continue,
+            socket => socket?,
+        };
+        failpoint("port/bound");
+        keeper.put(&name_of(place), socket.as_fd()).map_err(io::Error::other)?;
+    }
+    Ok(())
+}
+
+fn bound(address: SocketAddr) -> io::Result<OwnedFd> {
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let socket = socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    if address.is_ipv6() {
+        sockopt::set_ipv6_v6only(&socket, true)?;
+    }
     sockopt::set_socket_reuseaddr(&socket, true)?;
     bind(&socket, &address)?;
     sockopt::set_socket_reuseaddr(&socket, false)?;
@@ -170,6 +193,38 @@ mod tests {
         parks.drop_where(|_, holder| *holder == place("a/b"));
         assert!(can_be_bound(address));
         assert!(parks.all().is_empty());
+    }
+
+    #[test]
+    fn a_parked_port_of_all_addresses_is_taken_by_nobody_for_ipv6_alone() {
+        let for_ipv6_alone = |port: u16| {
+            let socket = socket_with(AddressFamily::INET6, SocketType::STREAM, SocketFlags::CLOEXEC, None).unwrap();
+            sockopt::set_ipv6_v6only(&socket, true).unwrap();
+            sockopt::set_socket_reuseaddr(&socket, true).unwrap();
+            bind(&socket, &SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))).map(|()| socket)
+        };
+        if TcpListener::bind((Ipv6Addr::UNSPECIFIED, 0)).is_err() {
+            return println!("SKIP: this kernel has no IPv6");
+        }
+        let home = home();
+        let free = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap().local_addr().unwrap().port();
+        let address = SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, free);
+        let parks = Parks::with(Keeper::in_a_thread(home.clone()));
+        assert!(parks.park(&place("a/b"), &BTreeSet::from([address])).is_empty());
+        assert!(for_ipv6_alone(free).is_err());
+        drop(parks);
+        let next = Parks::with(Keeper::in_a_thread(home));
+        next.recall(&BTreeMap::from([(address, place("a/b"))]));
+        assert_eq!(next.all(), BTreeMap::from([(address, place("a/b"))]));
+        assert!(for_ipv6_alone(free).is_err(), "kept over a crash");
+        next.drop_where(|_, _| true);
+        // He who was there first comes back with the reason, and nothing is held half.
+        let stranger = for_ipv6_alone(free).unwrap();
+        rustix::net::listen(&stranger, 1).unwrap();
+        let failed = next.park(&place("a/b"), &BTreeSet::from([address]));
+        assert_eq!((failed.len(), failed[0].1.kind()), (1, io::ErrorKind::AddrInUse));
+        drop(TcpListener::bind(address).unwrap());
+        drop(stranger);
     }
 
     #[test]

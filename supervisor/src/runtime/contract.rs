@@ -80,6 +80,7 @@ for_each_driver!(
     strays_are_found_and_ended_by_their_id,
     jobs_of_a_daemon_that_was_killed_are_ended_and_launches_are_not,
     usage_is_measured,
+    its_processes_are_told_from_all_others,
     fifty_children_start_and_end_quickly,
 );
 
@@ -268,6 +269,20 @@ async fn a_double_forked_grandchild_is_dead_after_stop(bench: &Bench) {
     assert!(pids.iter().all(|pid| is_alive(*pid)));
     bench.runtime.stop(&handle, CURT).await.unwrap();
     assert_eq!(pids.into_iter().filter(|pid| is_alive(*pid)).collect::<Vec<_>>(), Vec::<u32>::new());
+}
+
+async fn its_processes_are_told_from_all_others(bench: &Bench) {
+    let other = bench.start(&["/bin/sleep", "1000"]).await;
+    let handle = bench.shell("sleep 1000 & echo $! > child; wait").await;
+    let child = bench.number_in("child").await;
+    let mut told = bench.runtime.processes(&handle).await.unwrap().unwrap();
+    told.sort_unstable();
+    let mut expect = [handle.pid.unwrap(), child];
+    expect.sort_unstable();
+    assert_eq!(told, expect);
+    bench.runtime.destroy(&handle).await.unwrap();
+    assert_eq!(bench.runtime.processes(&handle).await.unwrap(), Some(vec![]));
+    bench.runtime.destroy(&other).await.unwrap();
 }
 
 async fn a_grandchild_that_outlived_its_node_dies_with_destroy(bench: &Bench) {

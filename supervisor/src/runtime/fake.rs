@@ -304,6 +304,10 @@ impl Runtime for FakeRuntime {
         self.state().launches.get(&handle.id).map(|fake| fake.usage).ok_or_else(|| RuntimeError::ForeignHandle(handle.id.clone()))
     }
 
+    async fn processes(&self, _: &Handle) -> Result<Option<Vec<u32>>, RuntimeError> {
+        Ok(None)
+    }
+
     async fn run(&self, job: &JobSpec) -> Result<JobResult, RuntimeError> {
         let answer = {
             let mut state = self.state();

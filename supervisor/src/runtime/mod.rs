@@ -173,6 +173,8 @@ pub trait Runtime: Send + Sync + 'static {
     /// As `clear`, and forgets it: cgroup, pidfd, remembered exit.
     async fn destroy(&self, handle: &Handle) -> Result<(), RuntimeError>;
     async fn usage(&self, handle: &Handle) -> Result<Usage, RuntimeError>;
+    /// Pids of its live processes. None: they cannot be told from here, as those of a container. May read all of /proc.
+    async fn processes(&self, handle: &Handle) -> Result<Option<Vec<u32>>, RuntimeError>;
     /// Kills it when it outlives its timeout or when the future is dropped.
     async fn run(&self, job: &JobSpec) -> Result<JobResult, RuntimeError>;
     /// Launches with live processes that belong to this home, known or not: to find strays.

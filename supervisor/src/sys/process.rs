@@ -70,6 +70,14 @@ pub fn executable(pid: u32) -> Option<(u64, u64)> {
     fs::metadata(format!("/proc/{pid}/exe")).ok().map(|program| (program.dev(), program.ino()))
 }
 
+/// Ended, though its parent may not have reaped it yet. False when it cannot be told. A pid that was reused reads as alive.
+pub fn has_ended(pid: u32) -> bool {
+    match Pidfd::open(pid) {
+        Ok(held) => held.poll().is_ok_and(|(ended, _)| ended),
+        Err(error) => error.raw_os_error() == Some(nix::libc::ESRCH),
+    }
+}
+
 /// How long ago a process with this start time was forked.
 pub fn age(start_time: u64) -> Option<Duration> {
     let uptime: f64 = fs::read_to_string("/proc/uptime").ok()?.split(' ').next()?.parse().ok()?;
@@ -167,7 +175,7 @@ mod tests {
         assert_eq!(process_env(me, "NO_SUCH_NAME"), None);
         let held = Pidfd::open(me).unwrap();
         assert_eq!((held.poll().unwrap(), held.pid().unwrap()), ((false, false), Some(me)));
-        assert!(executable(me).is_some());
+        assert!(executable(me).is_some() && !has_ended(me));
         assert!(age(process_stat(me).unwrap().start_time).unwrap() < Duration::from_secs(3_600));
     }
 }

@@ -106,5 +106,8 @@ pub(super) async fn planned_ports(devnet: &Devnet, node: &Node, cx: &Context) ->
         return Ok(service.map(|(index, service)| super::placing::planned_service(index, service).ports).unwrap_or_default());
     }
     let plan = cx.plan(&devnet.metadata.namespace, &devnet.metadata.name).await?;
-    Ok(plan.and_then(|plan| plan.spec.nodes.iter().find(|planned| planned.name == short).map(|planned| planned.ports.clone())).unwrap_or_default())
+    let planned = plan.as_deref().and_then(|plan| plan.spec.nodes.iter().find(|planned| planned.name == short));
+    let mut ports = planned.map(|planned| planned.ports.clone()).unwrap_or_default();
+    ports.iter_mut().for_each(|port| port.park |= devnet.spec.parks());
+    Ok(ports)
 }

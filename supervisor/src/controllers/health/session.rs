@@ -2,6 +2,7 @@
 
 use super::super::{Context, Edit, Story, placing::placed};
 use crate::{
+    holders::{Holder, has_socket, holder_of, is_in_a_container, listeners_at},
     logs,
     model::{Condition, ConditionStatus, Devnet, HealthCheck, Key, Launch, LaunchId, Node, PlacedNode, Readiness, Timestamp},
     plugin::{BlockHeight, ChainPlugin, DevnetContext, Health, PluginError},
@@ -26,8 +27,14 @@ const UNREACHABLE_AFTER: Duration = Duration::from_secs(5);
 /// Blocks that may be missing before a node counts as stalled.
 const MISSING_BLOCKS: u32 = 5;
 const STALL_FLOOR: Duration = Duration::from_secs(10);
+/// So many blocks in a row, each when it is made, and a node counts as stable, however short the time: fast chains need not wait a minute.
+const STABLE_BLOCKS: u32 = 30;
 /// A process without any other sign of readiness is ready when it has lived for so long: most that cannot run end sooner.
 const SETTLED_AFTER: Duration = Duration::from_secs(1);
+/// The reason of a node whose port somebody else answers at.
+const STRANGER: &str = "PortBusy";
+/// Programs that listen on the host for a container, by the names that the kernel has: they are no children of who asked for it.
+const FORWARDERS: [&str; 6] = ["docker-proxy", "rootlessport", "rootlesskit", "slirp4netns", "pasta", "pasta.avx2"];
 /// When the spec names no block time.
 const STALL_UNKNOWN: Duration = Duration::from_secs(30);
 
@@ -87,9 +94,9 @@ impl Session {
     /// A node without a chain: ready once, then only its usage is of interest.
     async fn service(&self) -> Result<(), Stop> {
         let what = match &self.readiness {
-            Readiness::Tcp(port) => Box::pin(self.until_tcp(port)).await,
-            Readiness::Http { port, path } => Box::pin(self.until_http(port, path)).await,
-            Readiness::LogText(text) => Box::pin(self.until_logged(text)).await,
+            Readiness::Tcp(port) => Box::pin(self.until(|| self.tcp(port))).await?,
+            Readiness::Http { port, path } => Box::pin(self.until(|| self.http(port, path))).await?,
+            Readiness::LogText(text) => Box::pin(self.until_logged(text)).await?,
             Readiness::Process | Readiness::Plugin => self.until_settled().await,
         };
         Box::pin(self.set_ready(true, "Ready", &what)).await?;
@@ -158,6 +165,7 @@ impl Session {
         let mut reads = self.cx.observations.reads();
         let mut stall = Instant::now() + self.stall_after;
         let mut stalled = false;
+        let mut blocks = 0;
         loop {
             tokio::select! {
                 block = heights.next() => {
@@ -168,6 +176,7 @@ impl Session {
                         self.set_progressing(true, "NewBlocks", "makes or follows blocks").await?;
                         stall = Instant::now() + self.stall_after;
                         stalled = false;
+                        blocks = self.count(blocks);
                     }
                     if looked.elapsed() >= LOOK_EVERY {
                         looked = Instant::now();
@@ -180,11 +189,23 @@ impl Session {
                     self.look(devnet).await;
                 }
                 () = tokio::time::sleep_until(stall), if !stalled => {
-                    stalled = true;
+                    (stalled, blocks) = (true, 0);
                     self.stalled(devnet, height).await?;
                 }
             }
         }
+    }
+
+    /// One block more; while it catches up, blocks are those of others.
+    fn count(&self, blocks: u32) -> u32 {
+        if self.cx.observations.get(&self.key).is_none_or(|seen| seen.catching_up) {
+            return 0;
+        }
+        if blocks + 1 == STABLE_BLOCKS {
+            self.cx.observations.update(&self.key, |seen| seen.steady = true);
+            self.cx.wake.node(&self.key);
+        }
+        blocks + 1
     }
 
     /// No block for long: ask the node whether it knows why.
@@ -276,22 +297,73 @@ impl Session {
         "its process runs".to_owned()
     }
 
-    async fn until_tcp(&self, port: &str) -> String {
-        let target = self.target(port);
-        until(|| async { TcpStream::connect(&target).await.ok().map(|_| format!("{target} accepts connections")) }).await
+    /// Repeats a probe until it answers, fast at first. Why it does not is told: a stranger at once, all else when it takes long.
+    async fn until<F: Future<Output = Result<String, Unready>>>(&self, probe: impl Fn() -> F) -> Result<String, Stop> {
+        let begun = Instant::now();
+        let mut told = None;
+        loop {
+            match probe().await {
+                Ok(what) => return Ok(what),
+                Err(Unready { reason, message }) if told != Some(reason) && (reason == STRANGER || begun.elapsed() >= UNREACHABLE_AFTER) => {
+                    self.set_ready(false, reason, &message).await?;
+                    told = Some(reason);
+                }
+                Err(_) => {}
+            }
+            tokio::time::sleep(pause(begun.elapsed())).await;
+        }
     }
 
-    async fn until_http(&self, port: &str, path: &str) -> String {
+    async fn tcp(&self, port: &str) -> Result<String, Unready> {
         let target = self.target(port);
-        until(|| async { http_ok(&target, path).await.then(|| format!("http://{target}{path} answers")) }).await
+        TcpStream::connect(&target).await.map_err(|error| Unready::new(format!("tcp {target}: {error}")))?;
+        self.is_ours(&target).await?;
+        Ok(format!("{target} accepts connections"))
+    }
+
+    async fn http(&self, port: &str, path: &str) -> Result<String, Unready> {
+        let target = self.target(port);
+        http_ok(&target, path).await.map_err(|why| Unready::new(format!("http://{target}{path}: {why}")))?;
+        self.is_ours(&target).await?;
+        Ok(format!("http://{target}{path} answers"))
+    }
+
+    /// That `target` answers says nothing of this launch when a stranger has taken its port. Who cannot be told is taken at his word.
+    async fn is_ours(&self, target: &str) -> Result<(), Unready> {
+        match Box::pin(self.stranger_at(target)).await {
+            None => Ok(()),
+            Some(stranger) => {
+                Err(Unready { reason: STRANGER, message: format!("{target} is answered by {stranger}, which is no process of this launch") })
+            }
+        }
+    }
+
+    async fn stranger_at(&self, target: &str) -> Option<Holder> {
+        let (handle, at) = (self.handle.as_ref()?, target.parse().ok()?);
+        let main = handle.pid?;
+        let inodes = on_blocking_thread(move || Some(listeners_at(at)).filter(|inodes| !has_socket(main, inodes))).await?;
+        let ours = self.cx.runtime.processes(handle).await.ok()??;
+        let stranger = move || (!ours.iter().any(|pid| has_socket(*pid, &inodes))).then(|| holder_of(&inodes));
+        on_blocking_thread(stranger).await.filter(may_be_told)
     }
 
     fn target(&self, port: &str) -> String {
         format!("{}:{}", self.node.address, self.node.ports.get(port).copied().unwrap_or_default())
     }
 
+    async fn until_logged(&self, text: &str) -> Result<String, Stop> {
+        let mut said = pin!(self.logged(text));
+        match tokio::time::timeout(UNREACHABLE_AFTER, &mut said).await {
+            Ok(what) => Ok(what),
+            Err(_) => {
+                self.set_ready(false, "NotReady", &format!("its log does not say `{text}` yet")).await?;
+                Ok(said.await)
+            }
+        }
+    }
+
     /// By inotify: the log is read as the process writes it.
-    async fn until_logged(&self, text: &str) -> String {
+    async fn logged(&self, text: &str) -> String {
         // The probe is dropped with the launch, so nothing needs to end the reading.
         let mut items = pin!(logs::follow(self.log.clone(), 0, CancellationToken::new()));
         while let Some(item) = items.next().await {
@@ -305,15 +377,26 @@ impl Session {
     }
 }
 
-/// Repeats a probe until it answers, fast at first.
-async fn until<T, F: Future<Output = Option<T>>>(mut probe: impl FnMut() -> F) -> T {
-    let begun = Instant::now();
-    loop {
-        if let Some(found) = probe().await {
-            return found;
-        }
-        tokio::time::sleep(pause(begun.elapsed())).await;
+/// Why a probe did not find the node ready.
+struct Unready {
+    reason: &'static str,
+    message: String,
+}
+
+impl Unready {
+    fn new(message: String) -> Self {
+        Self { reason: "NotReady", message }
     }
+}
+
+/// Not one whom we cannot see, nor a container, or who listens for one: it may well be of this launch.
+fn may_be_told(holder: &Holder) -> bool {
+    matches!(holder, Holder::Process { pid, program } if !FORWARDERS.contains(&program.as_str()) && !is_in_a_container(*pid))
+}
+
+/// None when the daemon is about to end.
+async fn on_blocking_thread<T: Send + 'static>(work: impl FnOnce() -> Option<T> + Send + 'static) -> Option<T> {
+    tokio::task::spawn_blocking(work).await.ok().flatten()
 }
 
 /// Between two probes of a node that was waited for this long: what it needed to listen, it is noticed an eighth later at most.
@@ -321,23 +404,27 @@ fn pause(waited: Duration) -> Duration {
     (waited / 8).clamp(FIRST_PROBE, SLOWEST_PROBE)
 }
 
-/// GET answers with a status below 400.
-async fn http_ok(target: &str, path: &str) -> bool {
+/// GET answers with a status below 400; else why not.
+async fn http_ok(target: &str, path: &str) -> Result<(), String> {
     let ask = async {
-        let request = Request::get(path).header(hyper::header::HOST, target).body(Empty::<&[u8]>::new()).ok()?;
-        let stream = TcpStream::connect(target).await.ok()?;
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.ok()?;
+        let request = Request::get(path).header(hyper::header::HOST, target).body(Empty::<&[u8]>::new()).map_err(|error| error.to_string())?;
+        let stream = TcpStream::connect(target).await.map_err(|error| error.to_string())?;
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
         let answer = sender.send_request(request);
         // The connection does the work; it goes with this future.
         tokio::pin!(connection, answer);
-        tokio::select! {
+        let answer = tokio::select! {
             biased;
-            answer = &mut answer => answer.ok(),
-            _ = &mut connection => answer.await.ok(),
-        }
+            answer = &mut answer => answer,
+            _ = &mut connection => answer.await,
+        };
+        answer.map(|answer| answer.status()).map_err(|error| error.to_string())
     };
-    let answer = tokio::time::timeout(SLOWEST_PROBE, ask).await.ok().flatten();
-    answer.is_some_and(|answer| answer.status().as_u16() < 400)
+    let answer = tokio::time::timeout(SLOWEST_PROBE, ask).await;
+    match answer.unwrap_or_else(|_| Err(format!("no answer within {SLOWEST_PROBE:?}")))? {
+        status if status.as_u16() < 400 => Ok(()),
+        status => Err(format!("answers {status}")),
+    }
 }
 
 fn note_check(node: &mut Node, kind: &str, value: bool, message: &str, now: Timestamp) {
@@ -364,7 +451,7 @@ mod tests {
             stream.write_all(head.as_bytes()).await.unwrap();
             String::from_utf8_lossy(&asked[..length]).into_owned()
         };
-        tokio::join!(http_ok(&target, path), server)
+        tokio::join!(async { http_ok(&target, path).await.is_ok() }, server)
     }
 
     #[test]
@@ -398,6 +485,6 @@ mod tests {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let target = listener.local_addr().unwrap().to_string();
         drop(listener);
-        assert!(!http_ok(&target, "/").await);
+        assert!(http_ok(&target, "/").await.unwrap_err().contains("refused"));
     }
 }

@@ -70,7 +70,8 @@ impl NodeController {
         };
         let process = self.process(&node, launch.as_deref(), cx).await?;
         let jitter = budget::jitter(node.status.launch_id.as_ref());
-        let seen = Seen { process, now: cx.clock.now(), waits_for: self.first_unready(&node, cx).await?, jitter };
+        let steady = cx.observations.get(key).is_some_and(|seen| seen.steady);
+        let seen = Seen { process, now: cx.clock.now(), waits_for: self.first_unready(&node, cx).await?, jitter, steady };
         let decision = self.budgets.hold(&node, plan::plan(&node, &seen), cx).await?;
         let decision = match (&decision.step, launch.as_deref()) {
             (Step::RecordExit(exit), Some(launch)) => ending::end(&node, launch, exit.as_ref(), &seen, &self.budgets, cx).await?,

@@ -33,6 +33,8 @@ pub(super) struct Seen {
     pub(super) waits_for: Option<String>,
     /// What the back-off is multiplied with: nodes that died together do not come back together.
     pub(super) jitter: f64,
+    /// It has followed blocks for long enough since it was ready.
+    pub(super) steady: bool,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -108,12 +110,12 @@ pub(super) fn plan(node: &Node, seen: &Seen) -> Decision {
         Process::Intended => Step::Recover.into(),
         Process::Exited(exit) => Step::RecordExit(Some(exit.clone())).into(),
         Process::Gone => Step::RecordExit(None).into(),
-        Process::Alive { ready, frozen } => alive(node, *ready, *frozen, seen.now),
+        Process::Alive { ready, frozen } => alive(node, *ready, *frozen, seen),
         Process::None => idle(node, seen),
     }
 }
 
-fn alive(node: &Node, ready: bool, frozen: bool, now: Timestamp) -> Decision {
+fn alive(node: &Node, ready: bool, frozen: bool, &Seen { now, steady, .. }: &Seen) -> Decision {
     if !node.is_wanted() {
         return Step::Stop { why: StopReason::NotWanted }.into();
     }
@@ -134,6 +136,9 @@ fn alive(node: &Node, ready: bool, frozen: bool, now: Timestamp) -> Decision {
     }
     if frozen || node.status.phase != NodePhase::Running || node.status.recent_restarts == 0 {
         return Step::Nothing.into();
+    }
+    if steady {
+        return Step::ForgetRestarts.into();
     }
     let stable = Duration::from_millis(node.spec.restart.reset_after_ms);
     let started = node.status.started_at.unwrap_or(now);

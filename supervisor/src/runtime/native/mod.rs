@@ -276,6 +276,11 @@ impl Runtime for NativeRuntime {
         }
     }
 
+    async fn processes(&self, handle: &Handle) -> Result<Option<Vec<u32>>, RuntimeError> {
+        let Some(running) = self.inner.find(handle).await? else { return Ok(Some(Vec::new())) };
+        blocking(move || Ok(Some(running.members().iter().map(|kin| kin.pid).collect()))).await
+    }
+
     async fn run(&self, job: &JobSpec) -> Result<JobResult, RuntimeError> {
         self.inner.run(job).await
     }

@@ -13,7 +13,7 @@ fn node(phase: NodePhase) -> Node {
 }
 
 fn seen(process: Process) -> Seen {
-    Seen { process, now: Timestamp::from_millis(100_000), waits_for: None, jitter: 1.0 }
+    Seen { process, now: Timestamp::from_millis(100_000), waits_for: None, jitter: 1.0, steady: false }
 }
 
 fn died(class: ExitClass, recent_restarts: u32) -> Node {
@@ -116,6 +116,18 @@ fn a_stable_minute_forgets_restarts() {
     assert_eq!(plan(&stable, &seen(Process::Alive { ready: true, frozen: false })).requeue, Some(Duration::from_secs(50)));
     stable.status.started_at = Some(Timestamp::from_millis(30_000));
     assert_eq!(step(&stable, Process::Alive { ready: true, frozen: false }), Step::ForgetRestarts);
+}
+
+#[test]
+fn stable_blocks_forget_restarts_before_the_minute_is_over() {
+    let mut stable = node(NodePhase::Running);
+    stable.status.recent_restarts = 2;
+    stable.status.started_at = Some(Timestamp::from_millis(90_000));
+    let steady = |ready: bool| Seen { steady: true, ..seen(Process::Alive { ready, frozen: false }) };
+    assert_eq!(plan(&stable, &steady(true)).step, Step::ForgetRestarts);
+    stable.status.recent_restarts = 0;
+    assert_eq!(plan(&stable, &steady(true)).step, Step::Nothing);
+    assert!(matches!(plan(&died(ExitClass::Panic, 2), &Seen { steady: true, ..seen(Process::None) }).step, Step::Backoff { .. }));
 }
 
 #[test]
