@@ -12,7 +12,7 @@ pub(super) fn compare(a: &Object, b: &Object) -> Ordering {
 /// Clones in the order of `compare`, each ranked once.
 pub(super) fn sorted(objects: Vec<&Object>) -> Vec<Object> {
     let mut ranked: Vec<_> = objects.into_iter().map(|object| (rank(object), object)).collect();
-    ranked.sort_by(|(a, _), (b, _)| a.cmp(b));
+    ranked.sort_by_key(|(rank, _)| *rank);
     ranked.into_iter().map(|(_, object)| object.clone()).collect()
 }
 

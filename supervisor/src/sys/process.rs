@@ -3,7 +3,7 @@
 use nix::sys::signal::Signal;
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
-    process::{Pid, PidfdFlags, pidfd_open, pidfd_send_signal},
+    process::{Pid, PidfdFlags, WaitId, WaitIdOptions, pidfd_open, pidfd_send_signal, waitid},
 };
 use std::{
     fs, io,
@@ -72,6 +72,11 @@ pub fn executable(pid: u32) -> Option<(u64, u64)> {
 
 /// Ended, though its parent may not have reaped it yet. False when it cannot be told. A pid that was reused reads as alive.
 pub fn has_ended(pid: u32) -> bool {
+    // A child is known by one call, and lists ask this of each node.
+    let look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+    if let Some(Ok(ended)) = Pid::from_raw(pid.cast_signed()).map(|pid| waitid(WaitId::Pid(pid), look)) {
+        return ended.is_some();
+    }
     match Pidfd::open(pid) {
         Ok(held) => held.poll().is_ok_and(|(ended, _)| ended),
         Err(error) => error.raw_os_error() == Some(nix::libc::ESRCH),
