@@ -8,6 +8,7 @@
 //! ```
 //! A reload goes the same way, but the listening socket stays for the program that is executed next (`reload`).
 
+mod calm;
 mod ending;
 mod furnish;
 mod logs;
@@ -159,6 +160,8 @@ where
     let kept = listener.as_fd().try_clone_to_owned().map_err(DaemonError::Listener)?;
     let furniture = furnish(&base).await.map_err(|fault| DaemonError::Furnish { fault: Box::new(fault) })?;
     let mut controllers = tokio::spawn(furniture.controllers);
+    let calm = calm::after_bursts(base.store.clone(), || drop(tokio::task::spawn_blocking(sys::give_memory_back)));
+    let calm = tokio::spawn(base.stop.clone().run_until_cancelled_owned(calm));
     let context = Context {
         store: base.store.clone(),
         observations: base.observations.clone(),
@@ -211,6 +214,7 @@ where
         warn!("the controllers did not stop within {CONTROLLERS_GRACE:?}; the next start goes on from the store");
         controllers.abort();
     }
+    let _ = calm.await; // it holds the store
     let keeper = furniture.keeper;
     let _ = tokio::task::spawn_blocking(move || keeper.close()).await;
     info!("ended");

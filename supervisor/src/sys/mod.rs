@@ -1,8 +1,9 @@
 //! The machine, where the rest of the daemon may not touch it itself: clock and fresh ids, commands, processes, signal names, boot id,
-//! digests of files, inotify alarms, failpoints, what the kernel may be asked, the limit of descriptors, the sockets that a service manager passes.
+//! digests of files, inotify alarms, the allocator, failpoints, what the kernel may be asked, the limit of descriptors, the sockets that a service manager passes.
 
 mod activation;
 mod alarm;
+mod allocator;
 mod background;
 mod clock;
 mod clone;
@@ -17,6 +18,7 @@ mod spawn;
 
 pub use activation::{activated_listener, is_activated};
 pub use alarm::Alarm;
+pub use allocator::give_memory_back;
 pub use background::yield_to_all_others;
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use command::{boot_id, command, die_with_us, own_program};

@@ -26,8 +26,9 @@ use tokio::sync::{mpsc, oneshot};
 
 /// Commits in one transaction at most.
 const GROUP: usize = 64;
-/// Changes and events that stay in memory for the watchers; older ones are read from the file.
-const RING: usize = 1024;
+/// Changes and events that stay in memory for the watchers; older ones are read from the file. Two groups, and some more.
+const CHANGE_RING: usize = 512;
+const EVENT_RING: usize = 256;
 /// Rows of the past that one transaction drops at most on the way, so that no commit waits long for it.
 const SWEEP: u64 = 256;
 /// Rows written until the log is folded into the file: about 4 MB.
@@ -169,8 +170,8 @@ impl Writer {
                 self.rows_since_checkpoint += changes.len() * 2 + events.len();
                 self.mirror.apply(&changes, self.mark.revision);
                 // What is compacted away leaves the ring too: a reader hears the same from both.
-                self.changes.append(changes, ring_size(self.mark.revision, change_floor));
-                self.events.append(events, ring_size(self.mark.seq, event_floor));
+                self.changes.append(changes, ring_size(self.mark.revision, change_floor, CHANGE_RING));
+                self.events.append(events, ring_size(self.mark.seq, event_floor, EVENT_RING));
                 failpoint("store/published");
                 for (answer, result) in answers {
                     // The caller may have gone; the commit stands.
@@ -483,8 +484,8 @@ impl From<StoreError> for Refusal {
     }
 }
 
-fn ring_size(last: u64, floor: u64) -> usize {
-    usize::try_from(last.saturating_sub(floor)).unwrap_or(usize::MAX).min(RING)
+fn ring_size(last: u64, floor: u64, most: usize) -> usize {
+    usize::try_from(last.saturating_sub(floor)).unwrap_or(usize::MAX).min(most)
 }
 
 fn to_json(value: &impl serde::Serialize) -> Result<String, StoreError> {
