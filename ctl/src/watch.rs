@@ -145,6 +145,7 @@ impl<T: Watched> Feed<T> {
                 lost => {
                     self.stream = None;
                     if self.place.forget_a_part() {
+                        sleep(LOOK_AGAIN).await; // a listing that breaks off each time is no reason to spin
                         return Some(Ok(Change::Resync));
                     }
                     let limit = if self.place.heard { AWAY_LIMIT } else { NO_WORD_LIMIT };

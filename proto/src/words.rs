@@ -4,9 +4,16 @@
 /// stays as it is. The place inside of a text of one line is left out: whoever shows the message says where.
 #[must_use]
 pub fn plain(message: &str) -> String {
-    let message = without_place(message);
+    match without_place(message) {
+        (said, None) => reworded(said),
+        (said, Some(place)) if place.starts_with("1 ") => reworded(said),
+        (said, Some(place)) => format!("{} at line {place}", reworded(said)),
+    }
+}
+
+fn reworded(message: &str) -> String {
     for begin in ["invalid type: ", "invalid value: ", "invalid length "] {
-        if let Some((found, wanted)) = message.strip_prefix(begin).and_then(|rest| rest.split_once(", expected ")) {
+        if let Some((found, wanted)) = message.strip_prefix(begin).and_then(|rest| rest.rsplit_once(", expected ")) {
             return format!("expected {}, found {}", expected(wanted), self::found(found));
         }
     }
@@ -25,10 +32,13 @@ pub fn plain(message: &str) -> String {
     message.to_owned()
 }
 
-fn without_place(message: &str) -> &str {
-    match message.rfind(" at line 1 column ") {
-        Some(at) if message[at..].trim_start_matches(" at line 1 column ").bytes().all(|byte| byte.is_ascii_digit()) => &message[..at],
-        _ => message,
+/// What is said, and the line with its column.
+fn without_place(message: &str) -> (&str, Option<&str>) {
+    let Some((said, place)) = message.rsplit_once(" at line ") else { return (message, None) };
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    match place.split_once(" column ") {
+        Some((line, column)) if is_number(line) && is_number(column) => (said, Some(place)),
+        _ => (message, None),
     }
 }
 
@@ -91,6 +101,10 @@ mod tests {
         check("unknown field `too`, expected one of `to`, `type` at line 1 column 9", "unknown field `too`; there are to, type");
         check("missing field `name`", "`name` is missing");
         check("`lots` is not a size", "`lots` is not a size");
+        check(
+            "invalid type: string \"a, expected b\", expected u16 at line 3 column 4",
+            "expected a whole number from 0 to 65535, found the text `a, expected b` at line 3 column 4",
+        );
         check("EOF while parsing an object at line 3 column 1", "EOF while parsing an object at line 3 column 1");
     }
 }

@@ -167,6 +167,9 @@ async fn mend(Listed { binary, used_by }: &Listed) -> String {
         return format!("dvbctl binaries add --path {file} puts the same binary back");
     }
     match used_by.iter().find(|user| !user.starts_with("upgrade ")) {
+        None if let Some(upgrade) = used_by.first().and_then(|user| user.strip_prefix("upgrade ")) => {
+            format!("dvbctl upgrade cancel {upgrade}, evict it with dvbctl binaries evict {}, and create the upgrade again", short(&binary.sha256))
+        }
         None => format!("dvbctl binaries evict {}; it is taken anew from its source when it is asked for", short(&binary.sha256)),
         Some(devnet) => match file {
             Some(file) => format!("put the binary that devnet {devnet} is to run at {file}, then: dvbctl restart {devnet} --refresh-binary"),

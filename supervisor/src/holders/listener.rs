@@ -63,6 +63,9 @@ mod tests {
         let unshare = command("unshare").args(["--pid", "--fork", "cat"]).stdin(Stdio::piped()).stdout(Stdio::null()).spawn();
         let Ok(mut unshare) = unshare else { return println!("SKIP: there is no unshare") };
         let children = format!("/proc/{0}/task/{0}/children", unshare.id());
+        if fs::metadata(&children).is_err() {
+            return println!("SKIP: this kernel does not list children");
+        }
         let child = loop {
             match fs::read_to_string(&children).ok().and_then(|pids| pids.trim().parse().ok()) {
                 Some(child) => break Some(child),
@@ -84,10 +87,11 @@ mod tests {
         let everywhere = TcpListener::bind((Ipv6Addr::UNSPECIFIED, 0)).or_else(|_| TcpListener::bind("0.0.0.0:0")).unwrap();
         let port = everywhere.local_addr().unwrap().port();
         let at = SocketAddr::from(([127, 0, 0, 1], port));
-        assert_eq!(listeners_at(at), BTreeSet::from([inode(&everywhere)]));
+        let ours = inode(&everywhere);
+        assert_eq!(listeners_at(at), BTreeSet::from([ours]));
         assert!(has_socket(std::process::id(), &listeners_at(at)));
         drop(everywhere);
-        assert_eq!(listeners_at(at), BTreeSet::new());
+        assert!(!listeners_at(at).contains(&ours));
         let here = TcpListener::bind("127.0.0.1:0").unwrap();
         let at = here.local_addr().unwrap();
         assert_eq!(listeners_at(at), BTreeSet::from([inode(&here)]));

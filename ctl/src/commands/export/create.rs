@@ -3,7 +3,7 @@
 use super::{settle, succeeded, tell};
 use crate::{context::Context, document::absolute, error::Error, render::objects::name};
 use dvb_proto::devnet::v1::{Export, ExportSpec, Metadata};
-use std::{fs::OpenOptions, path::Path};
+use std::fs::OpenOptions;
 
 /// Write a running devnet's state to a file
 ///
@@ -56,7 +56,7 @@ pub(super) async fn run(ctx: &Context, args: Args) -> Result<(), Error> {
 
 /// Before anything is exported: whether the file can be written. What is in it stays, and what was not there is not there afterwards.
 fn check_writable(to: &str) -> Result<(), Error> {
-    let is_new = !Path::new(to).exists();
+    let is_new = std::fs::symlink_metadata(to).is_err(); // a link that leads nowhere is there
     let opened = OpenOptions::new().append(true).create(true).open(to);
     opened.map_err(|error| Error::file(to, &error).with_remedy("--to FILE, in a folder that is there and that you may write to"))?;
     if is_new {

@@ -1,7 +1,8 @@
 //! What only a node can tell: accounts, gas, prices; and what it is handed and asked for.
 
 use super::{
-    invalid, messages, refusal,
+    invalid, messages,
+    refusal::{self, Standing},
     sign::{self, Unsigned},
     signers::Signers,
     wire::{Queried, Wire, WireError, number},
@@ -141,10 +142,10 @@ pub async fn find(request: &pb::GetTxRequest) -> Result<pb::GetTxResponse> {
         let results = wire.call("block_results", json!({"height": height.to_string()})).await?;
         let ours = hashes.into_iter().zip(items(&results["txs_results"])).filter(|(hash, _)| wanted.contains(hash.as_str()));
         for (hash, result) in ours {
-            if refusal::is_too_early(text(&result["codespace"]), result["code"].as_i64().unwrap_or_default()) {
-                dropped.push(hash);
-            } else {
-                included.push(in_block(hash, height, result));
+            match refusal::in_block(text(&result["codespace"]), result["code"].as_i64().unwrap_or_default()) {
+                Standing::TooEarly => dropped.push(hash),
+                Standing::TooLate => {}
+                Standing::Counts => included.push(in_block(hash, height, result)),
             }
         }
     }

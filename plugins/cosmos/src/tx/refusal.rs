@@ -12,10 +12,25 @@ const MEMPOOL_FULL: i64 = 20;
 const TIMEOUT_HEIGHT: i64 = 30;
 const WRONG_SEQUENCE: i64 = 32;
 
-/// A proposer puts into a block what its mempool holds, with gaps when gossip left some. What stands behind a gap fails there before it
-/// is charged or counted, and may be in a later block.
-pub(super) fn is_too_early(codespace: &str, code: i64) -> bool {
-    codespace == "sdk" && code == WRONG_SEQUENCE
+/// What became of a transaction that a block holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// It was carried out, or failed for good.
+    Counts,
+    /// A proposer puts into a block what its mempool holds, with gaps when gossip left some. What stands behind a gap fails there before it
+    /// is charged or counted, and may be in a later block.
+    TooEarly,
+    /// The proposer had taken it in before its last height, and the block came after: it fails before it is charged or counted, and its
+    /// bytes are dead, as if no block held them.
+    TooLate,
+}
+
+pub(super) fn in_block(codespace: &str, code: i64) -> Standing {
+    match (codespace, code) {
+        ("sdk", WRONG_SEQUENCE) => Standing::TooEarly,
+        ("sdk", TIMEOUT_HEIGHT) => Standing::TooLate,
+        _ => Standing::Counts,
+    }
 }
 
 /// None: the node has it already.
@@ -80,8 +95,8 @@ mod tests {
 
     #[test]
     fn only_a_wrong_sequence_leaves_the_bytes_of_a_block_alive() {
-        assert!(is_too_early("sdk", 32));
-        assert!(!is_too_early("sdk", 0) && !is_too_early("sdk", 5) && !is_too_early("wasm", 32));
+        assert_eq!([in_block("sdk", 32), in_block("sdk", 30)], [Standing::TooEarly, Standing::TooLate]);
+        assert_eq!([("sdk", 0), ("sdk", 5), ("wasm", 32), ("wasm", 30)].map(|(space, code)| in_block(space, code)), [Standing::Counts; 4]);
     }
 
     #[test]

@@ -39,6 +39,14 @@ impl Budgets {
             Err(until) => Step::Backoff { until, why: BackoffReason::Storm { budget } }.into(),
         })
     }
+
+    /// One that was held and came to nothing.
+    pub(super) fn give_back(&self, node: &Node) {
+        let of = (node.metadata.namespace.clone(), node.spec.devnet_ref.clone());
+        if let Some(restarts) = self.0.lock().unwrap_or_else(PoisonError::into_inner).get_mut(&of) {
+            restarts.pop_back();
+        }
+    }
 }
 
 /// Between 0.9 and 1.1, the same for the same launch.

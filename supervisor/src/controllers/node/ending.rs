@@ -9,18 +9,15 @@ use super::{
     recovery, signing,
 };
 use crate::{
-    model::{Condition, ConditionStatus, Exit, ExitClass, FROZEN, Key, LastExit, Launch, LaunchPhase, Node, NodePhase, Object, RestartPolicy},
+    model::{Condition, ConditionStatus, Exit, ExitClass, FROZEN, Key, Kind, LastExit, Launch, LaunchPhase, Node, NodePhase, Object, RestartPolicy},
     runtime::Handle,
     store::{Expect, Write},
     sys::failpoint,
 };
 use futures::future::BoxFuture;
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
-/// What is not ready by then is not waited for: a death is to be seen.
-const AT_ONCE: Duration = Duration::from_millis(20);
-
-/// Puts an end on record. A restart that needs no waiting goes with it: then both are one commit, and the step is that launch.
+/// Puts an end on record. A restart for which all is at hand goes with it: then both are one commit, and the step is that launch.
 pub(super) async fn end(
     node: &Node,
     launch: &Launch,
@@ -31,7 +28,8 @@ pub(super) async fn end(
 ) -> Result<Decision, ReconcileError> {
     let dying = certify(node, launch, exit, cx).await?;
     let record = Decision::from(Step::RecordExit(exit.cloned()));
-    let next = plan::plan(&dying.ended.node, &Seen { process: Process::None, now: cx.clock.now(), ..seen.clone() });
+    let after = Seen { process: Process::None, now: cx.clock.now(), ..seen.clone() };
+    let next = plan::plan(&dying.ended.node, &after);
     let (Step::Launch { counted }, Some(handle), None) = (&next.step, &dying.handle, &dying.late) else {
         return dying.record(cx).await.map(|()| record);
     };
@@ -41,20 +39,28 @@ pub(super) async fn end(
         return Err(error.into());
     }
     failpoint("exit/cleared");
-    let ready = launching::ready_within(AT_ONCE, &dying.ended.node, cx).await;
-    let next = match ready.is_some() {
-        true => budgets.hold(&dying.ended.node, next.clone(), cx).await?,
-        false => record.clone(),
-    };
-    let (Some(ready), Step::Launch { .. }) = (ready, &next.step) else {
+    let Some(ready) = launching::ready_at_once(&dying.ended.node, cx).await else {
         return dying.record(cx).await.map(|()| record);
     };
-    let Ended { node, writes } = dying.ended.let_go();
-    launching::launch(&node, *counted, ready, writes, cx).await?;
-    if let Err(error) = cx.runtime.destroy(handle).await {
+    let next = budgets.hold(&dying.ended.node, next.clone(), cx).await?;
+    if !matches!(next.step, Step::Launch { .. }) {
+        return dying.record(cx).await.map(|()| record);
+    }
+    let Ended { node, writes } = dying.ended.clone().let_go();
+    let launched = launching::launch(&node, *counted, ready, writes, cx).await;
+    if launched.is_err() && !is_on_record(launch, cx).await? {
+        budgets.give_back(&node);
+        dying.record(cx).await?;
+    } else if let Err(error) = cx.runtime.destroy(handle).await {
         tracing::warn!(launch = %handle.id, %error, "the runtime keeps a launch that has ended in mind until the next start of devnetd");
     }
-    Ok(next)
+    launched.map(|()| next)
+}
+
+async fn is_on_record(launch: &Launch, cx: &Context) -> Result<bool, ReconcileError> {
+    let key = Key::new(Kind::Launch, &launch.metadata.namespace, &launch.metadata.name);
+    let stored = cx.store.get(&key).await?.and_then(|object| Arc::<Launch>::try_from(object).ok());
+    Ok(stored.is_none_or(|stored| stored.status.phase == LaunchPhase::Ended))
 }
 
 /// An end before it is on record, with what there is to do then.
@@ -72,6 +78,7 @@ struct Late {
 }
 
 /// A node whose launch has ended, and what is to be committed with it.
+#[derive(Clone)]
 struct Ended {
     node: Node,
     writes: Vec<Write>,

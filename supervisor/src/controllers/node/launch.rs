@@ -47,6 +47,15 @@ pub(super) async fn prepared_plan(devnet: &Devnet, node: &Node, cx: &Context) ->
     Ok(plan)
 }
 
+/// Whether the launch plan follows from the spec, or was kept, so that nobody is asked and nothing is written.
+pub(super) async fn is_planned(devnet: &Devnet, node: &Node, cx: &Context) -> Result<bool, ReconcileError> {
+    if node.spec.role == SERVICE {
+        return Ok(true);
+    }
+    let made = cx.plan(&node.metadata.namespace, &node.spec.devnet_ref).await?;
+    Ok(made.is_some_and(|made| kept::read(node, &kept::origin(&made.spec, devnet, node), cx).is_some()))
+}
+
 /// The plugin's plan, with the environment that the spec adds.
 async fn ask(devnet: &Devnet, node: &Node, made: &PlanBody, cx: &Context) -> Result<LaunchPlan, ReconcileError> {
     let (namespace, name) = (&node.metadata.namespace, node.node_name());

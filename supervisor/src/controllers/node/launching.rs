@@ -9,7 +9,7 @@ use super::{
     apply::commit_and_read,
     ending::finish,
     history,
-    launch::{cwd, launch_spec, prepared_plan, surroundings},
+    launch::{cwd, is_planned, launch_spec, prepared_plan, surroundings},
     launch_name, signing,
 };
 use crate::{
@@ -55,9 +55,13 @@ pub(super) async fn start(node: &Node, counted: bool, also: Vec<Write>, cx: &Con
     }
 }
 
-/// None: it takes longer, or something is in the way, which `start` will tell.
-pub(super) async fn ready_within(limit: Duration, node: &Node, cx: &Context) -> Option<Ready> {
-    tokio::time::timeout(limit, make_ready(node, cx)).await.ok()?.ok()?
+/// None: the plugin is to be asked or files are to be written first, or something is in the way; `start` does that, or tells it.
+pub(super) async fn ready_at_once(node: &Node, cx: &Context) -> Option<Ready> {
+    let devnet = cx.accepted_devnet(&node.metadata.namespace, &node.spec.devnet_ref).await.ok()??;
+    if !is_planned(&devnet, node, cx).await.ok()? {
+        return None;
+    }
+    make_ready(node, cx).await.ok()?
 }
 
 /// Intent row, fork, record; `also` goes with the intent. A fork that fails is a death like any other: it goes through cause and back-off.

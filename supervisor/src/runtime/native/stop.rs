@@ -63,10 +63,13 @@ impl Inner {
     }
 
     pub(super) async fn destroy(self: &Arc<Self>, handle: &Handle) -> Result<(), RuntimeError> {
-        match self.clear(handle).await? {
-            Some(running) => self.forget(&running)?,
-            None => self.kept.release(&handle.id),
+        if let Some(running) = self.clear(handle).await? {
+            return self.forget(&running);
         }
+        for leaf in self.leaves_of(handle)? {
+            leaf.remove().map_err(|source| RuntimeError::Io { path: leaf.path().to_owned(), source })?;
+        }
+        self.kept.release(&handle.id);
         Ok(())
     }
 
@@ -102,7 +105,6 @@ impl Inner {
     async fn end_leftovers(self: &Arc<Self>, handle: &Handle) -> Result<(), RuntimeError> {
         for leaf in self.leaves_of(handle)? {
             kill_leaf(&handle.id, &leaf).await?;
-            leaf.remove().map_err(|source| RuntimeError::Io { path: leaf.path().to_owned(), source })?;
         }
         let (id, inner) = (handle.id.clone(), Arc::clone(self));
         kill_kin(&handle.id, move || kin::of_id(&id, &inner.home_id)).await
