@@ -58,6 +58,7 @@ for_each_driver!(
     a_frozen_launch_stands_still_as_a_whole_and_goes_on,
     a_frozen_launch_hears_its_stop_signal,
     a_frozen_launch_that_ignores_its_stop_signal_is_killed_and_destroyed_whole,
+    one_that_waits_for_a_child_that_stands_still_stands_still_too_and_both_go_on,
     a_frozen_launch_dies_of_a_kill_from_outside,
     a_second_runtime_finds_it_frozen_and_can_thaw_it,
     a_core_that_was_dumped_is_told,

@@ -47,6 +47,41 @@ pub(super) async fn a_frozen_launch_stands_still_as_a_whole_and_goes_on(bench: &
     assert!(!bench.runtime.is_frozen(&handle).await.unwrap(), "what is gone does not stand still");
 }
 
+/// A shell that forks by vfork waits in the kernel for the child that stands still.
+pub(super) async fn one_that_waits_for_a_child_that_stands_still_stands_still_too_and_both_go_on(bench: &Bench) {
+    const WAITS: &str = "import ctypes, os, time
+libc = ctypes.CDLL(None)
+class Args(ctypes.Structure): _fields_ = [(name, ctypes.c_uint64) for name in 'flags pidfd ctid ptid exit stack size tls'.split()]
+args = Args(flags=0x4000, exit=17)
+if libc.syscall(435, ctypes.byref(args), ctypes.sizeof(args)) == 0:
+    open('child', 'w').write(str(os.getpid()))
+    while True:
+        open('its', 'a').write('x')
+        time.sleep(0.01)
+";
+    fs::write(bench.path("waits.py"), WAITS).unwrap();
+    let Some(python) = ["/usr/bin/python3", "/usr/local/bin/python3"].into_iter().find(|path| std::path::Path::new(path).exists()) else {
+        return println!("SKIP: there is no python3");
+    };
+    let script = bench.path("waits.py").display().to_string();
+    let handle = bench.start(&[python, &script]).await;
+    let moves = async || {
+        let before = size(bench, "its");
+        eventually(|| (size(bench, "its") > before).then_some(())).await;
+    };
+    moves().await;
+    for _ in 0..2 {
+        bench.runtime.freeze(&handle).await.unwrap();
+        assert!(bench.runtime.is_frozen(&handle).await.unwrap());
+        let before = size(bench, "its");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        assert_eq!(size(bench, "its"), before);
+        bench.runtime.thaw(&handle).await.unwrap();
+        moves().await;
+    }
+    bench.runtime.destroy(&handle).await.unwrap();
+}
+
 pub(super) async fn a_frozen_launch_hears_its_stop_signal(bench: &Bench) {
     let handle = bench.shell(BUSY).await;
     both_move(bench).await;

@@ -36,7 +36,7 @@ impl Running {
     pub(super) fn is_frozen(&self) -> bool {
         match self.freezer() {
             Some(leaf) => !self.has_ended() && leaf.is_frozen(),
-            None => !self.has_ended() && stands_still(self.identity.pid),
+            None => !self.has_ended() && is_held(self.identity.pid),
         }
     }
 
@@ -45,7 +45,7 @@ impl Running {
         let running = Arc::clone(self);
         match self.freezer() {
             Some(leaf) => leaf.thaw().map_err(|source| RuntimeError::Io { path: leaf.path().to_owned(), source })?,
-            None if stands_still(self.identity.pid) => {
+            None if is_held(self.identity.pid) => {
                 blocking(move || running.signal_kin(&running.members(), Signal::SIGCONT)).await?;
             }
             None => {}
@@ -57,8 +57,7 @@ impl Running {
         let mut told = HashSet::new();
         for _ in 0..STOP_ROUNDS {
             let moving: Vec<Kin> = self.members().into_iter().filter(|kin| !stands_still(kin.pid)).collect();
-            // One that waits in the kernel, perhaps for a child that is stopped, stops before it does anything else.
-            if moving.iter().all(|kin| told.contains(&kin.pid) && waits_in_the_kernel(kin.pid)) {
+            if moving.iter().all(|kin| told.contains(&kin.pid) && is_held(kin.pid)) {
                 return Ok(());
             }
             self.signal_kin(&moving, Signal::SIGSTOP)?;
@@ -74,8 +73,19 @@ impl Running {
     }
 }
 
-fn waits_in_the_kernel(pid: u32) -> bool {
-    process_stat(pid).is_none_or(|stat| stat.state == 'D')
+/// It stands still, or waits in the kernel, perhaps for a child that stands still, and stops before it does anything else.
+fn is_held(pid: u32) -> bool {
+    match process_stat(pid) {
+        Some(stat) if stat.state == 'D' => stop_is_pending(pid),
+        _ => stands_still(pid),
+    }
+}
+
+fn stop_is_pending(pid: u32) -> bool {
+    const STOP: u64 = 1 << (Signal::SIGSTOP as u64 - 1);
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let pending = status.lines().find_map(|line| line.strip_prefix("ShdPnd:"));
+    pending.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & STOP != 0)
 }
 
 /// Stopped by a signal or a debugger, or dead.
