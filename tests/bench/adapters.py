@@ -108,6 +108,10 @@ class Adapter:
     def logs(self, name):
         return glob.glob(self.p("logs", name + ".log*"))
 
+    def whole_log(self, name):
+        """Files that together have every line, once all is written."""
+        return self.logs(name)
+
 
 class Floor(Adapter):
     name, title, needs = "floor", "floor (C: posix_spawn, pidfd, epoll)", ("floor",)
@@ -605,7 +609,14 @@ class Devnetd(Adapter):
         self.sh(self.cli("daemon", "stop", "--with-nodes"), check=False)
 
     def logs(self, name):
-        return glob.glob(self.p("h", "devnets", "default", self.devnets[name], "nodes", name, "logs", "*"))
+        return glob.glob(self.p("h", "devnets", "default", self.devnets[name], "nodes", name, "logs", "*.log"))
+
+    def whole_log(self, name):
+        """By its own reader: what is rotated is moved and compressed meanwhile."""
+        with open(self.p("whole.log"), "wb") as f:
+            subprocess.run(self.cli("logs", "--tail", "1000000000", f"{self.devnets[name]}/{name}"), env=self.env, cwd=self.run,
+                           stdin=subprocess.DEVNULL, stdout=f, check=True, timeout=120)
+        return [self.p("whole.log")]
 
 
 PEERS = {c.name: c for c in (Floor, FloorPump, Devnetd, S6, Runit, Supervisord, Circus, Horust, Pm2, Pueue,
