@@ -173,8 +173,17 @@ async fn udp_and_wildcard_ports_are_probed_as_what_they_are() {
 fn bound(address: SocketAddr, kind: SocketType) -> OwnedFd {
     let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let socket = socket_with(family, kind, SocketFlags::CLOEXEC, None).unwrap();
-    rustix::net::bind(&socket, &address).unwrap();
-    socket
+    // Of the socket that was closed just before, a child that another test forks may have a copy until it has executed its program.
+    for _ in 0..500 {
+        match rustix::net::bind(&socket, &address) {
+            Err(rustix::io::Errno::ADDRINUSE) => std::thread::sleep(std::time::Duration::from_millis(10)),
+            bound => {
+                bound.unwrap();
+                return socket;
+            }
+        }
+    }
+    panic!("{address} stays in use");
 }
 
 fn knows_bound_sockets() -> bool {
