@@ -4,7 +4,7 @@ use crate::{
     client::Client,
     context::Context,
     error::{Error, Exit},
-    goal::{Goal, Verdict, View},
+    goal::{self, Goal, Verdict, View},
     render::{
         objects::{name, refusal},
         progress::WORD_EVERY,
@@ -129,6 +129,20 @@ fn take_node(view: &mut View, change: Change<Node>) {
             view.nodes_told = false;
         }
     }
+}
+
+/// Resolves when the devnet is Failed: `what`, which needs its chain, does not get on then. Never before.
+pub(crate) async fn given_up(client: &Client, ctx: &Context, devnet: &str, what: &str) -> Error {
+    let selector = ListRequest { namespace: ctx.settings.namespace.clone(), ..ListRequest::default() };
+    let mut changes = watch::<Devnet>(client, selector, devnet);
+    while let Some(Ok(change)) = changes.next().await {
+        let (Change::Added(found) | Change::Modified(found)) = change else { continue };
+        if let Some(Verdict::Failed { message, remedy }) = goal::failure(&found) {
+            let error = Error::failed("Failed", format!("{what} waits, and its devnet {devnet} is Failed: {message}")).about(devnet);
+            return error.with_remedy(remedy.unwrap_or_else(|| format!("dvbctl why {devnet}")));
+        }
+    }
+    std::future::pending().await
 }
 
 /// Never without a deadline.

@@ -178,10 +178,8 @@ fn settled(devnet: &Devnet, generation: u64, view: &View) -> Verdict {
     {
         return refusal; // to stop, no spec is needed
     }
-    if current && status.phase == "Failed" {
-        let complaint = complaint(&status.conditions);
-        let message = complaint.map(|condition| condition.message.clone()).or(status.message).unwrap_or_else(|| "it failed".into());
-        return Verdict::Failed { message, remedy: complaint.and_then(|condition| condition.remedy.clone()) };
+    if current && let Some(failure) = failure(devnet) {
+        return failure;
     }
     let verbs = done.restart >= asked.restart && done.reset >= asked.reset && done.refresh_binary >= asked.refresh_binary;
     if current && verbs && status.phase == wanted {
@@ -195,6 +193,14 @@ fn settled(devnet: &Devnet, generation: u64, view: &View) -> Verdict {
         return held;
     }
     Verdict::Waiting(missing(&status.phase, status.ready_nodes, status.nodes, status.message.as_deref(), view))
+}
+
+/// That it is Failed, and what for, whichever spec that was.
+pub(crate) fn failure(devnet: &Devnet) -> Option<Verdict> {
+    let status = devnet.status.as_ref().filter(|status| status.phase == "Failed")?;
+    let complaint = complaint(&status.conditions);
+    let message = complaint.map(|condition| condition.message.clone()).or(status.message.clone()).unwrap_or_else(|| "it failed".into());
+    Some(Verdict::Failed { message, remedy: complaint.and_then(|condition| condition.remedy.clone()) })
 }
 
 /// False: its newest spec is not taken up yet, or was refused.

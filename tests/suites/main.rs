@@ -3,6 +3,7 @@
 
 mod adoption;
 mod bad_input;
+mod bench;
 mod binary;
 mod chaos;
 mod contract;

@@ -184,6 +184,7 @@ pub(crate) fn upgrade(upgrade: &Upgrade, events: &[Event], style: &Style) -> Res
     text.state("Phase", &status.phase, style);
     text.line("Message", &status.message);
     text.line("Why", status.why.as_deref().unwrap_or_default());
+    text.line("Chain", if status.former_chain { "the former one: the devnet was reset since, and runs the binary of its spec" } else { "" });
     text.line("Height", &status.height.map(|height| height.to_string()).unwrap_or_default());
     text.line("Proposal", &status.proposal_id.map(|id| id.to_string()).unwrap_or_default());
     if let Some(binary) = &status.binary {

@@ -314,6 +314,7 @@ impl Row for Upgrade {
     fn cells(&self, style: &Style) -> Vec<Cell> {
         let status = self.status.clone().unwrap_or_default();
         let height = status.height.map(|height| height.to_string()).unwrap_or_default();
+        let height = if status.former_chain { format!("{height} of the former chain") } else { height };
         let tail = [Cell::state(&status.phase), height.into(), created(&self.metadata, style), status.message.into()];
         head_cells(&self.metadata, style).into_iter().chain(tail).collect()
     }

@@ -32,6 +32,14 @@ pub(super) struct Draft {
 pub(super) type Decision = Result<Option<(Object, Draft)>, Fault>;
 
 impl Context {
+    /// How often the devnet was reset; None when it is gone.
+    pub(super) async fn epoch(&self, devnet: &Key) -> Option<u64> {
+        match self.store.get(devnet).await {
+            Ok(Some(Object::Devnet(devnet))) => Some(devnet.spec.operations.reset),
+            _ => None,
+        }
+    }
+
     /// The object, or NotFound with the nearest name.
     pub(super) async fn find(&self, key: &Key) -> Result<Object, Fault> {
         match self.store.get(key).await.map_err(|error| error.fault())? {

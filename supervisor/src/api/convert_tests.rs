@@ -353,6 +353,7 @@ fn upgrade() -> Upgrade {
         halts: vec![HaltProof { node: text(), evidence: text() }],
         verified: Some(VerifiedBlock { height: 9, app_hash: text(), nodes: 4 }),
         why: some(),
+        former_chain: true,
         notes: UpgradeNotes::default(),
     };
     Upgrade { metadata: meta(), spec, status }

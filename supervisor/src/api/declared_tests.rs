@@ -77,6 +77,26 @@ async fn a_transactions_name_is_its_request_id_and_applied_twice_it_is_one() {
 }
 
 #[tokio::test]
+async fn an_upgrade_of_before_a_reset_is_told_as_of_the_former_chain() {
+    let served = served().await;
+    apply_upgrade(&served, upgrade("v2", |_| {}), false).await.unwrap();
+    let former = async || {
+        let applied = apply_upgrade(&served, upgrade("v2", |_| {}), false).await.unwrap().upgrade.unwrap();
+        let mut client = UpgradeServiceClient::new(served.channel.clone());
+        let listed = client.list(v1::ListRequest::default()).await.unwrap().into_inner().items.remove(0);
+        let got = client.get(object_ref("mynet/v2")).await.unwrap().into_inner();
+        let mut changes = client.watch(v1::WatchRequest::default()).await.unwrap().into_inner();
+        let seen = changes.message().await.unwrap().unwrap().object.unwrap();
+        let told = [applied, listed, got, seen].map(|upgrade| upgrade.status.unwrap().former_chain);
+        assert!(told.iter().all(|one| *one == told[0]), "{told:?}");
+        told[0]
+    };
+    assert!(!former().await);
+    served.devnets().reset(object_ref("mynet")).await.unwrap();
+    assert!(former().await);
+}
+
+#[tokio::test]
 async fn an_upgrade_is_begun_once_and_what_verbs_set_is_no_change() {
     let served = served().await;
     let made = apply_upgrade(&served, upgrade("v2", |_| {}), false).await.unwrap();

@@ -158,7 +158,7 @@ impl Transactions {
         for tx in items.iter_mut().filter(|tx| is_confirmed(tx)) {
             let key = devnet_of(tx);
             if !epochs.contains_key(&key) {
-                epochs.insert(key.clone(), self.epoch(&key).await);
+                epochs.insert(key.clone(), self.0.epoch(&key).await);
             }
             date(tx, epochs[&key]);
         }
@@ -168,18 +168,10 @@ impl Transactions {
     /// With a word on whether the chain that confirmed it is the present one.
     async fn dated(&self, mut tx: v1::Transaction) -> v1::Transaction {
         if is_confirmed(&tx) {
-            let epoch = self.epoch(&devnet_of(&tx)).await;
+            let epoch = self.0.epoch(&devnet_of(&tx)).await;
             date(&mut tx, epoch);
         }
         tx
-    }
-
-    /// How often the devnet was reset.
-    async fn epoch(&self, key: &Key) -> Option<u64> {
-        match self.0.store.get(key).await {
-            Ok(Some(Object::Devnet(devnet))) => Some(devnet.spec.operations.reset),
-            _ => None,
-        }
     }
 
     /// By its name, or by `DEVNET/REQUEST-ID`.

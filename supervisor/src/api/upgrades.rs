@@ -16,7 +16,7 @@ use crate::{
     store::{Expect, StoreError, Write},
 };
 use dvb_proto::devnet::v1::{self, upgrade_service_server::UpgradeService};
-use futures::stream::BoxStream;
+use futures::{StreamExt, TryStreamExt, stream, stream::BoxStream};
 use tonic::{Request, Response, Status};
 
 const MAX_NAME: usize = 60;
@@ -43,28 +43,32 @@ impl UpgradeService for Upgrades {
         let caller = Caller::of(&request)?;
         let v1::ApplyUpgradeRequest { upgrade, dry_run, beside } = request.into_inner();
         let wanted = convert::upgrade_from_message(&upgrade.unwrap_or_default()).and_then(check);
-        reply(match wanted {
-            Ok(wanted) => self.put(caller, wanted, beside.filter(|_| dry_run).as_ref(), dry_run).await.and_then(|applied| {
-                let upgrade = Some(message(&applied.object)?);
-                let (action, changes) = applied.told();
-                Ok(v1::ApplyUpgradeResponse { upgrade, action, changes })
-            }),
-            Err(fault) => Err(fault),
-        })
+        let applied = async {
+            let applied = self.put(caller, wanted?, beside.filter(|_| dry_run).as_ref(), dry_run).await?;
+            let upgrade = Some(self.told(&applied.object).await?);
+            let (action, changes) = applied.told();
+            Ok(v1::ApplyUpgradeResponse { upgrade, action, changes })
+        };
+        reply(applied.await)
     }
 
     async fn get(&self, request: Request<v1::ObjectRef>) -> Reply<v1::Upgrade> {
         let wanted = request.into_inner();
         let found = self.0.find(&key_of(Kind::Upgrade, &wanted.namespace, &wanted.name)).await;
-        reply(found.and_then(|object| message(&object)))
+        reply(match found {
+            Ok(object) => self.told(&object).await,
+            Err(fault) => Err(fault),
+        })
     }
 
     async fn list(&self, request: Request<v1::ListRequest>) -> Reply<v1::ListUpgradesResponse> {
         let selector = watch::selector(Kind::Upgrade, request.get_ref(), "");
-        let listed = self.0.store.list(&selector).await.map_err(|error| error.fault());
-        reply(listed.and_then(|(objects, resource_version)| {
-            Ok(v1::ListUpgradesResponse { items: objects.iter().map(message).collect::<Result<_, _>>()?, resource_version })
-        }))
+        let listed = async {
+            let (objects, resource_version) = self.0.store.list(&selector).await.map_err(|error| error.fault())?;
+            let items = stream::iter(&objects).then(|object| self.told(object)).try_collect().await?;
+            Ok(v1::ListUpgradesResponse { items, resource_version })
+        };
+        reply(listed.await)
     }
 
     async fn delete(&self, request: Request<v1::DeleteRequest>) -> Reply<v1::Upgrade> {
@@ -90,11 +94,38 @@ impl UpgradeService for Upgrades {
         let request = request.into_inner();
         let selector = watch::selector(Kind::Upgrade, &request.selector.unwrap_or_default(), &request.name);
         let watch = watch::watch(&self.0, selector, request.resource_version).await;
-        reply(watch.map(|watch| Box::pin(watch.into_stream(event)) as Self::WatchStream))
+        let service = self.clone();
+        let dated = move |event: Result<v1::UpgradeEvent, Status>| {
+            let service = service.clone();
+            async move {
+                let v1::UpgradeEvent { r#type, object, resource_version } = event?;
+                let object = match object {
+                    Some(upgrade) => Some(service.dated(upgrade).await),
+                    None => None,
+                };
+                Ok::<_, Status>(v1::UpgradeEvent { r#type, object, resource_version })
+            }
+        };
+        reply(watch.map(|watch| Box::pin(watch.into_stream(event).then(dated)) as Self::WatchStream))
     }
 }
 
 impl Upgrades {
+    async fn told(&self, object: &Object) -> Result<v1::Upgrade, Fault> {
+        Ok(self.dated(message(object)?).await)
+    }
+
+    /// With a word on whether the chain that it changed is the present one.
+    async fn dated(&self, mut upgrade: v1::Upgrade) -> v1::Upgrade {
+        let namespace = upgrade.metadata.as_ref().map_or("", |metadata| metadata.namespace.as_str());
+        let devnet = Key::devnet(namespace, upgrade.spec.as_ref().map_or("", |spec| spec.devnet_ref.as_str()));
+        let epoch = self.0.epoch(&devnet).await;
+        if let Some(status) = &mut upgrade.status {
+            status.former_chain = epoch.is_some_and(|epoch| status.chain_epoch < epoch);
+        }
+        upgrade
+    }
+
     /// What is there already is compared; what is not is made, or only looked at.
     async fn put(&self, caller: Caller, wanted: Upgrade, beside: Option<&v1::Devnet>, dry_run: bool) -> Result<Applied, Fault> {
         let namespace = admission::namespace_or_default(&wanted.metadata.namespace).to_owned();

@@ -116,10 +116,8 @@ impl Cgroups {
         }
         let fail = |source| CgroupError::Io { path: folders[folders.len() - 1].clone(), source };
         // Mostly its parents are there; with controllers, they may not have passed these on yet.
-        let mut made = match self.support.limits {
-            true => self.create_all(&folders),
-            false => self.create_all(&folders[folders.len() - 1..]),
-        };
+        let known = if self.support.limits { 0 } else { folders.len() - 1 };
+        let mut made = self.create_all(&folders[known..]);
         // A leaf that is removed takes its empty parents along, perhaps just now: then once more from the top.
         for _ in 0..8 {
             match &made {

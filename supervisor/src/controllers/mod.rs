@@ -4,6 +4,8 @@
 //! idempotent, and writes nothing when nothing changed. Only controllers join the runtime with the plugins.
 
 mod context;
+#[cfg(test)]
+mod death_tests;
 pub mod devnet;
 pub mod export;
 mod fault;

@@ -125,6 +125,8 @@ pub struct UpgradeStatus {
     /// What it failed for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
+    /// Its devnet was reset since. Told to clients, never stored.
+    pub former_chain: bool,
     /// The controller's own notes; no client sees them.
     pub notes: UpgradeNotes,
 }

@@ -173,17 +173,8 @@ async fn udp_and_wildcard_ports_are_probed_as_what_they_are() {
 fn bound(address: SocketAddr, kind: SocketType) -> OwnedFd {
     let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let socket = socket_with(family, kind, SocketFlags::CLOEXEC, None).unwrap();
-    // Of the socket that was closed just before, a child that another test forks may have a copy until it has executed its program.
-    for _ in 0..500 {
-        match rustix::net::bind(&socket, &address) {
-            Err(rustix::io::Errno::ADDRINUSE) => std::thread::sleep(std::time::Duration::from_millis(10)),
-            bound => {
-                bound.unwrap();
-                return socket;
-            }
-        }
-    }
-    panic!("{address} stays in use");
+    rustix::net::bind(&socket, &address).unwrap();
+    socket
 }
 
 fn knows_bound_sockets() -> bool {
@@ -196,9 +187,9 @@ fn knows_bound_sockets() -> bool {
 async fn whatever_is_in_the_way_of_a_port_is_named() {
     let homestead = Homestead::new();
     let ports = homestead.ports();
-    // Numbers of this test alone: it binds them on all addresses, too.
-    let kinds =
-        [port("rpc", 21_657), PlannedPort { udp: true, ..port("discovery", 21_303) }, PlannedPort { wildcard: true, ..port("metrics", 6060) }];
+    // Numbers of this run alone: it binds them on all addresses, too, and leaves one of them to TIME_WAIT for a minute.
+    let free = 12_000 + u16::try_from(std::process::id() % 4_000).unwrap() * 2;
+    let kinds = [port("rpc", free), PlannedPort { udp: true, ..port("discovery", free) }, PlannedPort { wildcard: true, ..port("metrics", 6060) }];
     let nodes = [PlannedNode { name: "validator-0".into(), role: "validator".into(), ports: kinds.to_vec(), ..PlannedNode::default() }];
     let placement = ports.place(&homestead.devnet("a").await, &home(), &nodes).await.unwrap();
     let node = placed("a", &placement.nodes[0]);
@@ -242,14 +233,14 @@ async fn whatever_is_in_the_way_of_a_port_is_named() {
         return println!("SKIP: this kernel (before 6.8) does not tell of sockets that are bound and do not listen");
     }
     let others = homestead.devnet("b").await;
-    let only = [port("rpc", 21_658)];
+    let only = [port("rpc", free + 1)];
     let nodes = [PlannedNode { ports: only.to_vec(), ..plan(1).remove(0) }];
     let placement = ports.place(&others, &home(), &nodes).await.unwrap();
     let node = placed("b", &placement.nodes[0]);
     homestead.store.commit(vec![Write::create(node.clone())]).await.unwrap();
     let own = IpAddr::from(node.spec.address.parse::<Ipv4Addr>().unwrap());
     for (address, reuse) in [(own, false), (own, true), (Ipv6Addr::UNSPECIFIED.into(), false)] {
-        let socket = bound((address, 21_658).into(), SocketType::STREAM);
+        let socket = bound((address, free + 1).into(), SocketType::STREAM);
         // With SO_REUSEADDR on both sides a bind would succeed beside it.
         rustix::net::sockopt::set_socket_reuseaddr(&socket, reuse).unwrap();
         let error = ports.probe(&node, &only).await.unwrap_err();

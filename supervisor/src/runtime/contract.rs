@@ -3,13 +3,20 @@
 mod adoption;
 mod bench;
 mod freeze;
+mod starts;
 
 use super::{Adopted, Grants, Handle, LaunchSpec, Runtime, RuntimeError, StopPolicy, fake::FakeRuntime};
-use crate::{cgroup::DriverChoice, model::LaunchId, sys::SystemClock};
+use crate::{
+    cgroup::DriverChoice,
+    model::LaunchId,
+    reaper::LAUNCH_ID_VAR,
+    sys::{SystemClock, process_env},
+};
 use adoption::*;
 use bench::{Bench, PATIENCE, ended, eventually, is_alive};
 use freeze::*;
 use nix::sys::signal::Signal;
+use starts::*;
 use std::{
     collections::BTreeMap,
     fs,
@@ -161,44 +168,6 @@ async fn shared_rules(runtime: &dyn Runtime, spec: &LaunchSpec) {
     runtime.destroy(&handle).await.unwrap();
     assert_eq!(runtime.adopt(&handle).await.unwrap(), Adopted::Gone);
     assert_eq!(runtime.find(&spec.id).await.unwrap(), None);
-}
-
-/// False when it is dropped.
-fn word(go: tokio::sync::oneshot::Receiver<()>) -> futures::future::BoxFuture<'static, bool> {
-    Box::pin(async { go.await.is_ok() })
-}
-
-async fn a_start_that_is_called_off_forks_nothing_and_leaves_nothing(bench: &Bench) {
-    let spec = bench.spec(&["/bin/sleep", "1000"]);
-    let (give, go) = tokio::sync::oneshot::channel();
-    let starting = tokio::spawn({
-        let (runtime, spec) = (bench.runtime.clone(), spec.clone());
-        async move { runtime.start_when(word(go), spec, Grants::default()).await }
-    });
-    eventually(|| spec.log.exists().then_some(())).await; // it is ready
-    assert!(bench.runtime.owned().await.unwrap().is_empty());
-    drop(give);
-    assert!(matches!(starting.await.unwrap(), Err(RuntimeError::CalledOff(id)) if id == spec.id));
-    assert!(!spec.log.exists() && bench.runtime.inner_leaves().is_empty());
-    assert_eq!(bench.runtime.find(&spec.id).await.unwrap(), None);
-}
-
-async fn what_was_made_ready_and_never_forked_is_cleared_away_by_the_next_daemon(bench: &Bench) {
-    let spec = bench.spec(&["/bin/sleep", "1000"]);
-    let (_give, go) = tokio::sync::oneshot::channel();
-    let runtime = bench.runtime.clone();
-    let _waits = tokio::spawn({
-        let spec = spec.clone();
-        async move { runtime.start_when(word(go), spec, Grants::default()).await }
-    });
-    // Without cgroups there is nothing to be cleared away.
-    let has_leaf = bench.runtime.capabilities().cgroup_driver != "none";
-    eventually(|| (spec.log.exists() && bench.runtime.inner_leaves().len() == usize::from(has_leaf)).then_some(())).await;
-    let handle = bench.start(&["/bin/sleep", "1000"]).await;
-    let next = bench.another_runtime();
-    assert_eq!(next.inner_leaves().len(), usize::from(has_leaf), "that of the process which runs");
-    assert_eq!(next.adopt(&handle).await.unwrap(), Adopted::Running);
-    next.destroy(&handle).await.unwrap();
 }
 
 async fn exit_code_and_signal_are_reported(bench: &Bench) {
@@ -440,6 +409,8 @@ async fn jobs_of_a_daemon_that_was_killed_are_ended_and_launches_are_not(bench: 
     let mut spec = bench.spec(&["/bin/sleep", "1000"]);
     spec.id = LaunchId(format!("job-{}", spec.id));
     let left = bench.runtime.start(spec.clone(), Grants::default()).await.unwrap().pid.unwrap();
+    // The kernel lets us go on when the program is mapped, and shows its environment a moment later.
+    eventually(|| process_env(left, LAUNCH_ID_VAR)).await;
     bench.another_runtime().end_abandoned_jobs().await.unwrap();
     assert!(!is_alive(left));
     assert!(is_alive(handle.pid.unwrap()));

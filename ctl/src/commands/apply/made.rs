@@ -139,7 +139,11 @@ impl Object {
                 let former = transaction.status.as_ref().is_some_and(|status| status.former_chain);
                 format!("{}{}", tx::phase(transaction), if former { " on the former chain, before a reset" } else { "" })
             }
-            Self::Upgrade(upgrade) => upgrade::phase(upgrade).to_owned(),
+            Self::Upgrade(upgrade) => {
+                let former = upgrade.status.as_ref().is_some_and(|status| status.former_chain);
+                let way = format!(" on the former chain, before a reset; to have it again: dvbctl upgrade delete {}", name(&upgrade.metadata));
+                format!("{}{}", upgrade::phase(upgrade), if former { &way } else { "" })
+            }
             Self::Export(export) => export::phase(export).to_owned(),
         }
     }

@@ -5,7 +5,7 @@ use crate::{
     client::Client,
     context::Context,
     error::{Error, Exit},
-    follow::{in_vain, until},
+    follow::{given_up, in_vain, until},
     watch::{Change, watch},
 };
 use dvb_proto::devnet::v1::{Export, ListRequest};
@@ -13,6 +13,7 @@ use futures::StreamExt;
 use tokio::time::Instant;
 
 pub(in crate::commands) async fn ended(ctx: &Context, client: &Client, wanted: &str) -> Result<Export, Error> {
+    let (devnet, what) = (wanted.split('/').next().unwrap_or_default(), format!("export {wanted}"));
     let has_ended = |change: Change<Export>, said: &mut String| match change {
         Change::Added(export) | Change::Modified(export) => {
             let line = told(&export);
@@ -25,7 +26,10 @@ pub(in crate::commands) async fn ended(ctx: &Context, client: &Client, wanted: &
         Change::Deleted(_) => Some(Err(Error::failed("Gone", format!("{wanted} was deleted")))),
         Change::Bookmark | Change::Resync => None,
     };
-    wait(ctx, client, wanted, has_ended).await?
+    tokio::select! {
+        ended = wait(ctx, client, wanted, has_ended) => ended?,
+        error = given_up(client, ctx, devnet, &what) => Err(error),
+    }
 }
 
 /// Until there is no such export.

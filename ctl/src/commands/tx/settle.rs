@@ -5,7 +5,7 @@ use crate::{
     client::Client,
     context::Context,
     error::{Error, Exit},
-    follow::{in_vain, until},
+    follow::{given_up, in_vain, until},
     render::objects::name,
     watch::{Change, watch},
 };
@@ -33,12 +33,13 @@ pub(in crate::commands) async fn all(
     let only = if total == 1 { waiting.first().cloned().unwrap_or_default() } else { String::new() };
     let mut changes = watch::<Transaction>(client, selector, &only);
     let deadline = ctx.settings.wait_limit().map(|limit| Instant::now() + limit);
-    let interrupt = tokio::signal::ctrl_c();
-    tokio::pin!(interrupt);
+    let (interrupt, given_up) = (tokio::signal::ctrl_c(), given_up(client, ctx, devnet, "what was submitted"));
+    tokio::pin!(interrupt, given_up);
     let (mut ended, mut seen) = (BTreeMap::new(), BTreeSet::new());
     while !waiting.is_empty() {
         let change = tokio::select! {
             change = changes.next() => change.ok_or_else(|| Error::unreachable("devnetd ended the watch"))??,
+            error = &mut given_up => return Err(error),
             () = until(deadline) => return Err(in_vain(client, timed_out(devnet, waiting.len(), total)).await),
             _ = &mut interrupt => return Err(Error::interrupted(&format!("dvbctl tx list {devnet}; the transactions go on without dvbctl"))),
         };

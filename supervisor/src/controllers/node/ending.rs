@@ -33,10 +33,6 @@ pub(super) async fn end(
     let (Step::Launch { counted }, Some(handle), None) = (&next.step, &dying.handle, &dying.late) else {
         return dying.record(cx).await.map(|()| record);
     };
-    // Those that it comes after may have died with it, as at a reboot, and be on record as ready until they are looked at.
-    if !node.spec.after.is_empty() {
-        return dying.record(cx).await.map(|()| record);
-    }
     // What may be left of it must not meet the next launch. How it ended can still be asked for, should this daemon die now.
     if let Err(error) = cx.runtime.clear(handle).await {
         dying.record(cx).await?;

@@ -75,27 +75,7 @@ pub(super) async fn launch(node: &Node, counted: bool, ready: Ready, also: Vec<W
     let launch = intent(node, &plan, &id, &log, now);
     let (mut spec, mut grants) = launch_spec(plan, devnet_limits(&devnet), node, id.clone(), log.clone())?;
 
-    let mut next = node.clone();
-    next.status.launch_id = Some(id.clone());
-    next.status.log_path = Some(log.display().to_string());
-    next.status.started_at = Some(now);
-    next.status.pid = None;
-    next.status.next_restart = None;
-    next.status.observed_restart = node.spec.restart_request;
-    next.status.observed_generation = node.metadata.generation;
-    next.status.observed_double_sign = node.spec.double_sign_request;
-    // The spec may have moved on since nodes were last made to match it: what counts is what this launch was made of.
-    next.metadata.annotations.insert(TEMPLATE.into(), template(&devnet, node));
-    if counted {
-        next.status.restart_count += 1;
-        next.status.recent_restarts += 1;
-        next.status.last_restart = Some(now);
-    } else {
-        next.status.recent_restarts = 0;
-    }
-    next.status.conditions.remove("Completed");
-    next.status.conditions.set(Condition::new("Ready", ConditionStatus::False, "Starting", "was just started"), now);
-    next.status.conditions.remove("Progressing");
+    let mut next = starting(node, &launch, counted, template(&devnet, node), now);
     note_limits(&mut next, cx, now);
     let what = if counted { "Restarting" } else { "Starting" };
     let story = Story::new("node", what, format!("starts {}", launch.spec.argv.first().map_or("", String::as_str)))
@@ -253,6 +233,32 @@ fn intent(node: &Node, plan: &LaunchPlan, id: &LaunchId, log: &Path, now: Timest
         }),
         status: LaunchStatus::default(),
     }
+}
+
+/// The node as the intent has it.
+fn starting(node: &Node, launch: &Launch, counted: bool, template: String, now: Timestamp) -> Node {
+    let mut next = node.clone();
+    next.status.launch_id = Some(launch.spec.launch_id.clone());
+    next.status.log_path = Some(launch.spec.log_path.clone());
+    next.status.started_at = Some(now);
+    next.status.pid = None;
+    next.status.next_restart = None;
+    next.status.observed_restart = node.spec.restart_request;
+    next.status.observed_generation = node.metadata.generation;
+    next.status.observed_double_sign = node.spec.double_sign_request;
+    // The spec may have moved on since nodes were last made to match it: what counts is what this launch was made of.
+    next.metadata.annotations.insert(TEMPLATE.into(), template);
+    if counted {
+        next.status.restart_count += 1;
+        next.status.recent_restarts += 1;
+        next.status.last_restart = Some(now);
+    } else {
+        next.status.recent_restarts = 0;
+    }
+    next.status.conditions.remove("Completed");
+    next.status.conditions.set(Condition::new("Ready", ConditionStatus::False, "Starting", "was just started"), now);
+    next.status.conditions.remove("Progressing");
+    next
 }
 
 /// Says on the node when limits that it asks for cannot be held here.

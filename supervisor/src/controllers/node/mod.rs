@@ -123,16 +123,26 @@ impl NodeController {
         });
     }
 
-    /// The first node in `spec.after` that is not ready.
+    /// The first node in `spec.after` that is not ready. One that has died with us, as at a reboot, may be on record as ready until it is
+    /// looked at: so its process is.
     async fn first_unready(&self, node: &Node, cx: &Context) -> Result<Option<String>, ReconcileError> {
         for short in &node.spec.after {
             let key = Key::node(&node.metadata.namespace, &format!("{}/{short}", node.spec.devnet_ref));
-            let good = |other: &Node| other.status.conditions.is_true("Ready") || other.status.conditions.is_true("Completed");
-            if !cx.node(&key).await?.is_some_and(|other| good(&other)) {
+            let good = match cx.node(&key).await? {
+                Some(other) if other.status.conditions.is_true("Completed") => true,
+                Some(other) if other.status.conditions.is_true("Ready") => self.lives(&other, cx).await?,
+                _ => false,
+            };
+            if !good {
                 return Ok(Some(short.clone()));
             }
         }
         Ok(None)
+    }
+
+    async fn lives(&self, node: &Node, cx: &Context) -> Result<bool, ReconcileError> {
+        let Some(handle) = self.launch(node, cx).await?.as_deref().and_then(handle_of) else { return Ok(false) };
+        Ok(cx.runtime.adopt(&handle).await? == Adopted::Running)
     }
 }
 

@@ -1,9 +1,28 @@
-//! What a power cut may undo of a devnet: the sum of its nodes' states, which a new boot voids and the controller makes anew.
+//! What a power cut may undo: what is about processes alone, and of a devnet the sum of its nodes' states. A new boot voids both, and the
+//! controllers make them anew.
 
-use crate::model::{Condition, Devnet, DevnetPhase, DevnetStatus, Meta};
+use super::{mirror::Mirror, writer::Prepared};
+use crate::model::{Condition, Devnet, DevnetPhase, DevnetStatus, Key, Kind, Meta, Object};
+
+/// `mirror` is as of the last commit.
+pub(super) fn is_light(write: &Prepared, mirror: &Mirror) -> bool {
+    match write {
+        Prepared::Event(_) | Prepared::Put { object: Object::Launch(_), .. } => true,
+        Prepared::Put { object: Object::Node(after), .. } if after.metadata.deleted_at.is_none() => {
+            let before = mirror.get(&Key::node(&after.metadata.namespace, &after.metadata.name));
+            matches!(before, Some(Object::Node(before)) if before.spec == after.spec)
+        }
+        Prepared::Put { object: Object::Devnet(after), .. } => {
+            let before = mirror.get(&Key::devnet(&after.metadata.namespace, &after.metadata.name));
+            matches!(before, Some(Object::Devnet(before)) if only_sums_up(&before, after))
+        }
+        Prepared::Put { .. } => false,
+        Prepared::Delete { key, .. } => key.kind == Kind::Launch,
+    }
+}
 
 /// Whether `after` differs from `before` by nothing but how its nodes are doing.
-pub(super) fn only_sums_up(before: &Devnet, after: &Devnet) -> bool {
+fn only_sums_up(before: &Devnet, after: &Devnet) -> bool {
     let summed = [before, after].iter().all(|devnet| matches!(devnet.status.phase, DevnetPhase::Running | DevnetPhase::Degraded));
     summed && same_meta(&before.metadata, &after.metadata) && same_status(&before.status, &after.status) && before.spec == after.spec
 }

@@ -312,7 +312,7 @@ async fn only_groups_about_processes_alone_go_without_an_fsync() {
         writes: writes.into_iter().map(|write| prepare(write).unwrap()).collect(),
         answer: tokio::sync::oneshot::channel().0,
     };
-    let needed = |group: Vec<Vec<Write>>| writer.needed(&group.into_iter().map(job).collect::<Vec<_>>()).unwrap();
+    let needed = |group: Vec<Vec<Write>>| writer.needed(&group.into_iter().map(job).collect::<Vec<_>>());
     let told = || Write::Event(Box::new(event("e9", "Node", "default", "net/validator-0")));
     let run = || Write::create(launch("default", "net/validator-0", "l2"));
     let mut node = validator("default", "net", 0);

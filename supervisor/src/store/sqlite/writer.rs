@@ -232,7 +232,7 @@ impl Writer {
     }
 
     fn begin(&mut self, group: &[Job]) -> rusqlite::Result<()> {
-        let needed = self.needed(group)?;
+        let needed = self.needed(group);
         if needed != self.durability {
             let level = if needed == Durability::Kill { "normal" } else { "full" };
             self.connection.pragma_update(None, "synchronous", level)?;
@@ -242,30 +242,14 @@ impl Writer {
     }
 
     /// One commit that must survive a power cut makes the group survive it, and all that was committed before.
-    pub(super) fn needed(&self, group: &[Job]) -> rusqlite::Result<Durability> {
+    pub(super) fn needed(&self, group: &[Job]) -> Durability {
         for job in group {
-            let Job::Commit { writes, .. } = job else { return Ok(Durability::PowerCut) };
-            for write in writes {
-                let is_light = match write {
-                    Prepared::Event(_) => true,
-                    Prepared::Put { object: Object::Launch(_), .. } => true,
-                    Prepared::Put { object: Object::Node(after), .. } if after.metadata.deleted_at.is_none() => self
-                        .mirror
-                        .get(&Key::node(&after.metadata.namespace, &after.metadata.name))
-                        .is_some_and(|before| matches!(before, Object::Node(before) if before.spec == after.spec)),
-                    Prepared::Put { object: Object::Devnet(after), .. } => self
-                        .mirror
-                        .get(&Key::devnet(&after.metadata.namespace, &after.metadata.name))
-                        .is_some_and(|before| matches!(before, Object::Devnet(before) if light::only_sums_up(&before, after))),
-                    Prepared::Put { .. } => false,
-                    Prepared::Delete { key, .. } => key.kind == Kind::Launch,
-                };
-                if !is_light {
-                    return Ok(Durability::PowerCut);
-                }
+            let Job::Commit { writes, .. } = job else { return Durability::PowerCut };
+            if !writes.iter().all(|write| light::is_light(write, &self.mirror)) {
+                return Durability::PowerCut;
             }
         }
-        Ok(Durability::Kill)
+        Durability::Kill
     }
 
     fn write_one(&mut self, job: Job) -> (Answer, Result<Revision, Refusal>) {
