@@ -9,7 +9,7 @@ use super::{
     watch::{self, Item},
 };
 use crate::{
-    model::{Desired, Devnet, Fault, FaultCode, Kind, Object, Uid},
+    model::{Desired, Devnet, DevnetSpec, Fault, FaultCode, Kind, Object, Uid},
     plugin::PluginError,
     store::{StoreError, Write},
 };
@@ -166,7 +166,7 @@ impl Devnets {
             }
             let admitted = admission::admit(verb, present.as_deref(), wanted, &fresh)?;
             if present.as_ref().is_none_or(|present| present.spec.plugin != admitted.devnet.spec.plugin) {
-                self.check_plugin(&admitted.devnet.spec.plugin).await?;
+                self.check_plugin(&admitted.devnet.spec).await?;
             }
             if let Some(present) = present.as_deref() {
                 foresight::refuse_the_binary_of_before(&admitted.devnet, present, self.0.store.as_ref()).await?;
@@ -191,11 +191,11 @@ impl Devnets {
     }
 
     /// A family that is not installed is refused at once; a plugin that is there but ill is the controllers' business.
-    async fn check_plugin(&self, name: &str) -> Result<(), Fault> {
-        if name == "exec" {
+    async fn check_plugin(&self, spec: &DevnetSpec) -> Result<(), Fault> {
+        if !spec.has_chain() {
             return Ok(());
         }
-        match self.0.plugins.digest(name).await {
+        match self.0.plugins.digest(&spec.plugin).await {
             Err(missing @ PluginError::Missing { .. }) => Err(missing.fault()),
             Ok(_) | Err(_) => Ok(()),
         }
@@ -271,9 +271,9 @@ fn event(item: Item, observations: &crate::observe::Observations) -> Result<v1::
 
 fn created(devnet: &Devnet) -> String {
     let (name, spec) = (&devnet.metadata.name, &devnet.spec);
-    let of = match spec.plugin.as_str() {
-        "exec" => format!("{} services", spec.services.len()),
-        _ => format!("{} validators, {} full nodes", spec.validators(), spec.full_nodes),
+    let of = match spec.has_chain() {
+        true => format!("{} validators, {} full nodes", spec.validators(), spec.full_nodes),
+        false => format!("{} services", spec.services.len()),
     };
     format!("devnet {name} created: plugin {}, {of}", spec.plugin)
 }

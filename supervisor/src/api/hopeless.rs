@@ -10,12 +10,10 @@ use crate::{
 use std::path::Path;
 use tokio::time::timeout;
 
-const NO_CHAIN: &str = "exec";
-
 /// The binary, as far as a look at it tells, and what the chain's family is able to do.
 pub(super) async fn upgrade(cx: &Context, wanted: &Upgrade, devnet: &Devnet) -> Result<(), Fault> {
     let (name, plugin) = (devnet.metadata.name.as_str(), devnet.spec.plugin.as_str());
-    if plugin == NO_CHAIN {
+    if !devnet.spec.has_chain() {
         let fault = Fault::new(FaultCode::Unimplemented, format!("devnet {name} has no chain that could be upgraded: its plugin is exec"));
         return Err(fault.about(name).remedy("change spec.services in its file, then dvbctl apply"));
     }

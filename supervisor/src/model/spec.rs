@@ -65,8 +65,12 @@ impl DevnetSpec {
     pub fn desired(&self) -> Desired {
         self.desired.unwrap_or_default()
     }
+    /// False: a devnet of services alone.
+    pub fn has_chain(&self) -> bool {
+        self.plugin != "exec"
+    }
     pub fn validators(&self) -> u32 {
-        self.validators.unwrap_or(if self.plugin == "exec" { 0 } else { 4 })
+        self.validators.unwrap_or(if self.has_chain() { 4 } else { 0 })
     }
     pub fn accounts(&self) -> u32 {
         self.accounts.unwrap_or(10)

@@ -65,7 +65,7 @@ pub fn validate_devnet(devnet: &Devnet) -> Vec<Violation> {
 fn check_counts(devnet: &Devnet, faults: &mut Vec<Violation>) {
     let spec = &devnet.spec;
     let services = u32::try_from(spec.services.len()).unwrap_or(u32::MAX);
-    if spec.plugin == "exec" {
+    if !spec.has_chain() {
         if services == 0 {
             faults.push(Violation::new("spec.services", "is required for plugin exec: at least one command"));
         }

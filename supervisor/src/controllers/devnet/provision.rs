@@ -345,7 +345,7 @@ impl Done {
             status.phase = DevnetPhase::Degraded; // in the same commit: who waits must not take the old Running for the new
         }
         status.message = self.launches.then(|| "starting nodes".into());
-        let message = if from.spec.plugin == "exec" { "plan and services match the spec" } else { "plan, genesis and nodes match the spec" };
+        let message = if from.spec.has_chain() { "plan, genesis and nodes match the spec" } else { "plan and services match the spec" };
         status.conditions.set(Condition::new("Provisioned", ConditionStatus::True, "Provisioned", message), self.now);
         Story::new("devnet", "Provisioned", message).action("provision").generation(from.metadata.generation)
     }
