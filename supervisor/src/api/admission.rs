@@ -113,12 +113,12 @@ pub fn being_deleted(name: &str) -> Fault {
 /// Absent fields get the stored value where there is one that must stay, else their default.
 fn fill_in(spec: &mut DevnetSpec, name: &str, uid: &Uid, stored: Option<&DevnetSpec>, now: Timestamp) {
     let kept = stored.cloned().unwrap_or_default();
-    let exec = spec.plugin == "exec";
-    spec.chain_id = spec.chain_id.take().or(kept.chain_id).or_else(|| (!exec).then(|| format!("{name}-1")));
+    let has_chain = spec.has_chain();
+    spec.chain_id = spec.chain_id.take().or(kept.chain_id).or_else(|| has_chain.then(|| format!("{name}-1")));
     spec.seed = spec.seed.take().or(kept.seed).or_else(|| Some(format!("{name}-{uid}")));
-    spec.genesis.time = spec.genesis.time.or(kept.genesis.time).or_else(|| (!exec).then(|| whole_seconds(now)));
+    spec.genesis.time = spec.genesis.time.or(kept.genesis.time).or_else(|| has_chain.then(|| whole_seconds(now)));
     spec.validators = Some(spec.validators());
-    spec.accounts = spec.accounts.or(Some(if exec { 0 } else { spec.accounts() }));
+    spec.accounts = spec.accounts.or(Some(if has_chain { spec.accounts() } else { 0 }));
     spec.desired = spec.desired.or(kept.desired);
     let stopped = spec.desired == Some(Desired::Stopped);
     spec.frozen = spec.frozen.or(kept.frozen).filter(|_| !stopped); // a stop ends a freeze
