@@ -10,7 +10,7 @@ use crate::{
     render::{self, Named, Row, Style, print_items, table::Layout},
     watch::{Change, Watched, watch},
 };
-use dvb_proto::devnet::v1::{Devnet, Empty, Export, Launch, ListRequest, Node, PluginRef, Transaction, Upgrade};
+use dvb_proto::devnet::v1::{Devnet, Empty, Export, Launch, ListRequest, Node, PluginRef, Transaction, Upgrade, View};
 use futures::{StreamExt, stream};
 use std::collections::BTreeMap;
 
@@ -84,7 +84,8 @@ pub(super) async fn list(ctx: &Context, client: &Client, kind: Kind, names: &[St
             print_items(ctx, &devnets, named, "devnets")
         }
         Kind::Node => {
-            let nodes = nodes(ctx, client, names, selector).await?;
+            let view = if matches!(ctx.settings.format, Format::Table | Format::Name) { View::Basic } else { View::Full };
+            let nodes = nodes(ctx, client, names, &ListRequest { view: view.into(), ..selector.clone() }).await?;
             let named = if names.len() == 1 && names[0].contains('/') { Named::One } else { Named::Many };
             print_items(ctx, &nodes, named, "nodes")
         }

@@ -6,8 +6,8 @@ use super::{
     time::{age, bytes},
 };
 use dvb_proto::devnet::v1::{
-    BinaryInfo, BinaryVerdict, Condition, Devnet, Event, Export, LastExit, Launch, Metadata, Node, NodeStatus, Orphan, PluginInfo, PortLease,
-    Transaction, Upgrade,
+    BinaryInfo, BinaryVerdict, Condition, Devnet, Event, Export, LastExit, Launch, Metadata, Node, NodeSpec, NodeStatus, Orphan, PluginInfo,
+    PortLease, Transaction, Upgrade,
 };
 
 /// Of a message in a hint: a log line can be much longer, and `why` tells all of it.
@@ -90,23 +90,23 @@ impl Row for Node {
         columns
     }
     fn cells(&self, style: &Style) -> Vec<Cell> {
-        let spec = self.spec.clone().unwrap_or_default();
-        let status = self.status.clone().unwrap_or_default();
+        let (no_spec, no_status) = (NodeSpec::default(), NodeStatus::default());
+        let (spec, status) = (self.spec.as_ref().unwrap_or(&no_spec), self.status.as_ref().unwrap_or(&no_status));
         let mut cells = head_cells(&self.metadata, style);
         cells.extend([Cell::state(&status.phase), known(status.pid)]);
         if style.chain {
-            cells.extend([height(&status), known(status.peer_count)]);
+            cells.extend([height(status), known(status.peer_count)]);
         }
         cells.extend([
             status.restart_count.to_string().into(),
             age(status.started_at.as_deref().unwrap_or_default(), style.now).into(),
-            endpoint(&status).into(),
+            endpoint(status).into(),
         ]);
         if style.wide {
-            let usage = status.usage;
+            let usage = status.usage.as_ref();
             cells.extend([
-                spec.role.into(),
-                spec.address.into(),
+                spec.role.clone().into(),
+                spec.address.clone().into(),
                 usage.map(|usage| format!("{:.2}", usage.cpu)).unwrap_or_default().into(),
                 usage.map(|usage| bytes(usage.memory)).unwrap_or_default().into(),
                 spec.binary_hash.chars().take(12).collect::<String>().into(),
@@ -434,8 +434,9 @@ fn head(style: &Style) -> Vec<Column> {
 }
 
 fn head_cells(metadata: &Option<Metadata>, style: &Style) -> Vec<Cell> {
-    let metadata = metadata.clone().unwrap_or_default();
-    if style.namespaces { vec![metadata.namespace.into(), metadata.name.into()] } else { vec![metadata.name.into()] }
+    let name = name(metadata).to_owned().into();
+    let namespace = || metadata.as_ref().map(|metadata| metadata.namespace.clone()).unwrap_or_default().into();
+    if style.namespaces { vec![namespace(), name] } else { vec![name] }
 }
 
 fn created(metadata: &Option<Metadata>, style: &Style) -> Cell {

@@ -36,7 +36,7 @@ pub(super) async fn explain(cx: &Context, request: v1::ExplainRequest) -> Result
     let object = cx.find(&key).await?; // for a NotFound that names the nearest
     let mut told = events::explain(cx.store.as_ref(), key.kind, &key.namespace, &key.name).await.map_err(|error| error.fault())?;
     if let Object::Node(node) = &object
-        && merge::is_bereft(node)
+        && merge::is_bereft(&node.status)
     {
         told.headline.push_str("; its process has ended since, and how is being put on record");
     }

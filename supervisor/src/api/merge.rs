@@ -2,29 +2,48 @@
 
 use super::{convert, node_message};
 use crate::{
-    model::{Devnet, Fault, Node, NodePhase, NodeStatus, Object},
+    model::{ConditionStatus, Conditions, Devnet, Fault, Key, Meta, Node, NodePhase, NodeStatus, Object},
     observe::Observations,
     sys,
 };
-use dvb_proto::devnet::v1;
+use dvb_proto::devnet::v1::{self, View};
 
 /// The node with what is known of it now. Of a node that does not run, or that was not asked yet, nothing is.
 pub(super) fn node(node: &Node, observations: &Observations) -> Node {
     let mut node = node.clone();
-    if is_bereft(&node) {
-        without_process(&mut node.status);
-    }
-    let alive = matches!(node.status.phase, NodePhase::Starting | NodePhase::Running | NodePhase::Stopping);
-    let seen = observations.get(&crate::model::Key::node(&node.metadata.namespace, &node.metadata.name)).filter(|_| alive).unwrap_or_default();
-    let status = &mut node.status;
-    (status.block_height, status.peer_count) = (seen.height, seen.peers);
-    (status.catching_up, status.usage, status.details) = (seen.catching_up, seen.usage, seen.details);
+    observe(&node.metadata, &mut node.status, observations);
     node
 }
 
+/// Its status as a table shows it.
+fn basic_status(node: &Node, observations: &Observations) -> NodeStatus {
+    let NodeStatus { phase, pid, started_at, restart_count, endpoints, conditions, .. } = &node.status;
+    let mut status = NodeStatus {
+        phase: *phase,
+        pid: *pid,
+        started_at: *started_at,
+        restart_count: *restart_count,
+        endpoints: endpoints.clone(),
+        conditions: Conditions(conditions.0.iter().filter(|condition| condition.status != ConditionStatus::True).cloned().collect()),
+        ..NodeStatus::default()
+    };
+    observe(&node.metadata, &mut status, observations);
+    status
+}
+
+fn observe(metadata: &Meta, status: &mut NodeStatus, observations: &Observations) {
+    if is_bereft(status) {
+        without_process(status);
+    }
+    let alive = matches!(status.phase, NodePhase::Starting | NodePhase::Running | NodePhase::Stopping);
+    let seen = observations.get(&Key::node(&metadata.namespace, &metadata.name)).filter(|_| alive).unwrap_or_default();
+    (status.block_height, status.peer_count) = (seen.height, seen.peers);
+    (status.catching_up, status.usage, status.details) = (seen.catching_up, seen.usage, seen.details);
+}
+
 /// Its process has ended, and that is not on record yet.
-pub(super) fn is_bereft(node: &Node) -> bool {
-    node.status.pid.is_some_and(sys::has_ended)
+pub(super) fn is_bereft(status: &NodeStatus) -> bool {
+    status.pid.is_some_and(sys::has_ended)
 }
 
 /// Of how it ended nothing is said, nor how the launch before it did, nor what is not so any more.
@@ -54,11 +73,14 @@ pub(super) fn devnet_message(object: &Devnet, observations: &Observations) -> Re
 }
 
 /// The messages of all objects of one kind; others are left out.
-pub(super) fn nodes(objects: &[Object], observations: &Observations) -> Result<Vec<v1::Node>, Fault> {
+pub(super) fn nodes(objects: &[Object], view: View, observations: &Observations) -> Result<Vec<v1::Node>, Fault> {
     let nodes = objects.iter().filter_map(|object| if let Object::Node(node) = object { Some(node) } else { None });
     let mut messages = Vec::with_capacity(objects.len()); // a message is large: it is moved once
     for node in nodes {
-        messages.push(node_message(node, observations)?);
+        messages.push(match view {
+            View::Basic => node_message::basic(&node.metadata, &node.spec, basic_status(node, observations)),
+            View::Unspecified | View::Full => node_message(node, observations)?,
+        });
     }
     Ok(messages)
 }
@@ -71,7 +93,7 @@ pub(super) fn devnets(objects: &[Object], observations: &Observations) -> Result
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Condition, ConditionStatus, Key, Meta, NodeSpec, Timestamp, Usage};
+    use crate::model::{Condition, NodeSpec, Timestamp, Usage};
 
     fn running(name: &str) -> Node {
         let metadata = Meta { name: name.into(), namespace: "default".into(), ..Meta::default() };
@@ -93,6 +115,39 @@ mod tests {
         assert_eq!((seen.block_height, seen.peer_count, seen.catching_up, seen.usage.is_some()), (None, None, false, false));
         assert_eq!(observations.highest("default", "mynet"), Some(9));
         assert_eq!((observations.highest("default", "mynet2"), observations.highest("other", "mynet")), (None, None));
+    }
+
+    #[test]
+    fn a_table_gets_what_it_shows_and_no_more() {
+        let observations = Observations::default();
+        observations.update(&Key::node("default", "mynet/validator-0"), |seen| (seen.height, seen.peers) = (Some(9), Some(3)));
+        let mut object = running("mynet/validator-0");
+        object.metadata.labels.insert("team".into(), "a".into());
+        (object.spec.role, object.spec.home_dir, object.spec.frozen) = ("validator".into(), "/h".into(), true);
+        (object.status.pid, object.status.restart_count) = (Some(std::process::id()), 2);
+        object.status.endpoints.insert("rpc".into(), "http://127.64.0.1:26657".into());
+        object.status.conditions.set(Condition::new("Ready", ConditionStatus::True, "Ready", "ready"), Timestamp::default());
+        object.status.conditions.set(Condition::new("Progressing", ConditionStatus::False, "Halted", "halted"), Timestamp::default());
+        let full = node_message(&object, &observations).unwrap();
+        let listed = nodes(&[Object::Node(object.into())], View::Basic, &observations).unwrap();
+        let (metadata, spec, status) = (full.metadata.unwrap(), full.spec.unwrap(), full.status.unwrap());
+        let halted = status.conditions.iter().filter(|condition| condition.r#type == "Progressing").cloned().collect();
+        let basic = v1::Node {
+            metadata: Some(v1::Metadata { name: metadata.name, namespace: metadata.namespace, ..v1::Metadata::default() }),
+            spec: Some(v1::NodeSpec { role: spec.role, desired: spec.desired, frozen: true, ..v1::NodeSpec::default() }),
+            status: Some(v1::NodeStatus {
+                phase: "Running".into(),
+                pid: status.pid,
+                block_height: Some(9),
+                peer_count: Some(3),
+                restart_count: 2,
+                endpoints: status.endpoints,
+                conditions: halted,
+                ..v1::NodeStatus::default()
+            }),
+            ..v1::Node::default()
+        };
+        assert_eq!(listed, [basic]);
     }
 
     #[test]

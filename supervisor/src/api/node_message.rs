@@ -55,7 +55,7 @@ fn spec_message(spec: NodeSpec) -> Result<v1::NodeSpec, Fault> {
         ports: spec.ports.into_iter().map(|(name, port)| (name, port.into())).collect(),
         resources: spec.resources.map(|resources| through_json(&resources)).transpose()?,
         restart: Some(v1::NodeRestart { policy: policy.into(), backoff_ms, max_backoff_ms, max_restarts, reset_after_ms }),
-        desired: if spec.desired == Desired::Running { "running" } else { "stopped" }.into(),
+        desired: desired(spec.desired).into(),
         restart_request: spec.restart_request,
         consensus_key: spec.consensus_key,
         sign_state: spec.sign_state,
@@ -68,18 +68,8 @@ fn spec_message(spec: NodeSpec) -> Result<v1::NodeSpec, Fault> {
 }
 
 fn status_message(status: NodeStatus) -> Result<v1::NodeStatus, Fault> {
-    let phase = match status.phase {
-        NodePhase::Pending => "Pending",
-        NodePhase::Starting => "Starting",
-        NodePhase::Running => "Running",
-        NodePhase::Backoff => "Backoff",
-        NodePhase::Stopping => "Stopping",
-        NodePhase::Stopped => "Stopped",
-        NodePhase::Crashed => "Crashed",
-        NodePhase::Failed => "Failed",
-    };
     Ok(v1::NodeStatus {
-        phase: phase.into(),
+        phase: phase(status.phase).into(),
         pid: status.pid,
         container_id: status.container_id,
         launch_id: status.launch_id.map(|id| id.0),
@@ -103,6 +93,56 @@ fn status_message(status: NodeStatus) -> Result<v1::NodeStatus, Fault> {
         details: status.details.into_iter().collect(),
         observed_double_sign: status.observed_double_sign,
     })
+}
+
+/// What a table shows of it: `View::Basic` of the protocol tells the fields.
+pub(super) fn basic(meta: &Meta, spec: &NodeSpec, status: NodeStatus) -> v1::Node {
+    v1::Node {
+        metadata: Some(v1::Metadata {
+            name: meta.name.clone(),
+            namespace: meta.namespace.clone(),
+            resource_version: meta.resource_version,
+            ..v1::Metadata::default()
+        }),
+        spec: Some(v1::NodeSpec {
+            role: spec.role.clone(),
+            address: spec.address.clone(),
+            desired: desired(spec.desired).into(),
+            frozen: spec.frozen,
+            frozen_with_devnet: spec.frozen_with_devnet,
+            ..v1::NodeSpec::default()
+        }),
+        status: Some(v1::NodeStatus {
+            phase: phase(status.phase).into(),
+            pid: status.pid,
+            started_at: status.started_at.map(|at| at.to_string()),
+            block_height: status.block_height,
+            peer_count: status.peer_count,
+            catching_up: status.catching_up,
+            restart_count: status.restart_count,
+            endpoints: status.endpoints.into_iter().collect(),
+            conditions: status.conditions.0.into_iter().map(condition).collect(),
+            ..v1::NodeStatus::default()
+        }),
+        ..v1::Node::default()
+    }
+}
+
+fn phase(phase: NodePhase) -> &'static str {
+    match phase {
+        NodePhase::Pending => "Pending",
+        NodePhase::Starting => "Starting",
+        NodePhase::Running => "Running",
+        NodePhase::Backoff => "Backoff",
+        NodePhase::Stopping => "Stopping",
+        NodePhase::Stopped => "Stopped",
+        NodePhase::Crashed => "Crashed",
+        NodePhase::Failed => "Failed",
+    }
+}
+
+fn desired(desired: Desired) -> &'static str {
+    if desired == Desired::Running { "running" } else { "stopped" }
 }
 
 fn health_check(check: HealthCheck) -> v1::HealthCheck {

@@ -47,10 +47,11 @@ impl NodeService for Nodes {
     }
 
     async fn list(&self, request: Request<v1::ListRequest>) -> Reply<v1::ListNodesResponse> {
-        let selector = watch::selector(Kind::Node, request.get_ref(), "");
+        let request = request.get_ref();
+        let selector = watch::selector(Kind::Node, request, "");
         let listed = self.0.store.list(&selector).await.map_err(|error| error.fault());
         reply(listed.and_then(|(objects, resource_version)| {
-            Ok(v1::ListNodesResponse { items: merge::nodes(&objects, &self.0.observations)?, resource_version })
+            Ok(v1::ListNodesResponse { items: merge::nodes(&objects, request.view(), &self.0.observations)?, resource_version })
         }))
     }
 
