@@ -160,7 +160,7 @@ where
     let kept = listener.as_fd().try_clone_to_owned().map_err(DaemonError::Listener)?;
     let furniture = furnish(&base).await.map_err(|fault| DaemonError::Furnish { fault: Box::new(fault) })?;
     let mut controllers = tokio::spawn(furniture.controllers);
-    let calm = calm::after_bursts(base.store.clone(), || drop(tokio::task::spawn_blocking(sys::give_memory_back)));
+    let calm = calm::give_memory_back_after_bursts(base.store.clone());
     let calm = tokio::spawn(base.stop.clone().run_until_cancelled_owned(calm));
     let context = Context {
         store: base.store.clone(),

@@ -3,18 +3,30 @@
 use crate::{
     model::Kind,
     store::{Selector, Store, StoreError},
+    sys,
 };
 use futures::StreamExt;
 use std::{sync::Arc, time::Duration};
-use tokio::time::timeout;
+use tokio::{task::spawn_blocking, time::timeout};
 
 /// No change for so long, and a burst is over.
 const CALM: Duration = Duration::from_secs(2);
 /// A node that restarts makes fewer changes.
 const BURST: usize = 100;
 
+/// After each burst, what it took in memory goes back to the system.
+pub(super) async fn give_memory_back_after_bursts(store: Arc<dyn Store>) -> Result<(), StoreError> {
+    let give_back = || async {
+        if let Err(error) = store.give_memory_back().await {
+            tracing::debug!(%error, "the store keeps its memory");
+        }
+        let _ = spawn_blocking(sys::give_memory_back).await; // refused only by a daemon that ends
+    };
+    after_bursts(&*store, give_back).await
+}
+
 /// Calls `give_back` after each burst. Wakes for changes alone, and once after the last. Ends with the store.
-pub(super) async fn after_bursts(store: Arc<dyn Store>, give_back: impl Fn()) -> Result<(), StoreError> {
+async fn after_bursts<F: Future<Output = ()>>(store: &dyn Store, give_back: impl Fn() -> F) -> Result<(), StoreError> {
     loop {
         let (_, from) = store.list(&Selector::in_devnet(Kind::Devnet, "", "")).await?;
         let mut changes = store.watch(Selector::default(), from);
@@ -30,7 +42,7 @@ pub(super) async fn after_bursts(store: Arc<dyn Store>, give_back: impl Fn()) ->
                 burst += 1;
             }
             if burst >= BURST {
-                give_back();
+                give_back().await;
             }
         }
     }
@@ -55,10 +67,13 @@ mod tests {
         };
         let given = Arc::new(AtomicUsize::new(0));
         let count = given.clone();
-        let give_back = move || {
-            count.fetch_add(1, Ordering::SeqCst);
-        };
-        let task = tokio::spawn(after_bursts(store.clone(), give_back));
+        let listening = store.clone();
+        let task = tokio::spawn(async move {
+            let give_back = || async {
+                count.fetch_add(1, Ordering::SeqCst);
+            };
+            after_bursts(&*listening, give_back).await
+        });
         tokio::time::sleep(CALM).await; // it listens
         change(0).await.unwrap();
         tokio::time::sleep(CALM * 2).await;

@@ -94,7 +94,9 @@ impl<T: Numbered> Feed<T> {
         self.news.send_if_modified(|known| std::mem::replace(known, last) != last);
     }
     pub(super) fn trim(&self, keep: usize) {
-        locked(&self.ring).trim(keep);
+        let mut ring = locked(&self.ring);
+        ring.trim(keep);
+        ring.items.shrink_to_fit();
     }
     /// Goes through the newest first, until `visit` says false.
     pub(super) fn visit_newest(&self, mut visit: impl FnMut(&T) -> bool) {

@@ -204,6 +204,10 @@ pub trait Store: Send + Sync + 'static {
     fn watch_events(&self, filter: EventFilter) -> BoxStream<'static, Result<Event, StoreError>>;
     /// Drops changes and events beyond the bounds that the store was opened with; the daemon calls it now and then.
     async fn compact(&self) -> Result<(), StoreError>;
+    /// Gives back memory that only a burst of changes needed: nothing is lost, what is asked for again comes from the file.
+    async fn give_memory_back(&self) -> Result<(), StoreError> {
+        Ok(()) // a store that has no file holds nothing twice
+    }
     /// A small text that survives restarts: instance id and the like.
     async fn meta_value(&self, name: &str) -> Result<Option<String>, StoreError>;
     async fn set_meta_value(&self, name: &str, value: &str) -> Result<(), StoreError>;

@@ -50,7 +50,8 @@ impl Reconciler for HealthController {
                 cx.observations.forget(key); // what the session before may have seen last: after a reset it is not so any more
             }
             self.sessions().insert(key.clone(), (watched.clone(), guard));
-            tokio::spawn(async move { cancel.run_until_cancelled(session.run(watched.frozen)).await });
+            let session = Box::pin(session.run(watched.frozen)); // a future that is passed on has its room twice
+            tokio::spawn(async move { cancel.run_until_cancelled(session).await });
         }
         Ok(Action::AwaitChange)
     }

@@ -4,7 +4,7 @@ use super::{Subject, is_quiet, limits, next, take, words};
 use crate::{
     model::{DevnetPhase, Key, Kind, Object},
     store::{
-        Expect, Limits, Selector, Store, StoreError, Write,
+        Change, Expect, Limits, Selector, Store, StoreError, Write,
         fixtures::{devnet, launch, lease, plan, validator},
     },
 };
@@ -52,6 +52,21 @@ pub(super) async fn a_watch_resumes_after_any_revision_with_no_gap_and_no_double
         let seen: Vec<_> = take(&mut watch, 40 - from as usize).await.iter().map(|change| change.revision).collect();
         assert_eq!(seen, (from + 1..=40).collect::<Vec<_>>());
     }
+}
+
+pub(super) async fn a_watch_misses_nothing_when_memory_is_given_back(make: Open) {
+    let Subject { _files, store, .. } = make(Limits::default());
+    for i in 0..40 {
+        put(&store, &format!("n{}", i % 7)).await;
+    }
+    let mut slow = store.watch(Selector::default(), 30);
+    assert_eq!(next(&mut slow).await.unwrap().revision, 31);
+    store.give_memory_back().await.unwrap();
+    put(&store, "last").await;
+    let revisions = |changes: Vec<Change>| changes.iter().map(|change| change.revision).collect::<Vec<_>>();
+    assert_eq!(revisions(take(&mut slow, 10).await), (32..=41).collect::<Vec<_>>());
+    assert_eq!(revisions(take(&mut store.watch(Selector::default(), 3), 38).await), (4..=41).collect::<Vec<_>>());
+    assert_eq!(store.list(&Selector::default()).await.unwrap().0.len(), 8);
 }
 
 pub(super) async fn a_cascade_shows_in_the_feed_children_first(make: Open) {

@@ -82,6 +82,7 @@ contract! {
         a_deletion_carries_the_object_as_it_last_was,
         a_refused_commit_shows_nothing_in_the_feed,
         a_watch_takes_only_what_its_selector_takes,
+        a_watch_misses_nothing_when_memory_is_given_back,
         a_watch_from_before_the_compaction_is_told_so,
         a_watch_from_the_future_is_told_to_list_again,
         a_slow_reader_falls_behind_and_holds_no_writer_up,

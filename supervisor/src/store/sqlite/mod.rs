@@ -111,6 +111,10 @@ impl Store for SqliteStore {
     async fn compact(&self) -> Result<(), StoreError> {
         self.ask(|answer| Job::Compact { answer }).await.map(drop)
     }
+    async fn give_memory_back(&self) -> Result<(), StoreError> {
+        self.readers.close();
+        self.ask(|answer| Job::GiveMemoryBack { answer }).await.map(drop)
+    }
     async fn meta_value(&self, name: &str) -> Result<Option<String>, StoreError> {
         self.readers.meta_value(name)
     }

@@ -137,7 +137,7 @@ impl Readers {
         })
     }
 
-    /// Closes what is idle, so that the writer is the last to close and folds the log into the file.
+    /// Closes what is idle: at the end so that the writer is the last to close and folds the log into the file.
     pub(super) fn close(&self) {
         self.idle().clear();
     }

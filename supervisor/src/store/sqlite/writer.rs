@@ -29,6 +29,8 @@ const GROUP: usize = 64;
 /// Changes and events that stay in memory for the watchers; older ones are read from the file. Two groups, and some more.
 const CHANGE_RING: usize = 512;
 const EVENT_RING: usize = 256;
+/// What stays of both when memory is given back: a burst fills them with old versions of all that it changed.
+const CALM_RING: usize = 16;
 /// Rows of the past that one transaction drops at most on the way, so that no commit waits long for it.
 const SWEEP: u64 = 256;
 /// Rows written until the log is folded into the file: about 4 MB.
@@ -46,6 +48,9 @@ pub(super) enum Job {
         answer: oneshot::Sender<Result<Revision, StoreError>>,
     },
     Compact {
+        answer: oneshot::Sender<Result<Revision, StoreError>>,
+    },
+    GiveMemoryBack {
         answer: oneshot::Sender<Result<Revision, StoreError>>,
     },
     #[cfg(test)]
@@ -258,6 +263,7 @@ impl Writer {
             Job::Commit { writes, answer } => (answer, self.in_savepoint(|writer| writer.apply(writes))),
             Job::SetMeta { name, value, answer } => (answer, self.in_savepoint(|writer| writer.set_meta(&name, &value))),
             Job::Compact { answer } => (answer, Ok(())),
+            Job::GiveMemoryBack { answer } => (answer, self.give_memory_back()),
             #[cfg(test)]
             Job::LimitPages { pages, answer } => {
                 let set = self.connection.pragma_update_and_check(None, "max_page_count", pages, |_| Ok(()));
@@ -270,6 +276,12 @@ impl Writer {
             self.new_events.truncate(events);
         }
         (answer, result.map(|()| self.mark.revision))
+    }
+
+    fn give_memory_back(&self) -> Result<(), Refusal> {
+        self.changes.trim(CALM_RING);
+        self.events.trim(CALM_RING);
+        Ok(self.connection.release_memory()?)
     }
 
     /// A refused commit is undone alone.
@@ -449,7 +461,7 @@ impl Writer {
 impl Job {
     fn into_answer(self) -> Answer {
         match self {
-            Self::Commit { answer, .. } | Self::SetMeta { answer, .. } | Self::Compact { answer } => answer,
+            Self::Commit { answer, .. } | Self::SetMeta { answer, .. } | Self::Compact { answer } | Self::GiveMemoryBack { answer } => answer,
             #[cfg(test)]
             Self::LimitPages { answer, .. } => answer,
         }
