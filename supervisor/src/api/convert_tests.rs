@@ -5,7 +5,7 @@ use crate::model::{
     Account, Addresses, BinarySource, BinaryStatus, ByteSize, CargoSource, CloneReport, Condition, ConditionStatus, Conditions, CoreDump, Cpu,
     Desired, DevnetPhase, DevnetSpec, DevnetStatus, EventId, EventType, ExitClass, ExportPhase, ExportSpec, ExportStatus, GenesisSpec, GitSource,
     GoModule, HaltProof, HealthCheck, LastExit, LaunchId, LaunchPhase, LaunchRecord, LaunchStatus, LimitOf, LogsSpec, MemoryPressure, Meta, Mode,
-    NodeOverride, NodePhase, NodeSpec, NodeStatus, NpmSource, OomKill, Operations, PastUpgrade, ReadinessSpec, Resources, ResourcesSpec,
+    NodeOverride, NodePhase, NodeSpec, NodeStatus, NpmSource, OomKill, Operations, PastUpgrade, RawJson, ReadinessSpec, Resources, ResourcesSpec,
     RestartPolicy, RestartRules, RestartSpec, SavedState, SdkChange, ServiceSpec, SignedAttempt, Span, Timestamp, TransactionPhase, TransactionSpec,
     TransactionStatus, TxEvent, Uid, UpgradeNotes, UpgradePhase, UpgradeSpec, UpgradeStatus, Usage, VerifiedBlock,
 };
@@ -420,7 +420,7 @@ fn an_empty_spec_is_an_empty_spec_on_both_sides() {
 fn handles_of_launches_stay_inside() {
     let mut object = launch();
     Arc::make_mut(&mut object.spec).stop_signal = "SIGTERM".into();
-    object.status.handle = Some(json!({"pid": 1}));
+    object.status.handle = Some(RawJson::of(&json!({"pid": 1})).unwrap());
     assert_eq!(to_message(&object).unwrap(), to_message(&launch()).unwrap());
 }
 

@@ -5,7 +5,7 @@
 use super::{furnish::internal, reload::Reload};
 use crate::{
     api::daemon::Control,
-    model::{Fault, Kind, Launch, LaunchPhase, Object},
+    model::{Fault, Kind, Launch, LaunchPhase, Object, RawJson},
     ports::Ports,
     runtime::{Handle, Runtime, StopPolicy},
     store::{Selector, Store},
@@ -73,8 +73,8 @@ async fn stop_one(launch: Arc<Launch>, runtime: Arc<dyn Runtime>) -> String {
 
 async fn try_to_stop(launch: &Launch, runtime: Arc<dyn Runtime>) -> Result<(), Fault> {
     let spec = &launch.spec;
-    let handle = launch.status.handle.clone().unwrap_or_default();
-    let handle: Handle = serde_json::from_value(handle).map_err(|error| internal(format!("the handle of {} is damaged: {error}", spec.node_ref)))?;
+    let handle = launch.status.handle.clone().unwrap_or_else(RawJson::null);
+    let handle: Handle = handle.read().map_err(|error| internal(format!("the handle of {} is damaged: {error}", spec.node_ref)))?;
     let signal = signal_from_name(&spec.stop_signal).unwrap_or(Signal::SIGTERM);
     let policy = StopPolicy { signal, grace: Duration::from_millis(spec.grace_ms) };
     // A launch whose process this runtime does not know yet is taken up first.
@@ -109,7 +109,7 @@ mod tests {
             let node = crate::model::Node { metadata: meta(&node_ref), ..node() };
             writes.push(Write::create(node));
             let spec = LaunchRecord { node_ref: node_ref.clone(), launch_id: LaunchId(id.into()), ..LaunchRecord::default() };
-            let status = LaunchStatus { phase, handle: Some(serde_json::to_value(&handle).unwrap()), ..LaunchStatus::default() };
+            let status = LaunchStatus { phase, handle: Some(RawJson::of(&handle).unwrap()), ..LaunchStatus::default() };
             writes.push(Write::create(Launch { metadata: meta(&format!("{node_ref}@{id}")), spec: spec.into(), status }));
             handles.push(handle);
         }

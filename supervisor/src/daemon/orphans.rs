@@ -207,11 +207,11 @@ fn folders(root: PathBuf) -> Vec<Folder> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Devnet, DevnetSpec, DevnetStatus, Launch, LaunchRecord, LaunchStatus, Meta};
+    use crate::model::{Devnet, DevnetSpec, DevnetStatus, Launch, LaunchRecord, LaunchStatus, Meta, RawJson};
 
     fn launch(id: &str, phase: LaunchPhase, held: bool) -> Object {
         let spec = LaunchRecord { launch_id: LaunchId(id.into()), ..LaunchRecord::default() };
-        let status = LaunchStatus { phase, handle: held.then(|| serde_json::json!({})), ..LaunchStatus::default() };
+        let status = LaunchStatus { phase, handle: held.then(RawJson::null), ..LaunchStatus::default() };
         Launch { metadata: Meta::default(), spec: spec.into(), status }.into()
     }
 

@@ -1,6 +1,6 @@
 //! Launches: one run of a node each. The row is committed before the fork (Intended), after it (Running) and at the end (Ended).
 
-use super::{LastExit, LaunchId, Meta, Timestamp};
+use super::{LastExit, LaunchId, Meta, RawJson, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
@@ -72,9 +72,9 @@ pub struct LaunchStatus {
     pub ended_at: Option<Timestamp>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub exit: Option<LastExit>,
-    /// The runtime's opaque handle, as JSON; not part of the client API. It goes when the runtime has let go of the launch.
+    /// The runtime's opaque handle; not part of the client API. It goes when the runtime has let go of the launch.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub handle: Option<serde_json::Value>,
+    pub handle: Option<RawJson>,
 }
 
 /// How a process ended, as the runtime saw it.

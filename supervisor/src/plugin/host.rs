@@ -39,7 +39,7 @@ impl Default for HostSettings {
             dirs: Vec::new(),
             extra: BTreeMap::new(),
             env: BTreeMap::new(),
-            idle_after: Duration::from_secs(60),
+            idle_after: Duration::from_secs(10),
             call_limit: Duration::from_secs(10),
             genesis_limit: Duration::from_secs(120),
             classify_limit: Duration::from_millis(300),

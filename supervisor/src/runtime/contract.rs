@@ -8,7 +8,7 @@ mod starts;
 use super::{Adopted, Grants, Handle, LaunchSpec, Runtime, RuntimeError, StopPolicy, fake::FakeRuntime};
 use crate::{
     cgroup::DriverChoice,
-    model::LaunchId,
+    model::{LaunchId, RawJson},
     reaper::LAUNCH_ID_VAR,
     sys::{SystemClock, process_env},
 };
@@ -421,7 +421,7 @@ async fn strays_are_found_and_ended_by_their_id(bench: &Bench) {
     let left = bench.number_in("left").await;
     let second = bench.another_runtime();
     assert_eq!(second.owned().await.unwrap(), std::slice::from_ref(&handle.id));
-    let by_id = Handle { pid: None, state: serde_json::Value::Null, ..handle.clone() };
+    let by_id = Handle { pid: None, state: RawJson::null(), ..handle.clone() };
     assert_eq!(second.adopt(&by_id).await.unwrap(), Adopted::Gone);
     second.destroy(&by_id).await.unwrap();
     assert!(!is_alive(left) && !is_alive(handle.pid.unwrap()));

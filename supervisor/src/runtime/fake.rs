@@ -2,7 +2,7 @@
 
 use super::{Adopted, Capabilities, Grants, Handle, JobResult, JobSpec, LaunchSpec, Runtime, RuntimeError, StopPolicy};
 use crate::{
-    model::{Exit, LaunchId, Resources, Usage},
+    model::{Exit, LaunchId, RawJson, Resources, Usage},
     sys::Clock,
 };
 use async_trait::async_trait;
@@ -199,7 +199,8 @@ impl Runtime for FakeRuntime {
         }
         state.next_pid += 1;
         let pid = (!state.pidless).then_some(state.next_pid);
-        let handle = Handle { id: spec.id.clone(), version: 1, pid, started_at: now, state: serde_json::json!({"fake": true}) };
+        let handle =
+            Handle { id: spec.id.clone(), version: 1, pid, started_at: now, state: RawJson::null() };
         state.started.push(spec.clone());
         state.granted.insert(spec.id.clone(), grants.fds.iter().map(|(name, _)| name.clone()).collect());
         let fake = Fake {

@@ -10,7 +10,7 @@ pub use native::{Census, Machine, NativeRuntime, Trace};
 
 mod fault;
 
-use crate::model::{Exit, LaunchId, Resources, Timestamp, Usage};
+use crate::model::{Exit, LaunchId, RawJson, Resources, Timestamp, Usage};
 use async_trait::async_trait;
 use futures::future::BoxFuture;
 use nix::sys::signal::Signal;
@@ -75,13 +75,13 @@ pub struct Handle {
     pub version: u32,
     pub pid: Option<u32>,
     pub started_at: Timestamp,
-    pub state: serde_json::Value,
+    pub state: RawJson,
 }
 
 impl Handle {
     /// Names a launch whose fork was never recorded. Good for `destroy` only: it is found by the id that its processes carry.
     pub fn unrecorded(id: LaunchId) -> Self {
-        Self { id, version: 0, pid: None, started_at: Timestamp::default(), state: serde_json::Value::Null }
+        Self { id, version: 0, pid: None, started_at: Timestamp::default(), state: RawJson::null() }
     }
 }
 

@@ -17,7 +17,7 @@ use crate::{
     keylease::KeyLease,
     model::{
         Condition, ConditionStatus, Devnet, Exit, ExitClass, Key, Kind, LastExit, Launch, LaunchId, LaunchPhase, LaunchRecord, LaunchStatus, Meta,
-        Node, NodePhase, Timestamp, Uid,
+        Node, NodePhase, RawJson, Timestamp, Uid,
     },
     plugin::LaunchPlan,
     runtime::{Handle, NO_DESCRIPTOR_REMEDY, NO_PROCESS_REMEDY, RuntimeError},
@@ -275,7 +275,7 @@ pub(super) fn as_running(handle: &Handle) -> LaunchStatus {
         phase: LaunchPhase::Running,
         pid: handle.pid,
         started_at: Some(handle.started_at),
-        handle: serde_json::to_value(handle).ok(),
+        handle: RawJson::of(handle).ok(),
         ..LaunchStatus::default()
     }
 }

@@ -168,5 +168,5 @@ pub(super) fn launch_name(node: &str, id: &LaunchId) -> String {
 
 /// None before the fork was recorded, or when an older devnetd wrote what this one cannot read.
 pub(super) fn handle_of(launch: &Launch) -> Option<Handle> {
-    serde_json::from_value(launch.status.handle.clone()?).ok()
+    launch.status.handle.as_ref()?.read().ok()
 }

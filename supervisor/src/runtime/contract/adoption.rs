@@ -7,11 +7,12 @@ use super::{
 use crate::{
     config,
     keeper::Keeper,
-    model::{Exit, LaunchId},
+    model::{Exit, LaunchId, RawJson},
     runtime::{Adopted, Grants, Handle, Machine, NativeRuntime, Runtime},
     sys::{Clock, Kernel, Pidfd, SystemClock, boot_id, command, process_env, process_stat},
 };
 use nix::sys::signal::Signal;
+use serde_json::{Value, json};
 use std::{fs, os::fd::AsFd, sync::Arc, time::Duration};
 use tokio::time::timeout;
 
@@ -125,12 +126,13 @@ pub(super) async fn a_reused_pid_is_never_signalled(bench: &Bench) {
     let pid = stranger.id();
     let start_time = process_stat(pid).unwrap().start_time;
     let other_boot = {
-        let mut handle = forged(pid, start_time, "victim");
-        handle.state["identity"]["bootId"] = "another".into();
-        handle
+        let handle = forged(pid, start_time, "victim");
+        let mut state: Value = handle.state.read().unwrap();
+        state["identity"]["bootId"] = "another".into();
+        Handle { state: RawJson::of(&state).unwrap(), ..handle }
     };
     for handle in [forged(pid, start_time - 1, "other-time"), other_boot, forged(pid, start_time, "other-id")] {
-        let rebooted = handle.state["identity"]["bootId"] == "another";
+        let rebooted = handle.state.read::<Value>().unwrap()["identity"]["bootId"] == "another";
         match bench.runtime.adopt(&handle).await.unwrap() {
             Adopted::Exited(exit) => assert!(rebooted && exit.rebooted && exit.code.is_none(), "{exit:?}"),
             adopted => assert!(!rebooted && adopted == Adopted::Gone, "{adopted:?}"),
@@ -174,8 +176,14 @@ async fn orphan(bench: &Bench, id: &str) -> Handle {
 }
 
 fn forged(pid: u32, start_time: u64, id: &str) -> Handle {
-    let identity = serde_json::json!({"pid": pid, "startTime": start_time, "bootId": boot_id().unwrap(), "launchId": id});
-    Handle { id: LaunchId(id.into()), version: 1, pid: Some(pid), started_at: SystemClock.now(), state: serde_json::json!({"identity": identity}) }
+    let identity = json!({"pid": pid, "startTime": start_time, "bootId": boot_id().unwrap(), "launchId": id});
+    Handle {
+        id: LaunchId(id.into()),
+        version: 1,
+        pid: Some(pid),
+        started_at: SystemClock.now(),
+        state: RawJson::of(&json!({"identity": identity})).unwrap(),
+    }
 }
 
 /// Not our child, held by a keeper, dead and reaped before this runtime begins: as after a crash of the daemon.

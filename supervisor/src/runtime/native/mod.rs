@@ -174,7 +174,7 @@ impl Inner {
         if handle.version != HANDLE_VERSION {
             return Err(foreign());
         }
-        let state: NativeState = serde_json::from_value(handle.state.clone()).map_err(|_| foreign())?;
+        let state: NativeState = handle.state.read().map_err(|_| foreign())?;
         if state.identity.launch_id == handle.id.0 { Ok(Some(state)) } else { Err(foreign()) }
     }
 

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     cgroup::Leaf,
-    model::{LaunchId, Resources, Timestamp},
+    model::{LaunchId, RawJson, Resources, Timestamp},
     reaper::{HOME_ID_VAR, Identity, LAUNCH_ID_VAR, Process},
     runtime::{Grants, Handle, LaunchSpec, RuntimeError},
     sys::{Spawn, SpawnFailure, SpawnStep, Spawned, executable, failpoint, process_stat, spawn},
@@ -194,7 +194,7 @@ impl Inner {
     }
 
     pub(super) fn handle(&self, id: LaunchId, pid: Option<u32>, started_at: Timestamp, state: &NativeState) -> Result<Handle, RuntimeError> {
-        let state = serde_json::to_value(state).map_err(|error| RuntimeError::Unsupported(format!("a path that is no text: {error}")))?;
+        let state = RawJson::of(state).map_err(|error| RuntimeError::Unsupported(format!("a path that is no text: {error}")))?;
         Ok(Handle { id, version: HANDLE_VERSION, pid, started_at, state })
     }
 

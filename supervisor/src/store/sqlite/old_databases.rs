@@ -6,7 +6,7 @@ use super::SqliteStore;
 use crate::{
     model::{
         Condition, ConditionStatus, Devnet, EventId, ExitClass, Export, ExportPhase, Key, Kind, LastExit, Launch, LaunchId, LaunchPhase, Lease, Node,
-        NodePhase, Plan, PlannedNode, PlannedPort, SignedAttempt, Timestamp, Transaction, TransactionPhase, Upgrade, UpgradePhase,
+        NodePhase, Plan, PlannedNode, PlannedPort, RawJson, SignedAttempt, Timestamp, Transaction, TransactionPhase, Upgrade, UpgradePhase,
     },
     store::{EventFilter, Limits, Selector, Store, Write, fixtures, migrations::KNOWN},
     sys::ManualClock,
@@ -54,7 +54,7 @@ fn launch() -> Launch {
     let mut launch = fixtures::launch("default", "mynet/validator-0", "l1");
     std::sync::Arc::make_mut(&mut launch.spec).argv = vec!["wasmd".into(), "start".into()];
     launch.status.phase = LaunchPhase::Ended;
-    launch.status.handle = Some(serde_json::json!({"pid": 7, "boot": "b"}));
+    launch.status.handle = Some(RawJson::of(&serde_json::json!({"pid": 7, "boot": "b"})).unwrap());
     launch
 }
 

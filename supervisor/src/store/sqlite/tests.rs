@@ -5,7 +5,7 @@ use super::{
     writer::{Durability, Writer},
 };
 use crate::{
-    model::{Devnet, DevnetPhase, Key, Kind, LaunchPhase, LaunchStatus, Timestamp},
+    model::{Devnet, DevnetPhase, Key, Kind, LaunchPhase, LaunchStatus, RawJson, Timestamp},
     store::{
         EventFilter, Expect, Limits, Selector, Store, StoreError, Write,
         fixtures::{devnet, event, launch, lease, plan, validator},
@@ -386,7 +386,7 @@ async fn a_launch_is_in_memory_until_it_is_let_go_also_after_a_restart() {
     let mut ended = launch("default", "net/validator-0", "l1");
     ended.status.phase = LaunchPhase::Ended;
     let mut held = launch("default", "net/validator-0", "l2");
-    held.status = LaunchStatus { handle: Some(serde_json::json!({"pid": 7})), ..ended.status.clone() };
+    held.status = LaunchStatus { handle: Some(RawJson::of(&serde_json::json!({"pid": 7})).unwrap()), ..ended.status.clone() };
     let keys = [&ended, &held].map(|launch| Key::new(Kind::Launch, "default", &launch.metadata.name));
     let parents = [Write::create(devnet("default", "net")), Write::create(validator("default", "net", 0))];
     store.commit(parents.into_iter().chain([Write::create(ended), Write::create(held)]).collect()).await.unwrap();

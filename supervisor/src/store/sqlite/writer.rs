@@ -29,8 +29,6 @@ const GROUP: usize = 64;
 /// Changes and events that stay in memory for the watchers; older ones are read from the file. Two groups, and some more.
 const CHANGE_RING: usize = 512;
 const EVENT_RING: usize = 256;
-/// What stays of both when memory is given back: a burst fills them with old versions of all that it changed.
-const CALM_RING: usize = 16;
 /// Rows of the past that one transaction drops at most on the way, so that no commit waits long for it.
 const SWEEP: u64 = 256;
 /// Rows written until the log is folded into the file: about 4 MB.
@@ -278,9 +276,10 @@ impl Writer {
         (answer, result.map(|()| self.mark.revision))
     }
 
+    /// A burst fills the rings with old versions of all that it changed.
     fn give_memory_back(&self) -> Result<(), Refusal> {
-        self.changes.trim(CALM_RING);
-        self.events.trim(CALM_RING);
+        self.changes.trim(0);
+        self.events.trim(0);
         Ok(self.connection.release_memory()?)
     }
 
