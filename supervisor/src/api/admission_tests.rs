@@ -54,7 +54,7 @@ fn a_devnet_of_commands_has_no_validators_and_no_accounts() {
         None,
         wanted(|d| {
             d.spec.plugin = "exec".into();
-            d.spec.services = vec![service];
+            d.spec.services = vec![service].into();
         }),
         &fresh(),
     );

@@ -37,7 +37,7 @@ prop_compose! {
         if keep[3] { spec.resources = None; }
         if keep[4] { spec.desired = None; }
         if keep[5] { spec.nodes.clear(); }
-        if keep[6] { spec.services.clear(); }
+        if keep[6] { spec.services = std::sync::Arc::default(); }
         if keep[7] { spec.operations = Operations::default(); }
         if keep[8] { spec.localhost = None; }
         if keep[9] { devnet.status = DevnetStatus::default(); }

@@ -126,7 +126,8 @@ pub(super) fn devnet() -> Devnet {
             stop_signal: some(),
             grace: Some(Span::secs(10)),
             logs: Some(logs()),
-        }],
+        }]
+        .into(),
         operations: Operations { restart: 1, reset: 2, refresh_binary: 3 },
     };
     let status = DevnetStatus {

@@ -101,7 +101,7 @@ async fn those_that_died_together_unseen_come_back_in_the_order_of_the_spec() {
         let (first, mut second) = (service("z-first"), service("a-second"));
         second.after = vec!["z-first".into()];
         second.ports.clear();
-        (spec.validators, spec.services) = (Some(0), vec![first, second]);
+        (spec.validators, spec.services) = (Some(0), vec![first, second].into());
     })
     .await;
     rig.stop_daemon().await;

@@ -65,7 +65,7 @@ async fn validators_hold_their_keys_and_full_nodes_and_services_take_none() {
     rig.plugin.set_health("fullnode-0", Health { ready: true, height: 1, ..Health::default() });
     rig.create(|spec| {
         spec.full_nodes = 1;
-        spec.services = vec![service("web")];
+        spec.services = vec![service("web")].into();
     })
     .await;
     rig.phase(DevnetPhase::Running).await;

@@ -73,7 +73,7 @@ async fn reset_wipes_homes_and_heights_and_starts_again_with_the_same_addresses(
 
 #[tokio::test]
 async fn delete_leaves_nothing() {
-    let rig = Rig::running(|spec| spec.services = vec![service("web")]).await;
+    let rig = Rig::running(|spec| spec.services = vec![service("web")].into()).await;
     rig.delete().await;
     rig.gone(&key()).await;
     rig.assert_nothing_left().await;
@@ -200,7 +200,7 @@ async fn a_service_waits_for_the_node_that_it_comes_after() {
     rig.create(|spec| {
         let mut web = service("web");
         web.after = vec!["validator-0".into()];
-        spec.services = vec![web];
+        spec.services = vec![web].into();
     })
     .await;
     let waits = |node: &crate::model::Node| node.status.conditions.get("Ready").is_some_and(|ready| ready.reason == "WaitingForDependency");
@@ -217,7 +217,7 @@ async fn a_service_that_completes_is_as_good_as_ready_and_lets_its_dependents_st
         let (first, mut second) = (service("first"), service("second"));
         second.after = vec!["first".into()];
         second.ports.clear();
-        spec.services = vec![first, second];
+        spec.services = vec![first, second].into();
     })
     .await;
     rig.kill("first", code(0)).await;
@@ -246,9 +246,9 @@ async fn a_change_of_one_nodes_environment_restarts_that_node_only() {
 
 #[tokio::test]
 async fn a_service_that_leaves_the_spec_goes_with_its_leases_and_files() {
-    let rig = Rig::running(|spec| spec.services = vec![service("web")]).await;
+    let rig = Rig::running(|spec| spec.services = vec![service("web")].into()).await;
     assert!(rig.home.node(NS, NET, "web").exists());
-    rig.change(|devnet| devnet.spec.services.clear()).await;
+    rig.change(|devnet| devnet.spec.services = Vec::new().into()).await;
     rig.gone(&node_key("web")).await;
     let (leases, _) = rig.store.list(&Selector::in_devnet(Kind::Lease, NS, NET)).await.unwrap();
     let of_web =
@@ -260,11 +260,11 @@ async fn a_service_that_leaves_the_spec_goes_with_its_leases_and_files() {
 
 #[tokio::test]
 async fn a_service_that_comes_back_while_it_is_being_removed_stays() {
-    let rig = Rig::running(|spec| spec.services = vec![service("web")]).await;
+    let rig = Rig::running(|spec| spec.services = vec![service("web")].into()).await;
     rig.runtime.freeze_stops();
-    rig.change(|devnet| devnet.spec.services.clear()).await;
+    rig.change(|devnet| devnet.spec.services = Vec::new().into()).await;
     rig.node_phase("web", NodePhase::Stopping).await;
-    rig.change(|devnet| devnet.spec.services = vec![service("web")]).await;
+    rig.change(|devnet| devnet.spec.services = vec![service("web")].into()).await;
     rig.devnet_until("the spec is taken in", |devnet| devnet.status.observed_generation == 3).await;
     rig.runtime.thaw_stops();
     let node = rig.node_phase("web", NodePhase::Running).await;
@@ -409,10 +409,10 @@ async fn only_the_newest_launches_of_a_node_are_kept() {
 
 #[tokio::test]
 async fn every_event_but_the_users_has_a_parent_that_is_stored() {
-    let rig = Rig::running(|spec| spec.services = vec![service("web")]).await;
+    let rig = Rig::running(|spec| spec.services = vec![service("web")].into()).await;
     rig.kill("validator-0", code(1)).await;
     rig.node_until("validator-0", "it runs again", |node| node.status.restart_count == 1 && node.status.phase == NodePhase::Running).await;
-    rig.change(|devnet| devnet.spec.services.clear()).await;
+    rig.change(|devnet| devnet.spec.services = Vec::new().into()).await;
     rig.gone(&node_key("web")).await;
     rig.change(|devnet| devnet.spec.operations.reset += 1).await;
     rig.devnet_until("it runs after the reset", |devnet| devnet.status.operations.reset == 1 && devnet.status.phase == DevnetPhase::Running).await;

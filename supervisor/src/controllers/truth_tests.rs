@@ -101,9 +101,9 @@ async fn a_node_that_restarts_while_a_change_stands_refused_runs_what_was_accept
 
 #[tokio::test]
 async fn a_service_that_restarts_while_a_change_stands_refused_keeps_its_command() {
-    let rig = Rig::running(|spec| spec.services = vec![service("web")]).await;
+    let rig = Rig::running(|spec| spec.services = vec![service("web")].into()).await;
     rig.refuse();
-    rig.change(|devnet| devnet.spec.services[0].command = vec!["/bin/false".into()]).await;
+    rig.change(|devnet| std::sync::Arc::make_mut(&mut devnet.spec.services)[0].command = vec!["/bin/false".into()]).await;
     rig.refused().await;
     rig.kill("web", code(1)).await;
     rig.restarted("web", 1).await;
@@ -211,7 +211,7 @@ fn once(name: &str, policy: RestartPolicy) -> ServiceSpec {
 async fn a_bare_process_is_ready_when_it_has_lived_for_a_second() {
     let rig = Rig::new();
     let began = Instant::now();
-    rig.create(|spec| (spec.validators, spec.services) = (Some(0), vec![service("web")])).await;
+    rig.create(|spec| (spec.validators, spec.services) = (Some(0), vec![service("web")].into())).await;
     rig.phase(DevnetPhase::Running).await;
     assert!(began.elapsed() >= Duration::from_millis(990), "after {:?}", began.elapsed());
 }
@@ -219,7 +219,7 @@ async fn a_bare_process_is_ready_when_it_has_lived_for_a_second() {
 #[tokio::test]
 async fn a_service_that_ends_at_once_is_never_taken_for_running() {
     let rig = Rig::new();
-    rig.create(|spec| (spec.validators, spec.services) = (Some(0), vec![once("web", RestartPolicy::Never)])).await;
+    rig.create(|spec| (spec.validators, spec.services) = (Some(0), vec![once("web", RestartPolicy::Never)].into())).await;
     rig.node_until("web", "it has a process", |node| node.status.pid.is_some()).await;
     rig.kill("web", code(1)).await;
     rig.phase(DevnetPhase::Failed).await;
@@ -230,7 +230,7 @@ async fn a_service_that_ends_at_once_is_never_taken_for_running() {
 async fn a_service_that_completes_within_its_first_second_satisfies_its_devnet() {
     for policy in [RestartPolicy::Never, RestartPolicy::OnFailure] {
         let rig = Rig::new();
-        rig.create(|spec| (spec.validators, spec.services) = (Some(0), vec![once("setup", policy)])).await;
+        rig.create(|spec| (spec.validators, spec.services) = (Some(0), vec![once("setup", policy)].into())).await;
         rig.node_until("setup", "it has a process", |node| node.status.pid.is_some()).await;
         rig.kill("setup", code(0)).await;
         rig.phase(DevnetPhase::Running).await;
@@ -242,7 +242,7 @@ async fn a_service_that_completes_within_its_first_second_satisfies_its_devnet()
 async fn a_missing_program_fails_its_own_service_and_the_others_run() {
     let rig = Rig::new();
     let missing = ServiceSpec { name: "lost".into(), command: vec!["no-such-program-anywhere".into()], ..ServiceSpec::default() };
-    rig.create(|spec| (spec.validators, spec.services) = (Some(1), vec![service("web"), missing.clone()])).await;
+    rig.create(|spec| (spec.validators, spec.services) = (Some(1), vec![service("web"), missing.clone()].into())).await;
     let lost = rig.node_phase("lost", NodePhase::Failed).await;
     let message = "there is no program `no-such-program-anywhere` in the daemon's PATH; write its path in spec.services";
     assert_eq!(lost.status.conditions.get("Ready").unwrap().message, message);
@@ -255,10 +255,10 @@ async fn a_missing_program_fails_its_own_service_and_the_others_run() {
 
 #[tokio::test]
 async fn a_service_that_leaves_keeps_its_address_until_its_process_is_gone() {
-    let rig = Rig::running(|spec| spec.services = vec![service("old")]).await;
+    let rig = Rig::running(|spec| spec.services = vec![service("old")].into()).await;
     let address = rig.node("old").await.unwrap().spec.address.clone();
     rig.runtime.freeze_stops();
-    rig.change(|devnet| devnet.spec.services = vec![service("new")]).await;
+    rig.change(|devnet| devnet.spec.services = vec![service("new")].into()).await;
     let new = rig.node_phase("new", NodePhase::Running).await;
     rig.node_phase("old", NodePhase::Stopping).await;
     assert_ne!(new.spec.address, address);
@@ -270,9 +270,9 @@ async fn a_service_that_leaves_keeps_its_address_until_its_process_is_gone() {
 
 #[tokio::test]
 async fn a_service_that_takes_over_the_port_of_one_that_leaves_waits_for_its_end() {
-    let rig = Rig::running(|spec| (spec.addresses, spec.validators, spec.services) = (Addresses::Ports, Some(0), vec![listener("old")])).await;
+    let rig = Rig::running(|spec| (spec.addresses, spec.validators, spec.services) = (Addresses::Ports, Some(0), vec![listener("old")].into())).await;
     rig.runtime.freeze_stops();
-    rig.change(|devnet| devnet.spec.services = vec![listener("new")]).await;
+    rig.change(|devnet| devnet.spec.services = vec![listener("new")].into()).await;
     rig.node_phase("old", NodePhase::Stopping).await;
     let says = |devnet: &Devnet| devnet.status.conditions.get("Provisioned").is_some_and(|provisioned| provisioned.message.contains("net/old"));
     rig.devnet_until("it names who has the port", says).await;
@@ -303,7 +303,7 @@ async fn a_launch_that_could_not_be_let_go_is_let_go_later_and_before_the_next()
 async fn a_launch_without_a_pid_is_watched_all_the_same() {
     let rig = Rig::new();
     rig.runtime.hide_pids();
-    rig.create(|spec| spec.services = vec![service("web")]).await;
+    rig.create(|spec| spec.services = vec![service("web")].into()).await;
     rig.phase(DevnetPhase::Running).await;
     assert_eq!(rig.node("validator-0").await.unwrap().status.pid, None);
 }

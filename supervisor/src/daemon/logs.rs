@@ -316,7 +316,7 @@ mod tests {
         assert_eq!((all.rotate, all.caps.node_bytes, all.caps.devnet_bytes), (5 << 20, 5 << 20, 1 << 30), "it is rotated before it fills its cap");
         assert_eq!(all.caps.age.as_secs(), 90);
         let own = LogsSpec { rotate: size(1), ..LogsSpec::default() };
-        set(&|devnet| devnet.spec.services = vec![ServiceSpec { name: "a".into(), logs: Some(own.clone()), ..ServiceSpec::default() }]).await;
+        set(&|devnet| devnet.spec.services = vec![ServiceSpec { name: "a".into(), logs: Some(own.clone()), ..ServiceSpec::default() }].into()).await;
         assert_eq!(limits().await, Limits { rotate: 1 << 20, ..all }, "the rest is as the devnet says");
         set(&|devnet| devnet.spec = DevnetSpec::default()).await;
         assert_eq!(limits().await, defaults);

@@ -3,7 +3,7 @@
 use super::{ByteSize, Cpu, Desired, RestartPolicy, Span, Timestamp};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
@@ -56,9 +56,14 @@ pub struct DevnetSpec {
     pub logs: Option<LogsSpec>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub nodes: Vec<NodeOverride>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub services: Vec<ServiceSpec>,
+    /// Shared: hundreds of them are in each version of the devnet, and in its plan.
+    #[serde(skip_serializing_if = "has_none")]
+    pub services: Arc<[ServiceSpec]>,
     pub operations: Operations,
+}
+
+fn has_none(services: &Arc<[ServiceSpec]>) -> bool {
+    services.is_empty()
 }
 
 impl DevnetSpec {
@@ -87,7 +92,7 @@ impl DevnetSpec {
     /// SHA-256 (hex) of all that plan, genesis and nodes are made of: everything but `desired`, `frozen`, `operations` and `logs`.
     pub fn digest(&self) -> String {
         let mut made_of = Self { desired: None, frozen: None, operations: Operations::default(), logs: None, ..self.clone() };
-        made_of.services.iter_mut().for_each(|service| service.logs = None);
+        Arc::make_mut(&mut made_of.services).iter_mut().for_each(|service| service.logs = None);
         made_of.nodes.retain(|node| !node.is_of_logs_alone());
         made_of.nodes.iter_mut().for_each(|node| node.logs = None);
         let json = serde_json::to_vec(&made_of).expect("a spec has only string keys, so it is always JSON");

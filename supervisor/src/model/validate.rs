@@ -223,8 +223,8 @@ mod tests {
             park: vec![port.into()],
             ..ServiceSpec::default()
         };
-        assert_eq!(faults(|d| d.spec.services = vec![parks("http")]), Vec::<String>::new());
-        assert_eq!(faults(|d| d.spec.services = vec![parks("htp")]), ["spec.services[0].park[0]"]);
+        assert_eq!(faults(|d| d.spec.services = vec![parks("http")].into()), Vec::<String>::new());
+        assert_eq!(faults(|d| d.spec.services = vec![parks("htp")].into()), ["spec.services[0].park[0]"]);
     }
 
     #[test]
@@ -240,6 +240,6 @@ mod tests {
         assert_eq!(faults(|d| d.spec.nodes = own(logs(None, size(64), None, None))), Vec::<String>::new());
         assert_eq!(faults(|d| d.spec.nodes = own(logs(None, None, size(64), None))), ["spec.nodes[0].logs.devnet"]);
         let service = |logs| vec![ServiceSpec { name: "a".into(), command: vec!["true".into()], logs, ..Default::default() }];
-        assert_eq!(faults(|d| d.spec.services = service(logs(size(1), None, None, None))), ["spec.services[0].logs.rotate"]);
+        assert_eq!(faults(|d| d.spec.services = service(logs(size(1), None, None, None)).into()), ["spec.services[0].logs.rotate"]);
     }
 }

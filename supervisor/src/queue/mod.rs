@@ -28,6 +28,8 @@ use std::{
 use tokio::time::Instant;
 
 /// What a delay that overflows the clock becomes: about thirty years.
+/// For so many keys there is room when nothing is queued.
+const IDLE_ROOM: usize = 64;
 const FAR: Duration = Duration::from_secs(1_000_000_000);
 
 pub trait QueueKey: Clone + Eq + Hash {
@@ -168,6 +170,9 @@ impl<K: QueueKey> Queue<K> {
         match wish.into_iter().chain(again).min() {
             Some(at) => self.enqueue(key.clone(), failures, at),
             None => drop(self.entries.remove(key)),
+        }
+        if self.entries.is_empty() {
+            self.entries.shrink_to(IDLE_ROOM);
         }
     }
 

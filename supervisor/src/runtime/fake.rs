@@ -199,8 +199,7 @@ impl Runtime for FakeRuntime {
         }
         state.next_pid += 1;
         let pid = (!state.pidless).then_some(state.next_pid);
-        let handle =
-            Handle { id: spec.id.clone(), version: 1, pid, started_at: now, state: RawJson::null() };
+        let handle = Handle { id: spec.id.clone(), version: 1, pid, started_at: now, state: RawJson::null() };
         state.started.push(spec.clone());
         state.granted.insert(spec.id.clone(), grants.fds.iter().map(|(name, _)| name.clone()).collect());
         let fake = Fake {

@@ -10,11 +10,7 @@
 
 mod session;
 
-use super::{
-    Action, Context, ReconcileError, Reconciler,
-    node::{handle_of, launch_name},
-    placing::stored_context,
-};
+use super::{Action, Context, ReconcileError, Reconciler, node::launch_name, placing::stored_context};
 use crate::model::{FROZEN, Key, Kind, Launch, LaunchId, LaunchPhase, Node, NodePhase, PlanBody, Readiness};
 use async_trait::async_trait;
 use session::Session;
@@ -50,7 +46,7 @@ impl Reconciler for HealthController {
                 cx.observations.forget(key); // what the session before may have seen last: after a reset it is not so any more
             }
             self.sessions().insert(key.clone(), (watched.clone(), guard));
-            let session = Box::pin(session.run(watched.frozen)); // a future that is passed on has its room twice
+            let session = Box::pin(Box::new(session).run(watched.frozen)); // a future that is passed on has its room twice
             tokio::spawn(async move { cancel.run_until_cancelled(session).await });
         }
         Ok(Action::AwaitChange)
@@ -94,5 +90,5 @@ async fn open(node: &Node, id: &LaunchId, cx: &Context) -> Result<Option<Session
         }
         _ => None,
     };
-    Ok(Some(Session::new(node, &launch, handle_of(&launch), &devnet, context, cx)))
+    Ok(Some(Session::new(node, &launch, &devnet, context, cx)))
 }

@@ -1,10 +1,10 @@
 //! One node's health session: probes until it is ready, then listens to its blocks.
 
-use super::super::{Context, Edit, Story, placing::placed};
+use super::super::{Context, Edit, Story, node::handle_of, placing::placed};
 use crate::{
     holders::{Holder, has_socket, holder_of, is_in_a_container, listeners_at},
     logs,
-    model::{Condition, ConditionStatus, Devnet, HealthCheck, Key, Launch, LaunchId, Node, PlacedNode, Readiness, Timestamp},
+    model::{Condition, ConditionStatus, Devnet, HealthCheck, Key, Kind, Launch, LaunchId, Node, PlacedNode, Readiness, Timestamp},
     plugin::{BlockHeight, ChainPlugin, DevnetContext, Health, PluginError},
     runtime::Handle,
     store::StoreError,
@@ -40,10 +40,10 @@ const STALL_UNKNOWN: Duration = Duration::from_secs(30);
 
 pub(super) struct Session {
     cx: Context,
+    meter: Meter,
     key: Key,
     launch: LaunchId,
     started: Timestamp,
-    handle: Option<Handle>,
     node: PlacedNode,
     readiness: Readiness,
     log: PathBuf,
@@ -61,14 +61,15 @@ enum Stop {
 }
 
 impl Session {
-    pub(super) fn new(node: &Node, launch: &Launch, handle: Option<Handle>, devnet: &Devnet, context: Option<DevnetContext>, cx: &Context) -> Self {
+    pub(super) fn new(node: &Node, launch: &Launch, devnet: &Devnet, context: Option<DevnetContext>, cx: &Context) -> Self {
         let stall_after = devnet.spec.block_time.map_or(STALL_UNKNOWN, |time| (time.0 * MISSING_BLOCKS).max(STALL_FLOOR));
+        let key = Key::node(&node.metadata.namespace, &node.metadata.name);
         Self {
             cx: cx.clone(),
-            key: Key::node(&node.metadata.namespace, &node.metadata.name),
+            meter: Meter { cx: cx.clone(), node: key.clone(), launch: Key::new(Kind::Launch, &launch.metadata.namespace, &launch.metadata.name) },
+            key,
             launch: launch.spec.launch_id.clone(),
             started: launch.status.started_at.unwrap_or_default(),
-            handle,
             node: placed(node),
             readiness: launch.spec.readiness.clone(),
             log: PathBuf::from(&launch.spec.log_path),
@@ -78,40 +79,37 @@ impl Session {
         }
     }
 
-    /// Runs until it is dropped or the store is gone. There is one for each node as long as it lives, so what most of them do not do,
-    /// or only at first, has its own place in memory for as long as it is done.
-    pub(super) async fn run(self, frozen: bool) {
-        let result = match &self.devnet {
-            _ if frozen => self.usage_alone().await,
-            Some(devnet) => Box::pin(self.chain(devnet)).await,
+    /// Runs until it is dropped or the store is gone. There is one for each node as long as it lives, so what most of them need only at
+    /// first, the session itself, goes when that is done.
+    pub(super) async fn run(self: Box<Self>, frozen: bool) {
+        let meter = self.meter.clone();
+        if !frozen {
+            let node = meter.node.clone();
+            if let Err(error) = Box::pin(self.lead()).await {
+                tracing::warn!(%node, %error, "health session ended");
+                return;
+            }
+        }
+        meter.run().await;
+    }
+
+    /// A service until it is ready, a chain's node until the store is gone.
+    async fn lead(self: Box<Self>) -> Result<(), Stop> {
+        match &self.devnet {
+            Some(devnet) => self.chain(devnet).await,
             None => self.service().await,
-        };
-        if let Err(error) = result {
-            tracing::warn!(node = %self.key, %error, "health session ended");
         }
     }
 
     /// A node without a chain: ready once, then only its usage is of interest.
     async fn service(&self) -> Result<(), Stop> {
         let what = match &self.readiness {
-            Readiness::Tcp(port) => Box::pin(self.until(|| self.tcp(port))).await?,
-            Readiness::Http { port, path } => Box::pin(self.until(|| self.http(port, path))).await?,
-            Readiness::LogText(text) => Box::pin(self.until_logged(text)).await?,
+            Readiness::Tcp(port) => self.until(|| self.tcp(port)).await?,
+            Readiness::Http { port, path } => self.until(|| self.http(port, path)).await?,
+            Readiness::LogText(text) => self.until_logged(text).await?,
             Readiness::Process | Readiness::Plugin => self.until_settled().await,
         };
-        Box::pin(self.set_ready(true, "Ready", &what)).await?;
-        self.usage_alone().await
-    }
-
-    async fn usage_alone(&self) -> Result<(), Stop> {
-        let mut reads = self.cx.observations.reads();
-        loop {
-            self.sample_usage().await;
-            tokio::time::sleep(SLOWEST_PROBE).await; // at most one sample a second, however often somebody reads
-            if reads.changed().await.is_err() {
-                return Ok(());
-            }
-        }
+        self.set_ready(true, "Ready", &what).await
     }
 
     async fn chain(&self, devnet: &DevnetContext) -> Result<(), Stop> {
@@ -230,14 +228,7 @@ impl Session {
         if let Ok(health) = self.probe(devnet).await {
             self.see(&health);
         }
-        self.sample_usage().await;
-    }
-
-    async fn sample_usage(&self) {
-        let Some(handle) = &self.handle else { return };
-        if let Ok(usage) = self.cx.runtime.usage(handle).await {
-            self.cx.observations.update(&self.key, |seen| seen.usage = Some(usage));
-        }
+        self.meter.sample().await;
     }
 
     fn see(&self, health: &Health) {
@@ -339,10 +330,10 @@ impl Session {
     }
 
     async fn stranger_at(&self, target: &str) -> Option<Holder> {
-        let (handle, at) = (self.handle.as_ref()?, target.parse().ok()?);
+        let (handle, at) = (self.meter.handle().await?, target.parse().ok()?);
         let main = handle.pid?;
         let inodes = on_blocking_thread(move || Some(listeners_at(at)).filter(|inodes| !has_socket(main, inodes))).await?;
-        let ours = self.cx.runtime.processes(handle).await.ok()??;
+        let ours = self.cx.runtime.processes(&handle).await.ok()??;
         let stranger = move || (!ours.iter().any(|pid| has_socket(*pid, &inodes))).then(|| holder_of(&inodes));
         on_blocking_thread(stranger).await.filter(may_be_told)
     }
@@ -374,6 +365,41 @@ impl Session {
             }
         }
         std::future::pending().await // the log was taken away: it never becomes ready by this
+    }
+}
+
+/// How much of the machine one launch uses.
+#[derive(Clone)]
+struct Meter {
+    cx: Context,
+    node: Key,
+    /// Its row has the handle: a copy for each of hundreds of nodes would be in memory for hours.
+    launch: Key,
+}
+
+impl Meter {
+    /// Samples when somebody reads nodes, for ever.
+    async fn run(self) {
+        let mut reads = self.cx.observations.reads();
+        loop {
+            self.sample().await;
+            tokio::time::sleep(SLOWEST_PROBE).await; // at most one sample a second, however often somebody reads
+            if reads.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    async fn sample(&self) {
+        let Some(handle) = self.handle().await else { return };
+        if let Ok(usage) = self.cx.runtime.usage(&handle).await {
+            self.cx.observations.update(&self.node, |seen| seen.usage = Some(usage));
+        }
+    }
+
+    async fn handle(&self) -> Option<Handle> {
+        let launch = Arc::<Launch>::try_from(self.cx.store.get(&self.launch).await.ok()??).ok()?;
+        handle_of(&launch)
     }
 }
 
@@ -456,11 +482,11 @@ mod tests {
 
     #[test]
     fn a_session_keeps_no_room_for_what_it_does_only_at_first() {
-        fn size<F>(_: impl Fn(Session) -> F) -> usize {
+        fn size<F>(_: impl Fn(Box<Session>) -> F) -> usize {
             size_of::<F>()
         }
         let (future, session) = (size(|session| session.run(false)), size_of::<Session>());
-        assert!(future < 4 * session, "{future} bytes for a session of {session}");
+        assert!(future < 2 * session, "{future} bytes for a session of {session}");
     }
 
     #[tokio::test]
