@@ -9,8 +9,8 @@ use futures::StreamExt;
 use std::{sync::Arc, time::Duration};
 use tokio::{task::spawn_blocking, time::timeout};
 
-/// No change for so long, and a burst is over.
-const CALM: Duration = Duration::from_secs(2);
+/// No change for so long, and a burst is over: the threads and plugins that it started have ended after ten idle seconds.
+const CALM: Duration = Duration::from_secs(12);
 /// A node that restarts makes fewer changes.
 const BURST: usize = 100;
 

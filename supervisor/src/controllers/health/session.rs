@@ -379,7 +379,7 @@ struct Meter {
 
 impl Meter {
     /// Samples when somebody reads nodes, for ever.
-    async fn run(self) {
+    async fn run(&self) {
         let mut reads = self.cx.observations.reads();
         loop {
             self.sample().await;
