@@ -1,6 +1,6 @@
 //! A machine that refuses what others give: no further process, read-only cgroups, no bus, a clock that goes back.
 
-use e2e::{TestHome, binary, is_alive, limit_processes};
+use e2e::{TestHome, binary, condition, is_alive, limit_processes};
 use nix::sys::signal::{Signal, kill};
 use std::{
     process::Command,
@@ -14,11 +14,6 @@ fn document(more: &str) -> String {
         "apiVersion: devnet.builder/v1\nkind: Devnet\nmetadata: {{name: net}}\nspec:\n  plugin: exec\n  restart: {{backoff: 200ms, maxRestarts: 1}}\n  \
          services: [{{name: a, command: [sleep, '1000'], restart: {{policy: always}}}}]\n{more}"
     )
-}
-
-fn condition(object: &serde_json::Value, kind: &str) -> serde_json::Value {
-    let conditions = object["status"]["conditions"].as_array().cloned().unwrap_or_default();
-    conditions.into_iter().find(|condition| condition["type"] == kind).unwrap_or_default()
 }
 
 /// Another process runs for it, and no second one.
@@ -104,6 +99,36 @@ fn with_read_only_cgroups_devnetd_does_without_says_which_and_still_stops_all() 
     let left: Vec<_> = e2e::all_pids().into_iter().filter(|pid| e2e::parent(*pid) == daemon && is_alive(*pid) && sleeps(pid)).collect();
     assert_eq!(left, [], "the daemon is the subreaper, and no sleeper is left with it");
     assert!(home.mains().is_empty());
+    home.ctl(&["orphans"]).ok().says("no orphans");
+}
+
+#[test]
+fn a_grandchild_that_hides_is_dead_after_stop_though_its_daemon_was_killed_and_no_cgroup_holds_it() {
+    let home = TestHome::new();
+    let Some(started) = with_read_only_cgroups(&home, &["daemon", "start"]) else {
+        println!("SKIP: this kernel gives users no mount namespaces");
+        return;
+    };
+    assert!(started.status.success(), "{}", String::from_utf8_lossy(&started.stderr));
+    let hides = "[sh, -c, 'setsid env -i sh -c \"sleep 1001 & echo \\$! > $PWD/hidden\" & exec sleep 1000']";
+    home.ctl(&["up", &home.file("devnet.yaml", &document("").replace("[sleep, '1000']", hides))]).ok();
+    let (node, mut hidden) = (home.pid("net/a"), None);
+    let cwd = std::fs::read_link(format!("/proc/{node}/cwd")).unwrap();
+    home.eventually("the grandchild is there", SOON, |_| {
+        hidden = std::fs::read_to_string(cwd.join("hidden")).ok().and_then(|pid| pid.trim().parse().ok()).map(nix::unistd::Pid::from_raw);
+        hidden.is_some()
+    });
+    let hidden = hidden.unwrap();
+    let daemon = home.kill_daemon();
+    home.eventually("nobody is its parent any more", SOON, |_| e2e::parent(hidden) != Some(daemon));
+    assert!(is_alive(hidden) && is_alive(node));
+    let again = with_read_only_cgroups(&home, &["daemon", "start"]).expect("it was to be had before");
+    assert!(again.status.success(), "{}", String::from_utf8_lossy(&again.stderr));
+    assert_eq!((home.pid("net/a"), home.json(&["daemon", "status"])["cgroupDriver"].as_str()), (node, Some("none")));
+    home.ctl(&["stop", "net", "--timeout", "30s"]).ok();
+    let left = [node, hidden].map(is_alive);
+    let _ = kill(hidden, Signal::SIGKILL); // should it be left after all
+    assert_eq!(left, [false, false]);
     home.ctl(&["orphans"]).ok().says("no orphans");
 }
 
