@@ -183,29 +183,6 @@ fn a_key_stays_leased_to_its_node_when_daemon_and_keeper_of_that_are_killed() {
 }
 
 #[test]
-fn a_home_that_was_copied_with_its_store_starts_no_validator_a_second_time() {
-    let (one, other) = (TestHome::new(), TestHome::new());
-    one.up_quickstart("quick", QUICK);
-    let holders = one.pids("quick");
-    one.kill_daemon();
-    copy(one.home(), other.home());
-    other.ctl(&["daemon", "start"]).ok();
-    one.ctl(&["daemon", "start"]).ok();
-    for name in VALIDATORS {
-        let node = format!("quick/{name}");
-        other.eventually(&format!("{name} is refused"), Duration::from_secs(30), |other| {
-            let lease = condition(&other.node(&node), "KeyLease");
-            let named = text(&lease["message"]).contains(&format!("pid {} ", holders[name]));
-            lease["status"] == "False" && named && ["KeyInUse", "HomeInUse"].contains(&lease["reason"].as_str().unwrap_or_default())
-        });
-    }
-    assert!(VALIDATORS.iter().all(|name| !other.pids("quick").contains_key(*name)));
-    one.ctl(&["wait", "quick", "--for=Running", "--timeout", "30s"]).ok();
-    assert_eq!(one.pids("quick"), holders, "the first has not noticed");
-    one.all_rise("quick", 1);
-}
-
-#[test]
 fn a_sign_state_from_yesterdays_backup_is_refused_and_the_newer_one_is_taken_again() {
     let home = TestHome::new();
     home.up_quickstart("quick", QUICK);

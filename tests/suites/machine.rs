@@ -103,36 +103,6 @@ fn with_read_only_cgroups_devnetd_does_without_says_which_and_still_stops_all() 
 }
 
 #[test]
-fn a_grandchild_that_hides_is_dead_after_stop_though_its_daemon_was_killed_and_no_cgroup_holds_it() {
-    let home = TestHome::new();
-    let Some(started) = with_read_only_cgroups(&home, &["daemon", "start"]) else {
-        println!("SKIP: this kernel gives users no mount namespaces");
-        return;
-    };
-    assert!(started.status.success(), "{}", String::from_utf8_lossy(&started.stderr));
-    let hides = "[sh, -c, 'setsid env -i sh -c \"sleep 1001 & echo \\$! > $PWD/hidden\" & exec sleep 1000']";
-    home.ctl(&["up", &home.file("devnet.yaml", &document("").replace("[sleep, '1000']", hides))]).ok();
-    let (node, mut hidden) = (home.pid("net/a"), None);
-    let cwd = std::fs::read_link(format!("/proc/{node}/cwd")).unwrap();
-    home.eventually("the grandchild is there", SOON, |_| {
-        hidden = std::fs::read_to_string(cwd.join("hidden")).ok().and_then(|pid| pid.trim().parse().ok()).map(nix::unistd::Pid::from_raw);
-        hidden.is_some()
-    });
-    let hidden = hidden.unwrap();
-    let daemon = home.kill_daemon();
-    home.eventually("nobody is its parent any more", SOON, |_| e2e::parent(hidden) != Some(daemon));
-    assert!(is_alive(hidden) && is_alive(node));
-    let again = with_read_only_cgroups(&home, &["daemon", "start"]).expect("it was to be had before");
-    assert!(again.status.success(), "{}", String::from_utf8_lossy(&again.stderr));
-    assert_eq!((home.pid("net/a"), home.json(&["daemon", "status"])["cgroupDriver"].as_str()), (node, Some("none")));
-    home.ctl(&["stop", "net", "--timeout", "30s"]).ok();
-    let left = [node, hidden].map(is_alive);
-    let _ = kill(hidden, Signal::SIGKILL); // should it be left after all
-    assert_eq!(left, [false, false]);
-    home.ctl(&["orphans"]).ok().says("no orphans");
-}
-
-#[test]
 fn without_a_bus_or_a_user_manager_everything_runs_and_install_says_what_it_lacks() {
     // Nobody is behind these addresses; devnetd asks systemd on its private socket, and nobody else.
     let home = TestHome::new();
