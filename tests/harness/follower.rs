@@ -32,7 +32,12 @@ pub struct Stream {
 impl Follower {
     /// `dvbctl logs -f ARGS`.
     pub fn of_logs(home: &TestHome, args: &[&str]) -> Self {
-        let mut command = home.command(&[&["logs", "-f"], args].concat());
+        Self::of(home, &[&["logs", "-f"], args].concat())
+    }
+
+    /// `dvbctl ARGS`, which does not end by itself.
+    pub fn of(home: &TestHome, args: &[&str]) -> Self {
+        let mut command = home.command(args);
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("dvbctl starts");
         let (out, err) = (Arc::new(Stream::default()), Arc::new(Stream::default()));
         let readers = vec![out.fill(child.stdout.take().expect("a pipe")), err.fill(child.stderr.take().expect("a pipe"))];

@@ -21,5 +21,5 @@ pub use chain::{NODES, quickstart};
 pub use follower::{Follower, Stream};
 pub use home::TestHome;
 pub use limits::{ProcessLimit, limit_descriptors, limit_processes, open_files};
-pub use output::Output;
+pub use output::{Output, condition};
 pub use process::{cpu_time, is_alive, parent};

@@ -2,6 +2,12 @@
 
 use serde_json::Value;
 
+/// The condition of this type; null when the object has none.
+pub fn condition(object: &Value, kind: &str) -> Value {
+    let conditions = object["status"]["conditions"].as_array().cloned().unwrap_or_default();
+    conditions.into_iter().find(|condition| condition["type"] == kind).unwrap_or_default()
+}
+
 #[derive(Clone, Debug)]
 pub struct Output {
     pub command: String,

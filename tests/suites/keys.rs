@@ -1,6 +1,6 @@
 //! One validator key signs in at most one process: two homes with one chain, a node started by hand, a sign-state that was put back.
 
-use e2e::{ByHand, TestHome, is_alive, quickstart};
+use e2e::{ByHand, TestHome, condition, is_alive, quickstart};
 use nix::sys::signal::{Signal, kill};
 use serde_json::Value;
 use std::{
@@ -21,11 +21,6 @@ fn twins() -> (TestHome, TestHome) {
         home.file("twin.yaml", &quickstart("twin", QUICK).replace("fullNodes: 1", &given));
     }
     (one, other)
-}
-
-fn condition(node: &Value, kind: &str) -> Value {
-    let conditions = node["status"]["conditions"].as_array().cloned().unwrap_or_default();
-    conditions.into_iter().find(|condition| condition["type"] == kind).unwrap_or_default()
 }
 
 /// Waits for a condition's reason and returns its message.
@@ -111,6 +106,9 @@ fn a_validator_started_by_hand_from_its_home_is_named_and_its_end_lets_the_node_
     let by_hand = ByHand::start(&text(&spec["binaryPath"]), &["run", "--home", &text(&spec["homeDir"])], &home.path().join("by-hand.log"));
     // To apply the blocks of the others is not to sign.
     home.eventually("it signs", Duration::from_secs(30), |_| contents(&state) != signed);
+    let message = says(&home, "quick/validator-0", "SignState", "SignedElsewhere");
+    assert!(message.contains(&format!("pid {} (devchain)", by_hand.pid())), "told at once, by pid: {message}");
+    assert_eq!(home.node("quick/validator-0")["status"]["phase"], "Stopped");
     home.ctl(&["start", "quick/validator-0", "--no-wait"]).ok();
     let message = says(&home, "quick/validator-0", "KeyLease", "HomeInUse");
     assert!(message.contains(&format!("pid {} (devchain)", by_hand.pid())), "{message}");
@@ -120,6 +118,68 @@ fn a_validator_started_by_hand_from_its_home_is_named_and_its_end_lets_the_node_
     let message = says(&home, "quick/validator-0", "SignState", "SignedElsewhere");
     assert!(message.contains("quick/validator-0"), "{message}");
     home.all_rise("quick", 1);
+}
+
+/// The node of a copied home listens where nobody else does.
+fn listens_elsewhere(copy: &Path) {
+    let config = copy.join("config.toml");
+    let lines = std::fs::read_to_string(&config).unwrap();
+    let line = |line: &str| if line.starts_with("listen = ") { "listen = \"127.0.0.1:0\"".to_owned() } else { line.to_owned() };
+    std::fs::write(&config, lines.lines().map(line).collect::<Vec<_>>().join("\n")).unwrap();
+}
+
+#[test]
+fn a_copy_of_a_validators_home_that_is_started_by_hand_is_told_while_the_node_runs_and_keeps_it_from_starting() {
+    let home = TestHome::new();
+    home.up_quickstart("quick", QUICK);
+    let node = "quick/validator-0";
+    let spec = home.node(node)["spec"].clone();
+    home.ctl(&["stop", node]).ok();
+    let stolen = home.path().join("stolen");
+    copy(Path::new(&text(&spec["homeDir"])), &stolen);
+    listens_elsewhere(&stolen);
+    home.ctl(&["start", node]).ok();
+    let pid = home.pid(node);
+    let start = || ByHand::start(&text(&spec["binaryPath"]), &["run", "--home", stolen.to_str().unwrap()], &home.path().join("by-hand.log"));
+    let by_hand = start();
+    let message = says(&home, node, "KeyLease", "KeyInUse");
+    assert!(message.contains(&format!("pid {} (devchain), in {}", by_hand.pid(), stolen.display())), "{message}");
+    let lease = condition(&home.node(node), "KeyLease");
+    assert!(text(&lease["remedy"]).contains(&format!("kill {}", by_hand.pid())), "{lease}");
+    assert_eq!(home.pid(node), pid, "it runs on: its user decides who goes");
+    home.ctl(&["why", node]).ok().prints("KeyInUse");
+
+    drop(by_hand);
+    says(&home, node, "KeyLease", "Held");
+    let by_hand = start();
+    says(&home, node, "KeyLease", "KeyInUse");
+    home.ctl(&["restart", node, "--no-wait"]).ok();
+    home.eventually("it is not started beside the copy", Duration::from_secs(20), |home| home.node(node)["status"]["phase"] == "Backoff");
+    let refused = condition(&home.node(node), "Ready");
+    assert!(refused["reason"] == "KeyInUse" && text(&refused["message"]).contains(&format!("pid {} ", by_hand.pid())), "{refused}");
+    drop(by_hand);
+    home.ctl(&["wait", "quick", "--for=Running", "--timeout", "30s"]).ok();
+    says(&home, node, "KeyLease", "Held");
+    home.all_rise("quick", 1);
+}
+
+#[test]
+fn a_key_stays_leased_to_its_node_when_daemon_and_keeper_of_that_are_killed() {
+    let (one, other) = twins();
+    one.ctl(&["up", "twin.yaml"]).ok();
+    let holders = one.pids("twin");
+    let keeper = one.keeper().expect("there is a keeper");
+    one.kill_daemon();
+    kill(keeper, Signal::SIGKILL).unwrap();
+    one.eventually("the keeper is gone", Duration::from_secs(10), |_| !is_alive(keeper));
+    other.ctl(&["apply", "-f", "twin.yaml"]).ok();
+    for name in VALIDATORS {
+        let message = says(&other, &format!("twin/{name}"), "KeyLease", "KeyInUse");
+        assert!(message.contains(&format!("pid {} ", holders[name])), "{name}: {message}");
+    }
+    one.ctl(&["wait", "twin", "--for=Running", "--timeout", "30s"]).ok();
+    assert_eq!(one.pids("twin"), holders);
+    one.all_rise("twin", 1);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! A machine that refuses what others give: no further process, read-only cgroups, no bus, a clock that goes back.
 
-use e2e::{TestHome, binary, is_alive, limit_processes};
+use e2e::{TestHome, binary, condition, is_alive, limit_processes};
 use nix::sys::signal::{Signal, kill};
 use std::{
     process::Command,
@@ -14,11 +14,6 @@ fn document(more: &str) -> String {
         "apiVersion: devnet.builder/v1\nkind: Devnet\nmetadata: {{name: net}}\nspec:\n  plugin: exec\n  restart: {{backoff: 200ms, maxRestarts: 1}}\n  \
          services: [{{name: a, command: [sleep, '1000'], restart: {{policy: always}}}}]\n{more}"
     )
-}
-
-fn condition(object: &serde_json::Value, kind: &str) -> serde_json::Value {
-    let conditions = object["status"]["conditions"].as_array().cloned().unwrap_or_default();
-    conditions.into_iter().find(|condition| condition["type"] == kind).unwrap_or_default()
 }
 
 /// Another process runs for it, and no second one.

@@ -1,6 +1,6 @@
 //! What devnetd needs of the machine runs out: it says so, loses nothing, and goes on when there is enough again.
 
-use e2e::{TestHome, binary, is_alive, limit_descriptors, open_files, wasmd};
+use e2e::{TestHome, binary, condition, is_alive, limit_descriptors, open_files, wasmd};
 use nix::sys::signal::{Signal, kill};
 use std::{fs, os::unix::fs::symlink, path::Path, time::Duration};
 
@@ -36,6 +36,45 @@ fn a_full_disk_is_named_kills_nobody_and_is_forgotten_when_there_is_room() {
     home.eventually("it is restarted", SOON, |home| home.pids("net").get("a").is_some_and(|pid| *pid != node && is_alive(*pid)));
     assert_eq!(home.daemon_pid(), Some(daemon), "the same daemon");
     home.ctl(&["stop", "net", "--timeout", "20s"]).ok();
+    home.assert_each_once("net");
+}
+
+#[test]
+fn a_full_log_disk_is_a_condition_with_its_mend_and_uses_up_no_restart() {
+    // So few inodes that no file can be made long before it is full: the programs that write to files that they have go on.
+    let Some(home) = TestHome::beside_small_disk("16m,nr_inodes=60") else {
+        println!("SKIP: this kernel gives users no namespaces");
+        return;
+    };
+    let (disk, seen) = home.small_disk();
+    let text = document("[sleep, '1000']").replace("backoff: 100ms", "backoff: 100ms, maxRestarts: 2");
+    home.ctl(&["up", &home.file("devnet.yaml", &text)]).ok();
+    home.ctl(&["stop", "net/a"]).ok();
+    let logs = home.home().join("devnets/default/net/nodes/a/logs");
+    fs::remove_dir_all(&logs).unwrap();
+    symlink(&disk, &logs).unwrap();
+    home.ctl(&["start", "net/a"]).ok();
+    let node = home.pid("net/a");
+    let fillers = (0..).map(|number| seen.join(format!("filler-{number}"))).take_while(|path| fs::write(path, "").is_ok());
+    let fillers: Vec<_> = fillers.collect();
+    kill(node, Signal::SIGKILL).unwrap();
+    let mut ready = serde_json::Value::Null;
+    home.eventually("its condition says so", SOON, |home| {
+        ready = condition(&home.node("net/a"), "Ready");
+        ready["reason"] == "NoResources"
+    });
+    let said = ready["message"].as_str().unwrap();
+    assert!(said.contains("No space left") && said.contains(".log"), "{ready}");
+    assert!(ready["remedy"].as_str().unwrap().contains("free space"), "{ready}");
+    let tries = || {
+        let events = home.json(&["events", "net/a"])["items"].as_array().cloned().unwrap_or_default();
+        events.iter().filter(|event| event["message"].as_str().is_some_and(|text| text.contains("No space left"))).count()
+    };
+    home.eventually("it is tried more often than it may be restarted", PATIENCE, |_| tries() > 3);
+    assert_ne!(home.node("net/a")["status"]["phase"], "Failed");
+    fillers.iter().for_each(|path| fs::remove_file(path).unwrap());
+    home.eventually("it runs again", PATIENCE, |home| home.pids("net").get("a").is_some_and(|pid| *pid != node && is_alive(*pid)));
+    assert_eq!(home.node("net/a")["status"]["restartCount"], 1, "what could not be started is no restart");
     home.assert_each_once("net");
 }
 

@@ -53,7 +53,7 @@ enum Verb {
     },
     /// Tell whether devnetd runs, and how it does
     Status,
-    /// Stop and start devnetd; nodes go on running, and the new devnetd adopts them
+    /// Stop and start devnetd, with the limits and the environment of now; nodes go on running, and the new devnetd adopts them
     Restart,
     /// Have devnetd execute its program anew, as after an upgrade; nodes go on running as its children
     Reload,

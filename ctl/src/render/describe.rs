@@ -125,6 +125,7 @@ fn certificate(exit: &LastExit) -> Vec<String> {
         ("At", Some(exit.at.clone())),
         ("How", how),
         ("Memory peak", exit.memory_peak.map(bytes)),
+        ("Cpu time", exit.cpu_time_ms.map(|ms| format!("{:.3} s", ms as f64 / 1_000.0))),
         ("Limit reached", oom),
         ("Core", core),
     ];
@@ -295,6 +296,7 @@ mod tests {
             message: "killed".into(),
             at: "2026-01-01T00:00:00Z".into(),
             memory_peak: Some(1 << 20),
+            cpu_time_ms: Some(61_250),
             oom,
             core,
             ..LastExit::default()
@@ -305,6 +307,7 @@ mod tests {
         At:            2026-01-01T00:00:00Z
         How:           SIGKILL
         Memory peak:   1.0Mi
+        Cpu time:      61.250 s
         Limit reached: the devnet's of 64Mi, peak 63Mi
         Core:          /x/core.7; gdb /bin/node /x/core.7
         ");

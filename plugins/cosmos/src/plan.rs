@@ -98,6 +98,7 @@ fn node(devnet: &pb::DevnetContext, chain: Option<&Chain>, role: &str, index: u3
         ports: ports.map(port).collect(),
         consensus_key,
         sign_state: if signs { "data/priv_validator_state.json".into() } else { String::new() },
+        key_file: if signs { "config/priv_validator_key.json".into() } else { String::new() },
         after: Vec::new(),
     }
 }

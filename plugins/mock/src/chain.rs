@@ -8,6 +8,7 @@ pub(crate) const GRACE_MS: u32 = 5_000;
 const DEFAULT_BLOCK_MS: u64 = 500;
 const MAX_VALIDATORS: u32 = 100;
 const SIGN_STATE: &str = "data/sign_state.json";
+const KEY_FILE: &str = "config/key.json";
 
 fn violation(field: &str, message: String) -> pb::Violation {
     pb::Violation { field: field.into(), message, suggestion: String::new() }
@@ -60,8 +61,12 @@ pub(crate) fn nodes(devnet: &pb::DevnetContext) -> Vec<pb::PlannedNode> {
         ports: vec![port("rpc", 36_657, "http"), port("p2p", 36_656, "tcp")],
         ..Default::default()
     };
-    let validator =
-        |index| pb::PlannedNode { consensus_key: public(devnet, "validator", index), sign_state: SIGN_STATE.into(), ..node("validator", index) };
+    let validator = |index| pb::PlannedNode {
+        consensus_key: public(devnet, "validator", index),
+        sign_state: SIGN_STATE.into(),
+        key_file: KEY_FILE.into(),
+        ..node("validator", index)
+    };
     (0..devnet.validators).map(validator).chain((0..devnet.full_nodes).map(|index| node("fullnode", index))).collect()
 }
 
@@ -87,7 +92,7 @@ pub(crate) fn genesis(request: pb::GenerateGenesisRequest) -> Result<pb::Generat
     let mut files = vec![genesis.clone(), mnemonic.clone()];
     for node in &request.nodes {
         let body = json!({"secret": secret(&devnet, &node.role, node.index), "public": public(&devnet, &node.role, node.index)});
-        files.push(write_staged(staging, &format!("nodes/{}/config/key.json", node.name), pretty(&body).as_bytes(), 0o600)?);
+        files.push(write_staged(staging, &format!("nodes/{}/{KEY_FILE}", node.name), pretty(&body).as_bytes(), 0o600)?);
         files.push(write_staged(staging, &format!("nodes/{}/{SIGN_STATE}", node.name), b"{\"height\":0}", 0o600)?);
     }
     Ok(pb::GenerateGenesisResponse {

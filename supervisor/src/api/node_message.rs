@@ -59,6 +59,7 @@ fn spec_message(spec: NodeSpec) -> Result<v1::NodeSpec, Fault> {
         restart_request: spec.restart_request,
         consensus_key: spec.consensus_key,
         sign_state: spec.sign_state,
+        key_file: spec.key_file,
         after: spec.after,
         suspended: spec.suspended,
         double_sign_request: spec.double_sign_request,

@@ -9,6 +9,7 @@ use std::{fs, path::Path};
 pub struct Counters {
     /// Bytes.
     pub memory_peak: Option<u64>,
+    pub cpu_micros: Option<u64>,
     /// A process of it was killed for lack of memory.
     pub oom: Option<OomKill>,
 }
@@ -16,7 +17,7 @@ pub struct Counters {
 impl Leaf {
     pub fn counters(&self) -> Counters {
         let killed = count(&self.path, "memory.events", "oom_kill") > 0;
-        Counters { memory_peak: number(&self.path, "memory.peak"), oom: killed.then(|| self.oom()) }
+        Counters { memory_peak: number(&self.path, "memory.peak"), cpu_micros: self.cpu_micros(), oom: killed.then(|| self.oom()) }
     }
 
     /// Microseconds of cpu time since it was made; there also without the cpu controller.
@@ -93,9 +94,10 @@ mod tests {
         assert_eq!((leaf.memory_pressure(), leaf.io()), (None, None));
         let write = |file: &str, text: &str| fs::write(leaf.path().join(file), text).unwrap();
         write("memory.peak", "8192\n");
+        write("cpu.stat", "usage_usec 1500\nuser_usec 1000\nsystem_usec 500\n");
         write("memory.pressure", "some avg10=1.25 avg60=0.00 avg300=0.00 total=9\nfull avg10=0.50 avg60=0.00 avg300=0.00 total=4\n");
         write("io.stat", "8:0 rbytes=10 wbytes=20 rios=1 wios=1\n8:16 rbytes=5 wbytes=0 rios=1 wios=0\n");
-        assert_eq!(leaf.counters(), Counters { memory_peak: Some(8192), oom: None });
+        assert_eq!(leaf.counters(), Counters { memory_peak: Some(8192), cpu_micros: Some(1500), oom: None });
         assert_eq!(leaf.memory_pressure(), Some(MemoryPressure { some: 1.25, full: 0.5 }));
         assert_eq!(leaf.io(), Some((15, 20)));
     }

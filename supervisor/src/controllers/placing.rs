@@ -115,6 +115,7 @@ pub(super) fn desired_node(devnet: &Devnet, planned: &PlannedNode, placed: &Plac
             frozen_with_devnet: spec.frozen(),
             consensus_key: some(&planned.consensus_key),
             sign_state: some(&planned.sign_state),
+            key_file: some(&planned.key_file),
             after: planned.after.clone(),
             ..NodeSpec::default()
         },

@@ -10,6 +10,7 @@ use crate::{
     runtime::RuntimeError,
     store::Selector,
 };
+use nix::sys::signal::Signal;
 use std::time::{Duration, Instant};
 
 fn code(code: i32) -> Exit {
@@ -179,6 +180,75 @@ async fn a_user_stops_one_node_and_the_rest_run_on() {
     assert_eq!(rig.runtime.live().len(), 1);
     rig.change_node("validator-1", |node| node.spec.desired = Desired::Running).await;
     rig.node_phase("validator-1", NodePhase::Running).await;
+}
+
+/// A stop was asked for: no process is left and none comes, also when all that is under way has come to its end.
+async fn stays_stopped(mut rig: Rig, started: usize) {
+    let node = rig.node_phase("validator-0", NodePhase::Stopped).await;
+    assert_eq!((node.status.pid, node.status.next_restart), (None, None));
+    rig.stop_daemon().await;
+    assert_eq!((rig.runtime.live(), rig.runtime.started().len()), (vec![], started));
+    assert_eq!(rig.node("validator-0").await.unwrap().status.phase, NodePhase::Stopped);
+}
+
+async fn ask_for_a_stop(rig: &Rig) {
+    rig.change_node("validator-0", |node| node.spec.desired = Desired::Stopped).await;
+}
+
+#[tokio::test]
+async fn a_stop_overtakes_a_restart_whose_old_process_is_still_being_stopped() {
+    let rig = Rig::running(|spec| spec.validators = Some(1)).await;
+    rig.runtime.freeze_stops();
+    rig.change_node("validator-0", |node| node.spec.restart_request += 1).await;
+    rig.node_phase("validator-0", NodePhase::Stopping).await;
+    ask_for_a_stop(&rig).await;
+    rig.runtime.thaw_stops();
+    stays_stopped(rig, 1).await;
+}
+
+#[tokio::test]
+async fn a_stop_overtakes_a_restart_that_waits_for_its_back_off() {
+    for restart_too in [false, true] {
+        let rig = Rig::running(|spec| {
+            spec.validators = Some(1);
+            spec.restart.backoff = Some(Span::secs(3_600));
+            spec.restart.max_backoff = Some(Span::secs(3_600));
+        })
+        .await;
+        rig.kill("validator-0", code(1)).await;
+        rig.node_phase("validator-0", NodePhase::Backoff).await;
+        rig.change_node("validator-0", |node| {
+            node.spec.restart_request += u64::from(restart_too);
+            node.spec.desired = Desired::Stopped;
+        })
+        .await;
+        stays_stopped(rig, 1).await;
+    }
+}
+
+#[tokio::test]
+async fn a_stop_overtakes_a_launch_between_its_intent_and_its_fork() {
+    let rig = Rig::running(|spec| spec.validators = Some(1)).await;
+    rig.runtime.hold_forks();
+    rig.kill("validator-0", code(1)).await;
+    rig.node_until("validator-0", "the next launch is intended", |node| node.status.phase == NodePhase::Starting && node.status.restart_count == 1)
+        .await;
+    ask_for_a_stop(&rig).await;
+    rig.runtime.release_forks();
+    stays_stopped(rig, 2).await;
+}
+
+#[tokio::test]
+async fn a_node_is_stopped_with_the_signal_and_the_grace_that_its_plugin_wants() {
+    let rig = Rig::new();
+    rig.plugin.set_stop("SIGINT", Duration::from_millis(123));
+    rig.create(|spec| spec.validators = Some(1)).await;
+    rig.phase(DevnetPhase::Running).await;
+    let launch = rig.node("validator-0").await.unwrap().status.launch_id.clone().unwrap();
+    ask_for_a_stop(&rig).await;
+    rig.node_phase("validator-0", NodePhase::Stopped).await;
+    let stops: Vec<_> = rig.runtime.stopped().into_iter().map(|(id, policy)| (id, policy.signal, policy.grace)).collect();
+    assert_eq!(stops, [(launch, Signal::SIGINT, Duration::from_millis(123))]);
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use super::{Holder, pid, program};
 use procfs::process::{FDInfo, FDPermissions, FDTarget, Process, all_processes};
 use std::{
-    ffi::OsString,
+    ffi::{OsStr, OsString},
     os::unix::ffi::{OsStrExt, OsStringExt},
     path::{Path, PathBuf},
 };
@@ -30,6 +30,16 @@ pub fn folder_users(folder: &Path) -> Vec<FolderUser> {
     let Ok(processes) = all_processes() else { return Vec::new() };
     let me = std::process::id();
     let mut users: Vec<FolderUser> = processes.flatten().filter(|process| pid(process) != me).filter_map(|process| user(&process, folder)).collect();
+    users.sort_by_key(|user| user.pid);
+    users
+}
+
+/// Processes that execute a program of this file name, by rising pid, each with all that it has open for writing. It reads the open files
+/// of these alone. Processes of other users are passed over.
+pub fn program_users(name: &OsStr) -> Vec<FolderUser> {
+    let Ok(processes) = all_processes() else { return Vec::new() };
+    let of_name = |process: &Process| process.exe().map(undeleted).is_ok_and(|program| program.file_name() == Some(name));
+    let mut users: Vec<FolderUser> = processes.flatten().filter(of_name).filter_map(|process| user(&process, Path::new("/"))).collect();
     users.sort_by_key(|user| user.pid);
     users
 }

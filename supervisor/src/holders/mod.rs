@@ -4,7 +4,7 @@ mod folder;
 mod inactive;
 mod listener;
 
-pub use folder::{FolderUser, folder_users};
+pub use folder::{FolderUser, folder_users, program_users};
 pub use inactive::{InactiveSocket, inactive_sockets};
 pub use listener::{has_socket, is_in_a_container, listeners_at};
 

@@ -23,6 +23,11 @@ impl KeyError {
         }
     }
 
+    /// What mends it for a node that runs.
+    pub fn remedy_while_it_runs(&self) -> String {
+        format!("end that process{} before the validator is punished for two signatures at one height", kill(&self.holders()))
+    }
+
     pub fn fault(&self) -> Fault {
         let fault = Fault::new(FaultCode::Conflict, self.to_string());
         match self {

@@ -7,6 +7,9 @@
 //!   KeyInUse              SignStateWentBack                   HomeInUse                         KeyInUse, the holder named
 //! ```
 //!
+//! A process that was started by hand has no lease. It is found by its program and by what it writes, in the node's home or in a copy of
+//! it: before each launch, and while the node runs as its sign-state moves (`rivals`).
+//!
 //! The row goes with its devnet and keeps the mark. The abstract socket lives exactly as long as a process has it: the daemon closes
 //! its own copy after the fork, so a node holds its key over the daemon's death, and the kernel gives the key back with the node's
 //! last process. Abstract names are per network namespace, as loopback addresses are.
@@ -14,6 +17,7 @@
 mod fault;
 mod intruder;
 mod mark;
+mod rival;
 mod socket;
 
 pub use socket::Signer;
@@ -107,6 +111,7 @@ impl Keys<'_> {
         if !by.is_empty() {
             return Err(KeyError::HomeInUse { node: node.metadata.name.clone(), by });
         }
+        self.rivals(node).await?.map_or(Ok(()), Err)?;
         let name = socket::name(genesis, key);
         let bound = blocking("bind the socket of a key", move || socket::bind(&name)).await?;
         let socket = bound.map_err(|by| KeyError::InUse { node: node.metadata.name.clone(), by: self.described(by) })?;
@@ -161,12 +166,13 @@ impl Keys<'_> {
         Ok(Rewind { was, is, write: Some(Write::update(row)) })
     }
 
-    /// What the sign-state says: of a node that runs against `seen`, the furthest that it was before; else against its mark.
+    /// What the sign-state says: of a node that runs against `seen`, the furthest that it was before; else against its mark. One that tells
+    /// no height moved when somebody is seen at work there: a copy that is put in its place has new times.
     pub async fn look(&self, node: &Node, runs: bool, seen: Option<&SignMark>) -> Result<Look, KeyError> {
         let (_, Some(present)) = sign_state(node).await? else { return Ok(Look::Nothing) };
         let rows = self.rows(node).await?;
         let was = if runs { seen } else { rows.first().and_then(|row| row.spec.sign_mark.as_ref()) };
-        let Some(was) = was.filter(|was| !was.position.is_empty()) else { return Ok(Look::Seen(present)) };
+        let Some(was) = was.filter(|was| !runs || !was.position.is_empty()) else { return Ok(Look::Seen(present)) };
         let (before, now) = (mark::words(Some(was)), mark::words(Some(&present)));
         let name = &node.metadata.name;
         let (reason, what) = match mark::drift(was, Some(&present)) {
@@ -175,8 +181,25 @@ impl Keys<'_> {
             Drift::None | Drift::Ahead => return Ok(Look::Seen(present)),
         };
         let by = self.strangers(node).await?;
+        if was.position.is_empty() && by.is_empty() {
+            return Ok(Look::Seen(present));
+        }
         let by = if by.is_empty() { "no process is at work in its home now".into() } else { format!("at work in its home: {}", named(&by)) };
         Ok(Look::Moved { reason, message: format!("{what}; {by}") })
+    }
+
+    /// Whoever else can sign with the node's key and has no lease of it, as `KeyError::InUse`.
+    pub async fn rivals(&self, node: &Node) -> Result<Option<KeyError>, KeyError> {
+        let Some(state) = node.spec.sign_state.as_ref().map(Path::new) else { return Ok(None) };
+        let signing = rival::Signing {
+            home: PathBuf::from(&node.spec.home_dir),
+            data: state.parent().unwrap_or(state).to_owned(),
+            key: node.spec.key_file.as_ref().map(PathBuf::from),
+            binary: PathBuf::from(&node.spec.binary_path),
+        };
+        let home_id = self.home_id.clone();
+        let by = blocking("look into /proc", move || Ok(rival::find(&signing, &home_id))).await?;
+        Ok((!by.is_empty()).then(|| KeyError::InUse { node: node.metadata.name.clone(), by }))
     }
 
     /// Processes at work in the node's home that are not its own launch.

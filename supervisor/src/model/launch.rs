@@ -89,8 +89,12 @@ pub struct Exit {
     pub signal: Option<i32>,
     pub at: Timestamp,
     pub oom_killed: bool,
+    /// Bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory_peak: Option<u64>,
+    /// Cpu time of all its processes, in milliseconds; without a cgroup of the main process and of those that it has waited for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpu_time_ms: Option<u64>,
     /// Whose memory ran out, where it was killed for that.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub oom: Option<OomKill>,
@@ -142,7 +146,7 @@ pub enum ExitClass {
     BadFlag,
     /// The program is missing or cannot be executed here.
     NoProgram,
-    /// The machine let no process be made: no fault of the node's.
+    /// The machine had no process, descriptor or room on a disk left to start it with: no fault of the node's.
     NoResources,
     GenesisMismatch,
     KeyRefused,

@@ -104,6 +104,9 @@ pub struct NodeSpec {
     /// The sign-state file, a path below `home_dir`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sign_state: Option<String>,
+    /// The file with the consensus key, a path below `home_dir`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key_file: Option<String>,
     /// Short names of nodes that must be ready before it starts.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub after: Vec<String>,
@@ -239,8 +242,11 @@ pub struct LastExit {
     pub message: String,
     pub at: Timestamp,
     pub oom_killed: bool,
+    /// Bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory_peak: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpu_time_ms: Option<u64>,
     pub log_tail: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub oom: Option<OomKill>,

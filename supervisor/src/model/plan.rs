@@ -42,6 +42,7 @@ pub struct PlannedNode {
     pub ports: Vec<PlannedPort>,
     pub consensus_key: String,
     pub sign_state: String,
+    pub key_file: String,
     pub after: Vec<String>,
 }
 

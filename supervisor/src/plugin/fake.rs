@@ -47,6 +47,7 @@ struct State {
     class: Classified,
     listeners: BTreeMap<String, Vec<HeightSender>>,
     secrets: Vec<(String, Vec<u8>)>,
+    stop: Option<(String, Duration)>,
     chain: chain::FakeChain,
     proposals: BTreeMap<u64, super::gov::Proposal>,
 }
@@ -70,6 +71,10 @@ impl FakePlugin {
     /// What `probe` answers for this node (short name) from now on; before it is set, the node does not answer.
     pub fn set_health(&self, node: &str, health: Health) {
         self.state().health.insert(node.to_owned(), health);
+    }
+    /// Signal and grace of every launch plan from now on; else none, and ten seconds.
+    pub fn set_stop(&self, signal: &str, grace: Duration) {
+        self.state().stop = Some((signal.to_owned(), grace));
     }
     /// What every launch plan from now on hands over.
     pub fn set_secrets(&self, secrets: Vec<(String, Vec<u8>)>) {
@@ -190,11 +195,13 @@ impl ChainPlugin for FakePlugin {
         self.begin("launch", &request.node).await?;
         let home = request.nodes.iter().find(|node| node.name == request.node).map(|node| PathBuf::from(&node.home_dir)).unwrap_or_default();
         let binary = if request.devnet.binary_path.is_empty() { "/bin/sleep" } else { &request.devnet.binary_path };
+        let (stop_signal, grace) = self.state().stop.clone().unwrap_or((String::new(), Duration::from_secs(10)));
         Ok(LaunchPlan {
             argv: vec![binary.to_owned(), "1000000".into()],
             cwd: home,
             readiness: Readiness::Plugin,
-            grace: Duration::from_secs(10),
+            stop_signal,
+            grace,
             secrets: self.state().secrets.clone(),
             ..LaunchPlan::default()
         })
@@ -238,6 +245,7 @@ fn planned(role: &str, index: u32, consensus_key: &str) -> PlannedNode {
         ports: vec![port("rpc", 26_657, "http"), port("p2p", 26_656, "tcp")],
         consensus_key: consensus_key.into(),
         sign_state: if consensus_key.is_empty() { String::new() } else { SIGN_STATE.into() },
+        key_file: if consensus_key.is_empty() { String::new() } else { "key".into() },
         after: Vec::new(),
     }
 }

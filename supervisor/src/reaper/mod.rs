@@ -56,6 +56,11 @@ impl Process {
         self.pidfd.get_ref().signal(signal)
     }
 
+    /// See `Pidfd::signal_group`.
+    pub fn signal_group(&self, signal: Signal) -> io::Result<bool> {
+        self.pidfd.get_ref().signal_group(signal)
+    }
+
     pub fn has_ended(&self) -> bool {
         self.pidfd.get_ref().poll().is_ok_and(|(ended, _)| ended)
     }

@@ -27,6 +27,8 @@ use std::{
 };
 
 const POLITE: StopPolicy = StopPolicy { signal: Signal::SIGTERM, grace: Duration::from_secs(10) };
+/// A part of a shell script: forks twice, in a session of its own, without a variable in its environment, deaf to SIGTERM.
+const HIDES: &str = "setsid env -i sh -c 'trap \"\" TERM; sleep 1000 & echo $! > hidden; wait' & ";
 const CURT: StopPolicy = StopPolicy { signal: Signal::SIGTERM, grace: Duration::from_millis(200) };
 
 /// Each test twice: once per driver.
@@ -53,11 +55,14 @@ macro_rules! for_each_driver {
 
 for_each_driver!(
     exit_code_and_signal_are_reported,
+    the_cpu_time_of_one_that_ended_is_told,
     any_number_of_waiters_hear_of_the_end,
     the_shared_rules_hold,
     stop_kills_what_ignores_the_signal,
     stop_lets_a_child_behind_a_shell_finish,
     a_double_forked_grandchild_is_dead_after_stop,
+    a_grandchild_that_hides_dies_with_a_launch_of_an_earlier_daemon,
+    one_that_forks_and_ends_without_end_is_gone_after_stop,
     a_start_that_is_called_off_forks_nothing_and_leaves_nothing,
     what_was_made_ready_and_never_forked_is_cleared_away_by_the_next_daemon,
     a_grandchild_that_outlived_its_node_dies_with_destroy,
@@ -182,6 +187,16 @@ async fn exit_code_and_signal_are_reported(bench: &Bench) {
     assert_eq!(ended(&bench.runtime, &handle).await.signal, Some(9));
 }
 
+async fn the_cpu_time_of_one_that_ended_is_told(bench: &Bench) {
+    // A child that it waits for counts too, and is most of it.
+    let handle = bench.shell("sh -c 'i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done'; exit 3").await;
+    let exit = ended(&bench.runtime, &handle).await;
+    assert_eq!(exit.code, Some(3));
+    assert!(exit.cpu_time_ms.is_some_and(|ms| (20..60_000).contains(&ms)), "{exit:?}");
+    let exit = bench.runtime.stop(&bench.start(&["/bin/sleep", "1000"]).await, POLITE).await.unwrap();
+    assert!(exit.cpu_time_ms.is_some_and(|ms| ms < 1_000), "{exit:?}");
+}
+
 async fn a_core_that_was_dumped_is_told(bench: &Bench) {
     let handle = bench.shell("ulimit -c 0; kill -ABRT $$").await;
     assert!(!ended(&bench.runtime, &handle).await.core_dumped);
@@ -228,19 +243,27 @@ async fn stop_lets_a_child_behind_a_shell_finish(bench: &Bench) {
 }
 
 async fn a_double_forked_grandchild_is_dead_after_stop(bench: &Bench) {
-    let mut script = "setsid sh -c 'sleep 1000 & echo $! > grandchild' & ".to_owned();
-    if bench.driver == DriverChoice::Cgroupfs {
-        // Also one that hides its launch id: only a cgroup holds it.
-        script.push_str("setsid env -i sh -c 'trap \"\" TERM; sleep 1000 & echo $! > hidden; wait' & ");
-    }
-    let handle = bench.shell(&format!("{script} exec sleep 1000")).await;
-    let mut pids = vec![bench.number_in("grandchild").await];
-    if bench.driver == DriverChoice::Cgroupfs {
-        pids.push(bench.number_in("hidden").await);
-    }
+    // Also one that hides its launch id: without a cgroup the log tells whose it is.
+    let script = "setsid sh -c 'sleep 1000 & echo $! > grandchild' & ".to_owned() + HIDES + "exec sleep 1000";
+    let handle = bench.runtime.start(bench.at_home(&["/bin/sh", "-c", &script]), Grants::default()).await.unwrap();
+    let pids = [bench.number_in("grandchild").await, bench.number_in("hidden").await];
     assert!(pids.iter().all(|pid| is_alive(*pid)));
     bench.runtime.stop(&handle, CURT).await.unwrap();
     assert_eq!(pids.into_iter().filter(|pid| is_alive(*pid)).collect::<Vec<_>>(), Vec::<u32>::new());
+}
+
+async fn one_that_forks_and_ends_without_end_is_gone_after_stop(bench: &Bench) {
+    // Each generation in a session of its own, and gone as soon as the next is forked; it ends with the test's folder, whatever happens.
+    bench.program("chain", "trap '' TERM; [ -e go ] || exit; echo on >> beats; setsid ./chain & exit");
+    fs::write(bench.path("go"), "").unwrap();
+    let handle = bench.start(&[bench.path("chain").to_str().unwrap()]).await;
+    let beats = || fs::metadata(bench.path("beats")).map_or(0, |about| about.len());
+    eventually(|| (beats() > 100).then_some(())).await;
+    bench.runtime.stop(&handle, CURT).await.unwrap();
+    let before = beats();
+    tokio::time::sleep(Duration::from_millis(500)).await; // nothing tells that nothing comes
+    assert_eq!(beats(), before, "it forks on");
+    assert_eq!(bench.runtime.owned().await.unwrap(), []);
 }
 
 async fn its_processes_are_told_from_all_others(bench: &Bench) {

@@ -22,6 +22,7 @@ pub struct FakeRuntime {
     clock: Arc<dyn Clock>,
     state: Arc<Mutex<State>>,
     frozen: Arc<watch::Sender<bool>>,
+    forks_held: Arc<watch::Sender<bool>>,
 }
 
 #[derive(Default)]
@@ -64,7 +65,8 @@ impl FakeRuntime {
             ..Capabilities::default()
         };
         let state = State { capabilities, next_pid: 1_000_000, ..State::default() };
-        Self { clock, state: Arc::new(Mutex::new(state)), frozen: Arc::new(watch::channel(false).0) }
+        let [frozen, forks_held] = [(); 2].map(|()| Arc::new(watch::channel(false).0));
+        Self { clock, state: Arc::new(Mutex::new(state)), frozen, forks_held }
     }
 
     /// What was started, in order; a start that failed is not among them.
@@ -133,6 +135,13 @@ impl FakeRuntime {
     pub fn thaw_stops(&self) {
         self.frozen.send_replace(false);
     }
+    /// From now on a start whose `go` has said true forks nothing yet, until `release_forks`.
+    pub fn hold_forks(&self) {
+        self.forks_held.send_replace(true);
+    }
+    pub fn release_forks(&self) {
+        self.forks_held.send_replace(false);
+    }
     /// As if it had vanished while no daemon ran: `adopt` answers Gone.
     pub fn lose(&self, id: &LaunchId) {
         self.state().launches.remove(id);
@@ -192,6 +201,7 @@ impl Runtime for FakeRuntime {
         if !go.await {
             return Err(RuntimeError::CalledOff(spec.id));
         }
+        let _ = self.forks_held.subscribe().wait_for(|held| !held).await; // we have the sender ourselves
         let now = self.clock.now();
         let mut state = self.state();
         if let Some(error) = state.failures.pop_front() {

@@ -11,6 +11,8 @@ pub const NO_PROCESS_REMEDY: &str = "end some processes, or raise the limit that
 pub const NO_DESCRIPTOR_REMEDY: &str =
     "close some files, or raise the limit: ulimit -n of devnetd (LimitNOFILE in its unit), or fs.file-max; it is tried again by itself";
 
+pub const NO_SPACE_REMEDY: &str = "free space, or inodes, on the disk of the path named above; it is tried again by itself";
+
 impl RuntimeError {
     pub fn fault(&self) -> Fault {
         let message = self.to_string();
@@ -43,7 +45,7 @@ fn from_io(message: String, source: Option<&std::io::Error>) -> Fault {
             Fault::new(FaultCode::SpawnFailed, message).retriable().remedy(NO_DESCRIPTOR_REMEDY)
         }
         Some(std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded) => {
-            Fault::new(FaultCode::DiskFull, message).retriable().remedy("free space on the home's disk")
+            Fault::new(FaultCode::DiskFull, message).retriable().remedy(NO_SPACE_REMEDY)
         }
         Some(std::io::ErrorKind::ReadOnlyFilesystem) => Fault::new(FaultCode::ReadOnly, message).remedy("mount the file system writable"),
         Some(std::io::ErrorKind::PermissionDenied) => {

@@ -5,7 +5,7 @@ mod contract;
 pub mod fake;
 mod native;
 
-pub use fault::{NO_DESCRIPTOR_REMEDY, NO_PROCESS_REMEDY};
+pub use fault::{NO_DESCRIPTOR_REMEDY, NO_PROCESS_REMEDY, NO_SPACE_REMEDY};
 pub use native::{Census, Machine, NativeRuntime, Trace};
 
 mod fault;

@@ -25,7 +25,7 @@ pub use digest::sha256_file;
 pub use failpoint::failpoint;
 pub use kernel::Kernel;
 pub use memory::{give_memory_back, share_one_heap};
-pub use open_files::{OpenFiles, is_out_of_descriptors, raise_open_files, restore_open_files};
+pub use open_files::{OpenFiles, is_out_of_descriptors, is_out_of_space, raise_open_files, restore_open_files};
 pub use process::{
     Pidfd, ProcessStat, age, all_pids, executable, has_ended, has_environment, process_env, process_name, process_stat, process_words,
 };

@@ -67,11 +67,20 @@ pub(super) fn give_back(soft: u64) -> bool {
 
 /// Whether EMFILE or ENFILE is what an error comes from: there were no descriptors left, which says nothing of what was to be done.
 pub fn is_out_of_descriptors(error: &(dyn std::error::Error + 'static)) -> bool {
+    comes_from(error, &[nix::libc::EMFILE, nix::libc::ENFILE])
+}
+
+/// Whether ENOSPC or EDQUOT is what an error comes from: a disk had no room left, in blocks or in inodes.
+pub fn is_out_of_space(error: &(dyn std::error::Error + 'static)) -> bool {
+    comes_from(error, &[nix::libc::ENOSPC, nix::libc::EDQUOT])
+}
+
+fn comes_from(error: &(dyn std::error::Error + 'static), codes: &[i32]) -> bool {
     let mut causes = std::iter::successors(Some(error), |error| error.source());
     causes.any(|cause| {
         let shared = cause.downcast_ref::<std::sync::Arc<std::io::Error>>().map(|shared| &**shared);
         let code = cause.downcast_ref::<std::io::Error>().or(shared).and_then(std::io::Error::raw_os_error);
         let code = code.or_else(|| cause.downcast_ref::<nix::errno::Errno>().map(|errno| *errno as i32));
-        matches!(code, Some(nix::libc::EMFILE | nix::libc::ENFILE))
+        code.is_some_and(|code| codes.contains(&code))
     })
 }

@@ -5,7 +5,7 @@ use commonware_cryptography::ed25519::PrivateKey;
 use dvb_plugin_sdk::{PluginFault, Result, pb};
 
 use super::{P2P_PORT, RPC_PORT};
-use crate::chain::config::{CONFIG_FILE, SIGN_STATE};
+use crate::chain::config::{CONFIG_FILE, KEY_FILE, SIGN_STATE};
 use crate::chain::genesis::MAX_VALIDATORS;
 use crate::chain::tx::Address;
 use crate::keys;
@@ -79,6 +79,7 @@ fn planned(devnet: &pb::DevnetContext, role: &str, index: u32) -> pb::PlannedNod
         ports: vec![port("p2p", P2P_PORT, "tcp"), port("rpc", RPC_PORT, "http")],
         consensus_key: if signs { address(devnet, role, index).to_string() } else { String::new() },
         sign_state: if signs { SIGN_STATE.into() } else { String::new() },
+        key_file: if signs { KEY_FILE.into() } else { String::new() },
         after: Vec::new(),
     }
 }
@@ -105,7 +106,7 @@ mod tests {
         let nodes = plan(&devnet()).unwrap();
         let names: Vec<_> = nodes.iter().map(|node| node.name.as_str()).collect();
         assert_eq!(names, ["validator-0", "validator-1", "validator-2", "validator-3", "fullnode-0"]);
-        assert_eq!(nodes[0].sign_state, "data/chain/consensus");
+        assert_eq!((nodes[0].sign_state.as_str(), nodes[0].key_file.as_str()), ("data/chain/consensus", "node.key"));
         assert_eq!((nodes[4].consensus_key.as_str(), nodes[4].sign_state.as_str()), ("", ""));
     }
 

@@ -78,6 +78,7 @@ async fn carry_out(node: &Node, launch: Option<&Launch>, step: &Step, cx: &Conte
             let condition = Condition::new("Ready", ConditionStatus::False, "Stopped", "is stopped");
             let mut node = node.clone();
             node.status.conditions.remove("KeyLease");
+            node.status.next_restart = None;
             turn(&node, NodePhase::Stopped, Some(condition), Story::new("node", "Stopped", "is stopped").desired("stopped"), cx).await
         }
         Step::Observe => {

@@ -32,6 +32,7 @@ pub(super) async fn certificate(node: &Node, launch: &Launch, exit: Option<&Exit
         at: exit.at,
         oom_killed: exit.oom_killed,
         memory_peak: exit.memory_peak,
+        cpu_time_ms: exit.cpu_time_ms,
         log_tail: text.clone(),
         oom: exit.oom,
         core: exit.core_dumped.then(|| core_of(launch, &exit)),

@@ -20,9 +20,9 @@ use crate::{
         Node, NodePhase, RawJson, Timestamp, Uid,
     },
     plugin::LaunchPlan,
-    runtime::{Handle, NO_DESCRIPTOR_REMEDY, NO_PROCESS_REMEDY, RuntimeError},
+    runtime::{Handle, NO_DESCRIPTOR_REMEDY, NO_PROCESS_REMEDY, NO_SPACE_REMEDY, RuntimeError},
     store::{Expect, Selector, Write},
-    sys::{failpoint, is_out_of_descriptors},
+    sys::{failpoint, is_out_of_descriptors, is_out_of_space},
 };
 use futures::{FutureExt, StreamExt};
 use std::{error::Error, path::Path, sync::Arc, task::Poll, time::Duration};
@@ -195,6 +195,9 @@ fn resource_remedy(error: &(dyn Error + 'static)) -> Option<String> {
     let remedy = match runtime {
         Some(RuntimeError::NoProcess { .. }) => NO_PROCESS_REMEDY,
         _ if is_out_of_descriptors(error) => NO_DESCRIPTOR_REMEDY,
+        // Cgroups have no disk behind them.
+        Some(RuntimeError::Io { path, .. }) if path.starts_with("/sys") => return None,
+        _ if is_out_of_space(error) => NO_SPACE_REMEDY,
         _ => return None,
     };
     Some(remedy.to_owned())
@@ -308,7 +311,8 @@ mod tests {
 
     #[test]
     fn a_start_that_the_machine_has_no_room_for_says_nothing_of_the_node() {
-        let io = |errno: Errno| RuntimeError::Io { path: "/sys/fs/cgroup/x".into(), source: io::Error::from(errno) };
+        let at = |path: &str, errno: Errno| RuntimeError::Io { path: path.into(), source: io::Error::from(errno) };
+        let io = |errno: Errno| at("/sys/fs/cgroup/x", errno);
         let unread = BinaryError::Io { action: "read", path: "/cache/x/lib".into(), source: std::sync::Arc::new(io::Error::from(Errno::EMFILE)) };
         assert_eq!(resource_remedy(&ReconcileError::Binary(unread)).as_deref(), Some(NO_DESCRIPTOR_REMEDY), "its look at the binary, too");
         let no_process = || RuntimeError::NoProcess { program: "x".into(), source: io::Error::from(Errno::EAGAIN) };
@@ -318,6 +322,13 @@ mod tests {
         }
         assert_eq!(spawn_class(&no_process()), ExitClass::NoResources);
         assert_eq!(resource_remedy(&ReconcileError::Runtime(no_process())).as_deref(), Some(NO_PROCESS_REMEDY));
+        for errno in [Errno::ENOSPC, Errno::EDQUOT] {
+            assert_eq!(spawn_class(&at("/home/x.log", errno)), ExitClass::NoResources);
+            assert_eq!(resource_remedy(&ReconcileError::Runtime(at("/home/x.log", errno))).as_deref(), Some(NO_SPACE_REMEDY));
+            let written = ReconcileError::Io { path: "/home/config".into(), source: io::Error::from(errno) };
+            assert_eq!(resource_remedy(&written).as_deref(), Some(NO_SPACE_REMEDY));
+        }
+        assert_eq!((spawn_class(&at("/home/x.log", Errno::EROFS)), resource_remedy(&at("/home/x.log", Errno::EROFS))), (ExitClass::Unknown, None));
         assert_eq!((spawn_class(&io(Errno::ENOSPC)), resource_remedy(&io(Errno::ENOSPC))), (ExitClass::Unknown, None));
     }
 }

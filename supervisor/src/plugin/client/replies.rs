@@ -115,6 +115,9 @@ pub(super) fn nodes(reply: pb::PlanNodesResponse) -> Checked<Vec<PlannedNode>> {
         if !node.sign_state.is_empty() {
             below(&node.sign_state, &format!("{name}: sign_state"))?;
         }
+        if !node.key_file.is_empty() {
+            below(&node.key_file, &format!("{name}: key_file"))?;
+        }
         ensure(node.after.iter().all(|other| other != name && names.contains(other)), || {
             format!("{name}: after names no other node: {:?}", node.after)
         })?;
@@ -126,6 +129,7 @@ pub(super) fn nodes(reply: pb::PlanNodesResponse) -> Checked<Vec<PlannedNode>> {
             ports,
             consensus_key: node.consensus_key.to_ascii_lowercase(),
             sign_state: node.sign_state,
+            key_file: node.key_file,
             after: node.after,
         })
     };

@@ -1,7 +1,7 @@
 //! What an earlier daemon left: handles, processes without one, exits that nobody saw, and pids that belong to strangers now.
 
 use super::{
-    CURT, POLITE,
+    CURT, HIDES, POLITE,
     bench::{Bench, PATIENCE, ended, eventually, is_alive},
 };
 use crate::{
@@ -31,6 +31,26 @@ pub(super) async fn a_second_runtime_adopts_what_the_first_started(bench: &Bench
     assert_eq!(second.adopt(&handle).await.unwrap(), Adopted::Gone);
     assert!(!ended(&bench.runtime, &handle).await.requested, "the first one did not ask for it");
     assert_eq!(bench.another_runtime().adopt(&handle).await.unwrap(), Adopted::Gone);
+}
+
+pub(super) async fn a_grandchild_that_hides_dies_with_a_launch_of_an_earlier_daemon(bench: &Bench) {
+    for main_lives in [true, false] {
+        let script = format!("{HIDES} {}", if main_lives { "exec sleep 1000" } else { "while [ ! -e hidden ]; do sleep 0.01; done" });
+        let _ = fs::remove_file(bench.path("hidden"));
+        let handle = bench.runtime.start(bench.at_home(&["/bin/sh", "-c", &script]), Grants::default()).await.unwrap();
+        let hidden = bench.number_in("hidden").await;
+        let second = match main_lives {
+            true => bench.another_runtime(),
+            false => {
+                ended(&bench.runtime, &handle).await;
+                bench.another_runtime()
+            }
+        };
+        assert!(is_alive(hidden));
+        second.stop(&handle, CURT).await.unwrap();
+        assert!(!is_alive(hidden), "its node lives: {main_lives}");
+        second.destroy(&handle).await.unwrap();
+    }
 }
 
 pub(super) async fn an_orphan_is_adopted_and_its_death_seen(bench: &Bench) {

@@ -10,6 +10,7 @@ use crate::{
 use nix::sys::signal::Signal;
 use std::{
     fs,
+    os::unix::fs::PermissionsExt,
     path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
@@ -65,6 +66,19 @@ impl Bench {
             log: self.path("node.log"),
             ..LaunchSpec::default()
         }
+    }
+
+    /// With its log where a home has those of its nodes.
+    pub(super) fn at_home(&self, argv: &[&str]) -> LaunchSpec {
+        let spec = self.spec(argv);
+        let log = Home::new(self.dir.path().to_owned()).node_logs("ns", "net", "node-0").join(format!("{}.log", spec.id));
+        LaunchSpec { log, ..spec }
+    }
+
+    /// A shell script in the folder where launches run.
+    pub(super) fn program(&self, name: &str, script: &str) {
+        fs::write(self.path(name), format!("#!/bin/sh\n{script}\n")).unwrap();
+        fs::set_permissions(self.path(name), fs::Permissions::from_mode(0o755)).unwrap();
     }
 
     pub(super) async fn start(&self, argv: &[&str]) -> Handle {

@@ -25,14 +25,14 @@ impl Inner {
             Some(pidfd) => pidfd,
             None => {
                 let in_leaf = |pid| leaf.as_ref().map(Leaf::pids).is_some_and(|pids| pids.contains(&pid));
-                let Found::Process(pidfd) = find(&state.identity, &self.boot_id, &self.home_id, in_leaf) else { return Ok(None) };
+                let Found::Process(pidfd) = find(&state.identity, &self.boot_id, &self.marks.home_id, in_leaf) else { return Ok(None) };
                 pidfd
             }
         };
         let process = Process::new(state.identity.pid, pidfd, self.kernel)
             .map_err(|source| RuntimeError::Io { path: format!("/proc/{}", state.identity.pid).into(), source })?;
         let log = state.log.filter(|_| self.subreaper);
-        let running = Running::new(state.identity, &self.home_id, process, leaf, log, handle.started_at);
+        let running = Running::new(state.identity, &self.marks, process, leaf, log, handle.started_at);
         let ours = Arc::clone(self.launches().entry(handle.id.clone()).or_insert_with(|| Arc::clone(&running)));
         if Arc::ptr_eq(&ours, &running) {
             self.kept.put(&running.id, running.pidfd());
@@ -56,7 +56,8 @@ impl Inner {
         Ok(leaf.map(|leaf| {
             let counters = leaf.counters();
             let (oom, memory_peak) = (counters.oom, counters.memory_peak);
-            Exit { at: self.clock.now(), oom_killed: oom.is_some(), memory_peak, oom, unseen: true, ..Exit::default() }
+            let cpu_time_ms = counters.cpu_micros.map(|micros| micros / 1_000);
+            Exit { at: self.clock.now(), oom_killed: oom.is_some(), memory_peak, cpu_time_ms, oom, unseen: true, ..Exit::default() }
         }))
     }
 
@@ -102,7 +103,7 @@ impl Inner {
     fn main_process(&self, id: &LaunchId, leaf: Option<&Leaf>) -> Option<u32> {
         let me = std::process::id();
         let in_leaf = leaf.map(Leaf::pids).unwrap_or_default();
-        let is_ours = |pid: u32| in_leaf.contains(&pid) || carries(pid, &id.0, &self.home_id);
+        let is_ours = |pid: u32| in_leaf.contains(&pid) || carries(pid, &id.0, &self.marks.home_id);
         let ours = all_pids().unwrap_or_default().into_iter().filter(|pid| *pid != me && is_ours(*pid));
         let leaders = ours.filter_map(process_stat).filter(|stat| stat.session == stat.pid && !stat.is_zombie());
         leaders.min_by_key(|stat| (stat.start_time, stat.pid)).map(|stat| stat.pid)

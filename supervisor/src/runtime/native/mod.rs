@@ -1,4 +1,4 @@
-//! Native processes under the runtime trait: forked by us, held by pidfd, kept together by cgroup or else by session and launch id.
+//! Native processes under the runtime trait: forked by us, held by pidfd, kept together by cgroup or else by session, launch id and log.
 //!
 //! ```text
 //!            start                       pidfd                  destroy
@@ -19,6 +19,7 @@ mod freeze;
 mod job;
 mod kept;
 mod kin;
+mod marks;
 mod orphans;
 mod running;
 mod spawn;
@@ -40,6 +41,8 @@ use async_trait::async_trait;
 use dvb_proto::endpoint::home_hash;
 use futures::future::BoxFuture;
 use kept::Kept;
+use kin::Find;
+use marks::Marks;
 use nix::sys::signal::Signal;
 use running::Running;
 use serde::{Deserialize, Serialize};
@@ -62,8 +65,7 @@ pub struct NativeRuntime {
 struct Inner {
     clock: Arc<dyn Clock>,
     cgroups: Cgroups,
-    home: PathBuf,
-    home_id: String,
+    marks: Arc<Marks>,
     boot_id: String,
     /// PATH, HOME, LANG and TZ as the daemon has them.
     base_env: BTreeMap<String, String>,
@@ -121,8 +123,8 @@ impl NativeRuntime {
         let (launches, jobs) = Default::default();
         let subreaper = subreaper && cgroups.driver() == "none";
         let forks = Arc::new(Semaphore::new(thread::available_parallelism().map_or(2, NonZero::get).max(2)));
-        let root = home.root().to_owned();
-        let inner = Arc::new(Inner { clock, cgroups, home: root, home_id, boot_id, base_env, launches, subreaper, kept, kernel, jobs, forks });
+        let marks = Arc::new(Marks { home: home.root().to_owned(), home_id });
+        let inner = Arc::new(Inner { clock, cgroups, marks, boot_id, base_env, launches, subreaper, kept, kernel, jobs, forks });
         if subreaper && let Err(error) = orphans::take_in(&inner) {
             tracing::warn!(%error, "a daemonised grandchild may outlive its node");
         }
@@ -278,7 +280,7 @@ impl Runtime for NativeRuntime {
 
     async fn processes(&self, handle: &Handle) -> Result<Option<Vec<u32>>, RuntimeError> {
         let Some(running) = self.inner.find(handle).await? else { return Ok(Some(Vec::new())) };
-        blocking(move || Ok(Some(running.members().iter().map(|kin| kin.pid).collect()))).await
+        blocking(move || Ok(Some(running.members(Find::Hold).iter().map(|kin| kin.pid).collect()))).await
     }
 
     async fn run(&self, job: &JobSpec) -> Result<JobResult, RuntimeError> {

@@ -1,6 +1,9 @@
 //! One launch that we hold: its process, its cgroup, its exit once there is one.
 
-use super::kin::{self, Kin};
+use super::{
+    kin::{self, Find, Kin},
+    marks::Marks,
+};
 use crate::{
     cgroup::Leaf,
     model::{Exit, LaunchId, Timestamp},
@@ -39,7 +42,7 @@ pub(super) enum Seen {
 pub(super) struct Running {
     pub(super) id: LaunchId,
     pub(super) identity: Identity,
-    home_id: String,
+    marks: Arc<Marks>,
     pub(super) leaf: Option<Leaf>,
     /// Last sample of cpu time, for the difference.
     pub(super) sampled: Mutex<Option<super::usage::Sample>>,
@@ -61,7 +64,7 @@ const STATUS_PATIENCE: Duration = Duration::from_secs(10);
 impl Running {
     pub(super) fn new(
         identity: Identity,
-        home_id: &str,
+        marks: &Arc<Marks>,
         process: Process,
         leaf: Option<Leaf>,
         log: Option<(u64, u64)>,
@@ -70,7 +73,7 @@ impl Running {
         Arc::new(Self {
             id: LaunchId(identity.launch_id.clone()),
             identity,
-            home_id: home_id.to_owned(),
+            marks: Arc::clone(marks),
             leaf,
             sampled: Mutex::default(),
             started_at,
@@ -143,11 +146,16 @@ impl Running {
         self.process.signal(signal).map_err(|source| RuntimeError::Io { path: format!("/proc/{}", self.identity.pid).into(), source })
     }
 
-    /// Every live process of the launch, held by descriptor: of its cgroup, else of its session or with its launch id. Reads /proc.
-    pub(super) fn members(&self) -> Vec<Kin> {
+    /// To all in the process group that it began with, at once, so that no fork slips through; false before Linux 6.9.
+    pub(super) fn signal_group(&self, signal: Signal) -> bool {
+        self.process.signal_group(signal).unwrap_or(false)
+    }
+
+    /// Every live process of the launch, held by descriptor: of its cgroup, else of its session or with its marks. Reads /proc.
+    pub(super) fn members(&self, how: Find) -> Vec<Kin> {
         match &self.leaf {
-            Some(leaf) => kin::of_leaf(leaf),
-            None => self.kin(&self.survivors.lock().unwrap_or_else(PoisonError::into_inner)),
+            Some(leaf) => kin::of_leaf(leaf, how),
+            None => self.kin(&self.survivors.lock().unwrap_or_else(PoisonError::into_inner), how),
         }
     }
 
@@ -163,6 +171,7 @@ impl Running {
             status = self.process.status();
         }
         let counters = self.leaf.as_ref().map(Leaf::counters).unwrap_or_default();
+        let cpu_micros = counters.cpu_micros.or_else(|| self.cpu_micros_of_main());
         if self.leaf.is_none() {
             self.remember_survivors().await;
         }
@@ -174,6 +183,7 @@ impl Running {
             at,
             oom_killed: counters.oom.is_some(),
             memory_peak: counters.memory_peak,
+            cpu_time_ms: cpu_micros.map(|micros| micros / 1_000),
             oom: counters.oom,
             core_dumped: status.core_dumped,
             requested: self.requested.load(Ordering::SeqCst),
@@ -193,14 +203,14 @@ impl Running {
         let running = Arc::clone(self);
         let look = move || {
             let mut survivors = running.survivors.lock().unwrap_or_else(PoisonError::into_inner);
-            let found = running.kin(&survivors);
+            let found = running.kin(&survivors, Find::Hold);
             *survivors = found;
         };
         let _ = tokio::task::spawn_blocking(look).await;
     }
 
-    fn kin(&self, survivors: &[Kin]) -> Vec<Kin> {
-        kin::of_launch(&self.identity, &self.home_id, survivors, self.log)
+    fn kin(&self, survivors: &[Kin], how: Find) -> Vec<Kin> {
+        kin::of_launch(&self.identity, &self.marks, survivors, self.log, how)
     }
 
     fn settle(&self, status: Status) {

@@ -181,7 +181,7 @@ impl Inner {
             lost(source)
         })?;
         let log = order.stdout.metadata().ok().map(|about| (about.dev(), about.ino())).filter(|_| self.subreaper);
-        let running = Running::new(identity, &self.home_id, process, leaf, log, started_at);
+        let running = Running::new(identity, &self.marks, process, leaf, log, started_at);
         self.launches().insert(order.id.clone(), Arc::clone(&running));
         running.watch(Arc::clone(&self.clock), Seen::Live);
         Ok(running)
@@ -200,7 +200,7 @@ impl Inner {
 
     /// The spec's own words win over what the daemon passes on; nobody's over the identity.
     fn environment<'a>(&'a self, order: &'a Order<'_>) -> impl Iterator<Item = (&'a str, &'a str)> {
-        let identity = [(LAUNCH_ID_VAR, order.id.0.as_str()), (HOME_ID_VAR, self.home_id.as_str())];
+        let identity = [(LAUNCH_ID_VAR, order.id.0.as_str()), (HOME_ID_VAR, self.marks.home_id.as_str())];
         let inherited = self.base_env.iter().filter(|(name, _)| !order.env.contains_key(*name));
         let rest = inherited.chain(order.env).map(|(name, value)| (name.as_str(), value.as_str()));
         rest.filter(|(name, _)| ![LAUNCH_ID_VAR, HOME_ID_VAR].contains(name)).chain(identity)

@@ -2,7 +2,7 @@
 
 use super::{
     Inner, blocking,
-    kin::{self, Kin},
+    kin::{self, Find, Kin},
     running::Running,
 };
 use crate::{
@@ -19,8 +19,6 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 /// How long the kernel may take to end killed processes; beyond, something hangs in it (disk, debugger).
 const KILL_PATIENCE: Duration = Duration::from_secs(10);
-/// Without a cgroup a process may fork while we kill its kin, so we look again, this often.
-const KILL_ROUNDS: u32 = 20;
 
 impl Inner {
     /// The main process gets the signal first. When it ends in time, what it leaves behind gets the same signal and the rest of
@@ -77,13 +75,18 @@ impl Inner {
     pub(super) async fn kill(&self, running: &Arc<Running>) -> Result<Exit, RuntimeError> {
         if !running.has_ended() {
             running.request_end();
-            running.signal(Signal::SIGKILL)?;
         }
         match &running.leaf {
-            Some(leaf) => kill_leaf(&running.id, leaf).await?,
+            Some(leaf) => {
+                running.signal(Signal::SIGKILL)?;
+                kill_leaf(&running.id, leaf).await?;
+            }
             None => {
+                running.signal_group(Signal::SIGSTOP);
                 let same = Arc::clone(running);
-                kill_kin(&running.id, move || same.members()).await?;
+                kill_kin(&running.id, move |how| same.members(how)).await?;
+                running.signal_group(Signal::SIGKILL);
+                running.signal(Signal::SIGKILL)?;
             }
         }
         let left = || RuntimeError::NotGone { id: running.id.clone(), pids: vec![running.identity.pid] };
@@ -107,7 +110,7 @@ impl Inner {
             kill_leaf(&handle.id, &leaf).await?;
         }
         let (id, inner) = (handle.id.clone(), Arc::clone(self));
-        kill_kin(&handle.id, move || kin::of_id(&id, &inner.home_id)).await
+        kill_kin(&handle.id, move |how| kin::of_id(&id, &inner.marks, how)).await
     }
 }
 
@@ -118,35 +121,34 @@ async fn kill_leaf(id: &LaunchId, leaf: &Leaf) -> Result<(), RuntimeError> {
     }
 }
 
-/// `look` finds the live kin anew each round; each is held by descriptor.
-pub(super) async fn end_all(id: &LaunchId, look: impl Fn() -> Vec<Kin> + Send + Sync + 'static) -> Result<(), RuntimeError> {
+/// `look` finds the live kin anew each time; each is held by descriptor.
+pub(super) async fn end_all(id: &LaunchId, look: impl Fn(Find) -> Vec<Kin> + Send + Sync + 'static) -> Result<(), RuntimeError> {
     let look = Arc::new(look);
-    kill_kin(id, move || look()).await
+    kill_kin(id, move |how| look(how)).await
 }
 
-async fn kill_kin(id: &LaunchId, look: impl Fn() -> Vec<Kin> + Clone + Send + 'static) -> Result<(), RuntimeError> {
+/// First all stand still, so that nobody forks while his kin is killed; who slipped through is found by the next look.
+async fn kill_kin(id: &LaunchId, look: impl Fn(Find) -> Vec<Kin> + Clone + Send + 'static) -> Result<(), RuntimeError> {
     let deadline = Instant::now() + KILL_PATIENCE;
-    let mut pids = Vec::new();
-    for _ in 0..KILL_ROUNDS {
+    loop {
         let look = look.clone();
-        let kin = blocking(move || Ok(look())).await?;
+        let (kin, _) = blocking(move || Ok(kin::halt(look))).await?;
         if kin.is_empty() {
             return Ok(());
         }
-        pids = kin.iter().map(|kin| kin.pid).collect();
+        let pids = kin.iter().map(|kin| kin.pid).collect();
         kin.iter().for_each(|kin| {
             let _ = kin.pidfd.signal(Signal::SIGKILL);
         });
         if timeout_at(deadline, all_ended(kin)).await.is_err() {
-            break;
+            return Err(RuntimeError::NotGone { id: id.clone(), pids });
         }
     }
-    Err(RuntimeError::NotGone { id: id.clone(), pids })
 }
 
 async fn members(running: &Arc<Running>) -> Result<Vec<Kin>, RuntimeError> {
     let running = Arc::clone(running);
-    blocking(move || Ok(running.members())).await
+    blocking(move || Ok(running.members(Find::Hold))).await
 }
 
 async fn gone(running: &Running, rest: Vec<Kin>) {

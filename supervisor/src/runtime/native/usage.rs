@@ -44,6 +44,12 @@ impl Running {
         }
     }
 
+    /// Cpu time of the main process and of those that it has waited for, in microseconds. None when it was reaped.
+    pub(super) fn cpu_micros_of_main(&self) -> Option<u64> {
+        let stat = Process::new(self.identity.pid.cast_signed()).ok()?.stat().ok()?;
+        (stat.starttime == self.identity.start_time).then(|| cpu_of(&stat) + micros(ticks_of_children(&stat)))
+    }
+
     fn cores(&self, now: Timestamp, cpu_micros: u64) -> f64 {
         let mut last = self.sampled.lock().unwrap_or_else(PoisonError::into_inner);
         let (since, before) = last.map_or((self.started_at, 0), |sample| (sample.at, sample.cpu_micros));
@@ -78,7 +84,16 @@ fn sum_of(traffic: impl Iterator<Item = (u64, u64)>) -> Option<(u64, u64)> {
 }
 
 fn cpu_of(stat: &Stat) -> u64 {
-    (stat.utime + stat.stime) * 1_000_000 / procfs::ticks_per_second().max(1)
+    micros(stat.utime + stat.stime)
+}
+
+/// Of those that it has waited for.
+fn ticks_of_children(stat: &Stat) -> u64 {
+    [stat.cutime, stat.cstime].into_iter().filter_map(|ticks| u64::try_from(ticks).ok()).sum()
+}
+
+fn micros(ticks: u64) -> u64 {
+    ticks * 1_000_000 / procfs::ticks_per_second().max(1)
 }
 
 #[cfg(test)]
