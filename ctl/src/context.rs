@@ -10,10 +10,7 @@ use crate::{
 use dvb_proto::devnet::v1::{ListRequest, ObjectRef};
 use jiff::Timestamp;
 use serde::Serialize;
-use std::{
-    collections::BTreeMap,
-    io::{self, Write},
-};
+use std::io::{self, Write};
 
 #[derive(Clone, Debug)]
 pub(crate) struct Context {
@@ -85,11 +82,6 @@ impl Context {
     }
 
     pub(crate) fn selector(&self) -> ListRequest {
-        ListRequest {
-            namespace: self.settings.namespace.clone(),
-            all_namespaces: self.settings.all_namespaces,
-            labels: BTreeMap::new(),
-            devnet: String::new(),
-        }
+        ListRequest { namespace: self.settings.namespace.clone(), all_namespaces: self.settings.all_namespaces, ..ListRequest::default() }
     }
 }
