@@ -99,19 +99,30 @@ impl Watched for Export {
 
 /// The present state, a bookmark, then every change. An empty `name` takes all of the selector. Ends after its first error.
 pub(crate) fn watch<T: Watched>(client: &Client, selector: ListRequest, name: &str) -> LocalBoxStream<'static, Result<Change<T>, Error>> {
-    let feed = Feed::<T> { client: client.clone(), selector, name: name.to_owned(), stream: None, place: Place::default(), lost: None, ended: false };
-    stream::unfold(feed, |mut feed| async move {
-        let change = feed.next().await?;
-        feed.ended = change.is_err();
-        Some((change, feed))
-    })
-    .boxed_local()
+    Feed::new(client, selector, name).into_stream()
+}
+
+/// What comes to be in one of `phases`, from version `from` on: for who knows what there was. What is told anew after a Resync is in any phase.
+/// The daemon has taken the watch when this returns.
+pub(crate) async fn watch_phases<T: Watched>(
+    client: &Client,
+    selector: ListRequest,
+    phases: &[&str],
+    from: u64,
+) -> Result<LocalBoxStream<'static, Result<Change<T>, Error>>, Error> {
+    let mut feed = Feed::new(client, selector, "");
+    feed.phases = phases.iter().map(|phase| (*phase).to_owned()).collect();
+    feed.place = Place { version: Some(from), heard: true, part: false };
+    feed.open().await?;
+    Ok(feed.into_stream())
 }
 
 struct Feed<T: Watched> {
     client: Client,
     selector: ListRequest,
     name: String,
+    /// None: all.
+    phases: Vec<String>,
     stream: Option<Streaming<T::Event>>,
     place: Place,
     lost: Option<Instant>,
@@ -119,6 +130,20 @@ struct Feed<T: Watched> {
 }
 
 impl<T: Watched> Feed<T> {
+    fn new(client: &Client, selector: ListRequest, name: &str) -> Self {
+        let (client, name, phases) = (client.clone(), name.to_owned(), Vec::new());
+        Self { client, selector, name, phases, stream: None, place: Place::default(), lost: None, ended: false }
+    }
+
+    fn into_stream(self) -> LocalBoxStream<'static, Result<Change<T>, Error>> {
+        stream::unfold(self, |mut feed| async move {
+            let change = feed.next().await?;
+            feed.ended = change.is_err();
+            Some((change, feed))
+        })
+        .boxed_local()
+    }
+
     async fn next(&mut self) -> Option<Result<Change<T>, Error>> {
         while !self.ended {
             let received = match &mut self.stream {
@@ -161,7 +186,10 @@ impl<T: Watched> Feed<T> {
     }
 
     async fn open(&mut self) -> Result<(), Status> {
-        let request = WatchRequest { selector: Some(self.selector.clone()), name: self.name.clone(), resource_version: self.place.version };
+        // All of the present state is told, so that who waits for one sees that it is gone.
+        let phases = if self.place.version.is_some() { self.phases.clone() } else { Vec::new() };
+        let selector = ListRequest { phases, ..self.selector.clone() };
+        let request = WatchRequest { selector: Some(selector), name: self.name.clone(), resource_version: self.place.version };
         self.stream = Some(T::open(&self.client, request).await?);
         Ok(())
     }

@@ -10,6 +10,7 @@ use crate::{
     },
     store::Selector,
 };
+use futures::future::join_all;
 use std::{collections::BTreeMap, sync::Arc};
 use tokio::time::timeout;
 
@@ -35,8 +36,12 @@ async fn ask(cx: &Context, devnet: &Devnet, txs: &[&Transaction]) -> Option<(usi
         signers.entry(tx.spec.signer.as_str()).or_default().push(at);
     }
     let (mut refused, mut untold) = (Vec::new(), Vec::new());
-    for (signer, places) in signers {
-        match payloads(plugin.as_ref(), &context, signer, &places, txs).await {
+    let asked = signers.into_iter().map(|(signer, places)| async {
+        let word = payloads(plugin.as_ref(), &context, signer, &places, txs).await;
+        (places, word)
+    });
+    for (places, word) in join_all(asked).await {
+        match word {
             Word::Refused(at, violation) => refused.push((at, violation)),
             Word::Fine => {}
             Word::None => untold.extend(places),

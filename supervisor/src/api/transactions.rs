@@ -19,6 +19,7 @@ use crate::{
 };
 use dvb_proto::devnet::v1::{self, transaction_service_server::TransactionService};
 use futures::{StreamExt, stream, stream::BoxStream};
+use serde::Deserialize;
 use std::{collections::BTreeMap, sync::Arc};
 use tonic::{Request, Response, Status, Streaming};
 
@@ -93,8 +94,10 @@ impl TransactionService for Transactions {
     }
 
     async fn list(&self, request: Request<v1::ListRequest>) -> Reply<v1::ListTransactionsResponse> {
-        let selector = watch::selector(Kind::Transaction, request.get_ref(), "");
-        reply(self.listed(&selector).await)
+        reply(match selector(request.get_ref(), "") {
+            Ok(selector) => self.listed(&selector).await,
+            Err(fault) => Err(fault),
+        })
     }
 
     async fn delete(&self, request: Request<v1::DeleteRequest>) -> Reply<v1::Transaction> {
@@ -108,8 +111,10 @@ impl TransactionService for Transactions {
     type WatchStream = BoxStream<'static, Result<v1::TransactionEvent, Status>>;
     async fn watch(&self, request: Request<v1::WatchRequest>) -> Reply<Self::WatchStream> {
         let request = request.into_inner();
-        let selector = watch::selector(Kind::Transaction, &request.selector.unwrap_or_default(), &request.name);
-        let watch = watch::watch(&self.0, selector, request.resource_version).await;
+        let watch = match selector(&request.selector.unwrap_or_default(), &request.name) {
+            Ok(selector) => watch::watch(&self.0, selector, request.resource_version).await,
+            Err(fault) => Err(fault),
+        };
         let service = self.clone();
         let dated = move |event: Result<v1::TransactionEvent, Status>| {
             let service = service.clone();
@@ -327,6 +332,15 @@ impl Transactions {
         let item = |kind: crate::plugin::tx::TxType| v1::TxType { name: kind.name, description: kind.description, template: kind.template };
         Ok(v1::TxTypesResponse { items: support.types.into_iter().map(item).collect() })
     }
+}
+
+fn selector(request: &v1::ListRequest, name: &str) -> Result<Selector, Fault> {
+    let phase = |word: &String| {
+        let phase = TransactionPhase::deserialize(serde::de::value::StrDeserializer::<serde::de::value::Error>::new(word));
+        phase.map_err(|error| Fault::invalid(vec![Violation::new("phases", dvb_proto::words::plain(&error.to_string()))]))
+    };
+    let phases = request.phases.iter().map(phase).collect::<Result<_, _>>()?;
+    Ok(Selector { phases, ..watch::selector(Kind::Transaction, request, name) })
 }
 
 /// What can be said of it without the chain. A name that it comes with is its request id.

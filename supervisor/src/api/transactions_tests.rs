@@ -184,3 +184,39 @@ async fn what_was_confirmed_before_a_reset_is_told_as_of_the_former_chain() {
     served.devnets().reset(object_ref("mynet")).await.unwrap();
     assert!(former().await);
 }
+
+#[tokio::test]
+async fn who_waits_for_ends_is_told_of_ends_alone() {
+    let served = served().await;
+    let comes_to = async |request_id: &str, phase: TransactionPhase| {
+        let key = Key::transaction("default", &Transaction::name_of("mynet", request_id));
+        let object = served.cx.store.get(&key).await.unwrap().unwrap();
+        let mut tx = Transaction::clone(&Arc::<Transaction>::try_from(object).unwrap());
+        tx.status.phase = phase;
+        served.cx.store.commit(vec![Write::update(tx)]).await.unwrap();
+    };
+    let selector = |phases: &[&str]| {
+        let phases = phases.iter().map(|phase| (*phase).to_owned()).collect();
+        v1::ListRequest { devnet: "mynet".into(), phases, ..v1::ListRequest::default() }
+    };
+    for request_id in ["old", "rent", "food"] {
+        client(&served).create(tx(request_id, PAY)).await.unwrap();
+    }
+    comes_to("old", TransactionPhase::Confirmed).await;
+    let listed = client(&served).list(selector(&["Pending", "Signing"])).await.unwrap().into_inner();
+    assert_eq!(listed.items.len(), 2);
+
+    let selected = Some(selector(&["Confirmed", "Failed"]));
+    let request = v1::WatchRequest { selector: selected, resource_version: Some(listed.resource_version), ..v1::WatchRequest::default() };
+    let mut ends = client(&served).watch(request).await.unwrap().into_inner();
+    comes_to("rent", TransactionPhase::Submitted).await;
+    comes_to("food", TransactionPhase::Failed).await;
+    comes_to("rent", TransactionPhase::Confirmed).await;
+    for (request_id, phase) in [("food", "Failed"), ("rent", "Confirmed")] {
+        let told = next(&mut ends).await.unwrap().unwrap().object.unwrap();
+        assert_eq!((name(&told), told.status.unwrap().phase.as_str()), (Transaction::name_of("mynet", request_id), phase));
+    }
+
+    let unknown = fault(&client(&served).list(selector(&["Done"])).await.unwrap_err());
+    assert!(unknown.code == FaultCode::InvalidSpec && format!("{unknown:?}").contains("Submitted"), "{unknown:?}");
+}

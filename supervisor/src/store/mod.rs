@@ -23,7 +23,7 @@ pub use sqlite::SqliteStore;
 
 mod fault;
 
-use crate::model::{Event, EventId, Key, Kind, LaunchId, Object, Revision};
+use crate::model::{Event, EventId, Key, Kind, LaunchId, Object, Revision, TransactionPhase};
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 use std::collections::BTreeMap;
@@ -122,6 +122,8 @@ pub struct Selector {
     /// Full name of a node: itself, its launches and leases.
     pub node: Option<String>,
     pub labels: BTreeMap<String, String>,
+    /// Transactions in one of these. A watch gets the changes that leave one so.
+    pub phases: Vec<TransactionPhase>,
 }
 
 impl Selector {
@@ -139,6 +141,7 @@ impl Selector {
             && self.devnet.as_ref().is_none_or(|devnet| devnet == object.devnet())
             && self.node.as_ref().is_none_or(|node| object.node() == Some(node.as_str()))
             && self.labels.iter().all(|(key, value)| meta.labels.get(key) == Some(value))
+            && (self.phases.is_empty() || matches!(object, Object::Transaction(tx) if self.phases.contains(&tx.status.phase)))
     }
 }
 

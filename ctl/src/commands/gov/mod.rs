@@ -12,7 +12,9 @@ mod vote;
 use super::tx::{
     failure,
     intent::{Intent, fresh_request_id},
-    phase, settle, store,
+    phase,
+    settle::{self, Settling},
+    store,
 };
 use crate::{
     client::Client,
@@ -22,7 +24,6 @@ use crate::{
 };
 use dvb_proto::devnet::v1::{Node, ProposalRef, Transaction};
 use serde_json::Value;
-use std::collections::BTreeSet;
 
 /// Propose, vote and deposit on a devnet's chain, and see how its proposals stand
 ///
@@ -74,19 +75,22 @@ async fn settle_one(ctx: &Context, client: &Client, devnet: &str, wanted: Wanted
 
 /// Each when it is in a block, or why it is in none. What goes wrong with one holds up no other.
 async fn settle(ctx: &Context, client: &Client, devnet: &str, wanted: Vec<Wanted<'_>>) -> Result<Vec<Result<Transaction, Error>>, Error> {
-    let mut submitted = Vec::new();
+    let settling = Settling::begin(ctx, client, devnet).await?;
+    let (mut submitted, mut stored) = (Vec::new(), Vec::new());
     for Wanted { kind, signer, payload, request_id } in wanted {
         let Value::Object(payload) = payload else { return Err(Error::usage("the payload must be a JSON object")) };
         let request_id = request_id.map_or_else(fresh_request_id, Ok)?;
         let intent = Intent { kind: kind.to_owned(), signer: signer.to_owned(), payload, request_id, ..Intent::default() };
         match store(client, intent.into_transaction(&ctx.settings.namespace, devnet)).await {
-            Ok(tx) => submitted.push(Ok(name(&tx.metadata).to_owned())),
+            Ok(tx) => {
+                submitted.push(Ok(name(&tx.metadata).to_owned()));
+                stored.push(tx);
+            }
             Err(error) if matches!(error.exit, Exit::Refused | Exit::Failed) => submitted.push(Err(error)),
             Err(error) => return Err(error), // nobody is there to submit the others to
         }
     }
-    let waiting: BTreeSet<String> = submitted.iter().filter_map(|name| name.as_ref().ok().cloned()).collect();
-    let mut ended = settle::all(ctx, client, devnet, waiting, |_| {}).await?;
+    let mut ended = settling.stored(ctx, client, stored).await?;
     let mut outcome = |name: String| match ended.remove(&name) {
         Some(tx) if phase(&tx) == "Failed" => Err(failure(&tx)),
         Some(tx) => Ok(tx),

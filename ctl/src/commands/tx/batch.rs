@@ -4,7 +4,8 @@
 use super::{
     AWAY_LIMIT, LOOK_AGAIN, failure,
     intent::{Intent, fresh_request_id},
-    is_passing, phase, settle,
+    is_passing, phase,
+    settle::Settling,
 };
 use crate::{
     cli::Format,
@@ -16,7 +17,7 @@ use crate::{
 use dvb_proto::{devnet::v1::Transaction, words::plain};
 use serde_json::json;
 use std::{
-    collections::{BTreeSet, VecDeque},
+    collections::VecDeque,
     fs::File,
     io::{BufRead, BufReader},
     time::{Duration, Instant},
@@ -54,9 +55,13 @@ pub(super) async fn run(ctx: &Context, args: Args) -> Result<(), Error> {
     client.devnets().get(ctx.object(&args.devnet)).await?;
     let begun = Instant::now();
     let prefix = args.request_id.clone().map_or_else(fresh_request_id, Ok)?;
+    let mut settling = if args.wait { Some(Settling::begin(ctx, &client, &args.devnet).await?) } else { None };
     let lines = read_lines(&args.file, prefix.clone(), ctx.settings.namespace.clone(), args.devnet.clone())?;
     let mut batch = Batch { client: client.clone(), lines, unstored: VecDeque::new(), stored: Vec::new(), drained: false };
-    let sent = batch.store().await;
+    let sent = match &mut settling {
+        Some(settling) => settling.during(batch.store()).await,
+        None => batch.store().await,
+    };
     let stored = std::mem::take(&mut batch.stored);
     if let Err(mut error) = sent {
         // Answers come in the order of the lines: the one that is refused is the first without one.
@@ -68,9 +73,8 @@ pub(super) async fn run(ctx: &Context, args: Args) -> Result<(), Error> {
         return Err(error.with_note(note));
     }
     let mut summary = Summary { total: stored.len(), ..Summary::default() };
-    if args.wait {
-        let names: BTreeSet<String> = stored.into_iter().collect();
-        let ended = settle::all(ctx, &client, &args.devnet, names, |_| {}).await?;
+    if let Some(settling) = settling {
+        let ended = settling.stored(ctx, &client, stored).await?;
         for tx in ended.values() {
             if phase(tx) == "Confirmed" { summary.confirmed += 1 } else { summary.failed.push(tx.clone()) }
         }
@@ -123,8 +127,8 @@ struct Batch {
     lines: mpsc::Receiver<Result<Line, Error>>,
     /// Read, and not known to be stored.
     unstored: VecDeque<Line>,
-    /// Names, in the order of the lines.
-    stored: Vec<String>,
+    /// As the daemon answered, in the order of the lines.
+    stored: Vec<Transaction>,
     /// All lines were read.
     drained: bool,
 }
@@ -168,7 +172,7 @@ impl Batch {
                 answer = answers.message() => match answer {
                     Ok(Some(tx)) => {
                         self.unstored.pop_front();
-                        self.stored.push(name(&tx.metadata).to_owned());
+                        self.stored.push(tx);
                     }
                     Ok(None) if self.drained && self.unstored.is_empty() => return Ok(Ok(())),
                     Ok(None) => return Ok(Err(Status::unavailable("the stream ended early"))),

@@ -1,14 +1,12 @@
 //! `tx list`: the transactions of a devnet.
 
-use super::{find, phase};
+use super::{PHASES, find, phase};
 use crate::{
     context::Context,
     error::Error,
     render::{Named, print_items},
 };
 use dvb_proto::devnet::v1::Transaction;
-
-const PHASES: [&str; 7] = ["Pending", "Building", "Signing", "Submitted", "Retrying", "Confirmed", "Failed"];
 
 /// List the transactions of a devnet, or of all
 #[derive(Debug, clap::Args)]

@@ -20,6 +20,9 @@ use dvb_proto::devnet::v1::{ListEventsRequest, ListRequest, Transaction};
 use futures::TryStreamExt;
 use std::time::Instant;
 
+const PHASES: [&str; 7] = ["Pending", "Building", "Signing", "Submitted", "Retrying", "Confirmed", "Failed"];
+const FINAL: [&str; 2] = ["Confirmed", "Failed"];
+
 /// Submit transactions and follow them
 ///
 /// dvbctl tx submit mynet --type bank/send --signer account:0 --to account:1 --amount 7stake --wait
@@ -107,7 +110,7 @@ pub(super) fn phase(tx: &Transaction) -> &str {
 }
 
 fn is_final(tx: &Transaction) -> bool {
-    matches!(phase(tx), "Confirmed" | "Failed")
+    FINAL.contains(&phase(tx))
 }
 
 /// `mynet/tx-0123 is Failed: insufficient funds`

@@ -40,12 +40,20 @@ pub(super) struct Lane {
     /// What a node said it expects, and the height at which it said so.
     expects: Option<(u64, u64)>,
     pub(super) due: bool,
+    /// What the chain told since the last block.
+    told: Option<Told>,
     pub(super) ended: Vec<Arc<Transaction>>,
+}
+
+struct Told {
+    account: TxAccount,
+    /// Of all lanes that asked together. None: this round is still to ask.
+    blocks: Option<Arc<TxLookup>>,
 }
 
 impl Lane {
     pub(super) fn new(signer: &str) -> Self {
-        Self { signer: signer.to_owned(), entries: Vec::new(), expects: None, due: true, ended: Vec::new() }
+        Self { signer: signer.to_owned(), entries: Vec::new(), expects: None, due: true, told: None, ended: Vec::new() }
     }
 
     /// A new transaction, or one that an earlier daemon left: what that one signed, it may have sent.
@@ -57,20 +65,57 @@ impl Lane {
     /// A block came: what was put off may be tried again.
     pub(super) fn wake(&mut self) {
         self.due = !self.entries.is_empty();
+        self.told = None;
         self.entries.iter_mut().for_each(|entry| entry.held = false);
     }
 
+    /// Asks how far the account is, unless nothing has changed since.
+    pub(super) async fn ask(&mut self, target: &Target) -> Result<(), ReconcileError> {
+        if self.told.is_none() {
+            let account = target.family.plugin.account(&target.family.devnet, Some(&target.node), &self.signer).await?;
+            self.told = Some(Told { account, blocks: None });
+        }
+        Ok(())
+    }
+
+    /// The bytes that may be in a block that it has not been told of.
+    pub(super) fn queries(&self) -> Vec<TxQuery> {
+        let query = |entry: &Entry| {
+            let signed = entry.tx.status.signed.as_ref().filter(|_| entry.sent != Sent::Never)?;
+            Some(TxQuery { hash: signed.hash.clone(), after_height: entry.looked_to, expires_at: signed.expires_at })
+        };
+        if self.told.as_ref().is_some_and(|told| told.blocks.is_some()) { Vec::new() } else { self.entries.iter().filter_map(query).collect() }
+    }
+
+    /// What became of the bytes that may be in a block.
+    pub(super) fn see(&mut self, blocks: &Arc<TxLookup>) {
+        let Some(told) = self.told.as_mut().filter(|told| told.blocks.is_none()) else { return };
+        told.blocks = Some(blocks.clone());
+        let in_vain = self.entries.iter().filter(|entry| entry.hash().is_some_and(|hash| blocks.dropped.contains(hash)));
+        let gap = in_vain.map(Entry::sequence).min();
+        for entry in &mut self.entries {
+            entry.looked_to = entry.looked_to.max(blocks.height);
+            // A node that misses one looks at the later ones again, and drops them without a word. All are sent again at once.
+            if gap.is_some_and(|gap| entry.hash().is_some() && entry.sequence() >= gap) && entry.sent != Sent::Never {
+                entry.sent = Sent::Perhaps;
+            }
+        }
+    }
+
+    /// One round with what was told.
     pub(super) async fn round(&mut self, target: &Target, cx: &Context) -> Result<Round, ReconcileError> {
-        let account = target.family.plugin.account(&target.family.devnet, Some(&target.node), &self.signer).await?;
-        let lookup = self.look(target, &account).await?;
+        let Some(told) = self.told.take() else { return Ok(Round::Rest) };
+        let account = &told.account;
+        let nothing_sent = || Arc::new(TxLookup { height: account.height, ..TxLookup::default() });
+        let blocks = told.blocks.clone().unwrap_or_else(nothing_sent);
         let expects = self.expects.filter(|(_, height)| *height >= account.height).map(|(next, _)| next);
-        let chain = Chain { sequence: account.sequence, sequence_height: account.height, height: lookup.height, expects };
-        let items: Vec<Item> = self.entries.iter().map(|entry| entry.item(&lookup.included)).collect();
+        let chain = Chain { sequence: account.sequence, sequence_height: account.height, height: blocks.height, expects };
+        let items: Vec<Item> = self.entries.iter().map(|entry| entry.item(&blocks.included)).collect();
         let plan = plan::plan(&items, &chain, target.family.support.max_in_flight);
 
         let mut endings = BTreeMap::new();
         for index in &plan.settled {
-            if let Some(found) = self.entries[*index].hash().and_then(|hash| lookup.included.get(hash)) {
+            if let Some(found) = self.entries[*index].hash().and_then(|hash| blocks.included.get(hash)) {
                 endings.insert(*index, Ending::Included(found.clone()));
             }
         }
@@ -89,34 +134,14 @@ impl Lane {
         let mut send: Vec<usize> = plan.send;
         let progress = !endings.is_empty();
         let settled = apply::end(&mut self.entries, &endings, &account.address, cx).await?;
-        let signed = self.sign(wanted, &account, &chain, target, cx).await?;
+        let signed = self.sign(wanted, account, &chain, target, cx).await?;
         send.extend(&signed.made);
-        let taken = self.send(send, &account, target, cx).await?;
+        let taken = self.send(send, account, target, cx).await?;
+        if settled.is_empty() {
+            self.told = Some(Told { blocks: Some(blocks), ..told }); // else the sequence may be another one
+        }
         self.drop_ended(settled.into_iter().chain(signed.ended).chain(taken.ended).collect());
         Ok(if progress || !signed.made.is_empty() || taken.any { Round::Progress } else { Round::Rest })
-    }
-
-    /// What became of the bytes that may be in a block.
-    async fn look(&mut self, target: &Target, account: &TxAccount) -> Result<TxLookup, ReconcileError> {
-        let query = |entry: &Entry| {
-            let signed = entry.tx.status.signed.as_ref().filter(|_| entry.sent != Sent::Never)?;
-            Some(TxQuery { hash: signed.hash.clone(), after_height: entry.looked_to, expires_at: signed.expires_at })
-        };
-        let queries: Vec<TxQuery> = self.entries.iter().filter_map(query).collect();
-        if queries.is_empty() {
-            return Ok(TxLookup { height: account.height, ..TxLookup::default() });
-        }
-        let lookup = target.family.plugin.lookup(&target.family.devnet, &target.node, queries).await?;
-        let in_vain = self.entries.iter().filter(|entry| entry.hash().is_some_and(|hash| lookup.dropped.contains(hash)));
-        let gap = in_vain.map(Entry::sequence).min();
-        for entry in &mut self.entries {
-            entry.looked_to = entry.looked_to.max(lookup.height);
-            // A node that misses one looks at the later ones again, and drops them without a word. All are sent again at once.
-            if gap.is_some_and(|gap| entry.hash().is_some() && entry.sequence() >= gap) && entry.sent != Sent::Never {
-                entry.sent = Sent::Perhaps;
-            }
-        }
-        Ok(lookup)
     }
 
     /// Builds, signs and stores; nothing is sent here. Whatever is refused for good ends.

@@ -11,10 +11,17 @@ use super::{
 };
 use crate::{
     model::{Devnet, Key, Kind, Object, Transaction},
-    plugin::{BlockHeight, PluginError, tx::TxRefusal},
-    store::{Change, Expect, Selector, Write},
+    plugin::{
+        BlockHeight, PluginError,
+        tx::{TxQuery, TxRefusal},
+    },
+    store::{Change, Expect, Selector, StoreError, Write},
 };
-use futures::{FutureExt, StreamExt, future::join_all, stream::BoxStream};
+use futures::{
+    FutureExt, StreamExt,
+    future::join_all,
+    stream::{BoxStream, Fuse},
+};
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     sync::Arc,
@@ -22,6 +29,7 @@ use std::{
 };
 use tokio::time::Instant;
 
+type Feed = Fuse<BoxStream<'static, Result<Change, StoreError>>>;
 type Blocks = BoxStream<'static, Result<BlockHeight, PluginError>>;
 
 /// Until the devnet is gone. A store that fails, or a write that somebody else outran, begins the session anew: it then takes all
@@ -86,12 +94,18 @@ impl Session {
     async fn follow(&mut self) -> Result<(), ReconcileError> {
         let selector = Selector::in_devnet(Kind::Transaction, &self.key.namespace, &self.key.name);
         let (objects, from) = self.cx.store.list(&selector).await?;
-        let mut feed = self.cx.store.watch(Selector { kinds: vec![Kind::Devnet, Kind::Node, Kind::Transaction], ..selector }, from);
+        let mut feed = self.cx.store.watch(Selector { kinds: vec![Kind::Devnet, Kind::Node, Kind::Transaction], ..selector }, from).fuse();
         self.devnet = target::devnet(&self.key, &self.cx).await?;
         self.begin(objects);
         while self.devnet.is_some() {
-            let rest = self.work().await?;
+            let (rest, heard) = while_hearing(&mut feed, self.work()).await;
+            let rest = if heard.is_empty() { rest? } else { rest.map(|_| Some(Duration::ZERO))? };
+            for change in heard {
+                self.hear(change?);
+            }
             tokio::select! {
+                biased; // changes may come without a pause
+                block = next_block(&mut self.blocks) => self.see(block),
                 change = feed.next() => {
                     let mut next = Some(change);
                     while let Some(change) = next {
@@ -102,7 +116,6 @@ impl Session {
                         next = feed.next().now_or_never();
                     }
                 }
-                block = next_block(&mut self.blocks) => self.see(block),
                 () = pause_until(rest) => {}
             }
         }
@@ -185,14 +198,7 @@ impl Session {
         if self.blocks.is_none() {
             self.blocks = Some(target.family.plugin.heights(&target.family.devnet, &target.node).await?);
         }
-        let cx = self.cx.clone();
-        let due = self.lanes.values_mut().filter(|lane| lane.due);
-        let rounds = join_all(due.map(|lane| async {
-            let round = lane.round(&target, &cx).await;
-            lane.due = matches!(round, Ok(Round::Progress) | Err(_));
-            round
-        }))
-        .await;
+        let rounds = self.rounds(&target).await?;
         for lane in self.lanes.values_mut() {
             self.finished.extend(lane.ended.drain(..).map(|tx| tx.metadata.name.clone()));
         }
@@ -204,6 +210,34 @@ impl Session {
         }
         self.failures = 0;
         Ok(outcome)
+    }
+
+    /// One round of each lane that is due.
+    async fn rounds(&mut self, target: &Target) -> Result<Vec<Result<Round, ReconcileError>>, ReconcileError> {
+        let mut due: Vec<&mut Lane> = self.lanes.values_mut().filter(|lane| lane.due).collect();
+        let asked = join_all(due.iter_mut().map(|lane| lane.ask(target))).await;
+        let (mut lanes, mut rounds) = (Vec::with_capacity(due.len()), Vec::with_capacity(due.len()));
+        for (lane, asked) in due.into_iter().zip(asked) {
+            match asked {
+                Ok(()) => lanes.push(lane),
+                Err(error) => rounds.push(Err(error)),
+            }
+        }
+        // After the accounts, so that blocks are known up to the height that these tell of; once for all lanes, since to read a block
+        // is most of what a node is asked for.
+        let queries: Vec<TxQuery> = lanes.iter().flat_map(|lane| lane.queries()).collect();
+        if !queries.is_empty() {
+            let blocks = Arc::new(target.family.plugin.lookup(&target.family.devnet, &target.node, queries).await?);
+            lanes.iter_mut().for_each(|lane| lane.see(&blocks));
+        }
+        let cx = &self.cx;
+        let now = lanes.into_iter().map(|lane| async {
+            let round = lane.round(target, cx).await;
+            lane.due = matches!(round, Ok(Round::Progress) | Err(_));
+            round
+        });
+        rounds.extend(join_all(now).await);
+        Ok(rounds)
     }
 
     /// Finds the plugin and a ready node. None: there is nobody to ask yet.
@@ -308,6 +342,19 @@ impl Session {
         self.retry_at = Some(Instant::now() + pause);
         (self.target, self.blocks, self.stale) = (None, None, true);
         self.lanes.values_mut().for_each(Lane::wake);
+    }
+}
+
+/// Does `work`, and takes in meanwhile what the feed tells: who falls behind has it read from the file.
+async fn while_hearing<T>(feed: &mut Feed, work: impl Future<Output = T>) -> (T, Vec<Result<Change, StoreError>>) {
+    let mut heard = Vec::new();
+    tokio::pin!(work);
+    loop {
+        tokio::select! {
+            biased;
+            done = &mut work => return (done, heard),
+            Some(change) = feed.next() => heard.push(change),
+        }
     }
 }
 

@@ -110,6 +110,24 @@ async fn what_the_chain_will_never_take_fails_at_once_with_its_words_and_leaves_
     assert_once_each(&rig.plugin, &[3]);
 }
 
+/// To read a block is most of what a node is asked for, and its accounts change with its blocks.
+#[tokio::test]
+async fn a_block_is_read_once_for_all_signers_and_an_account_once_between_two_blocks() {
+    let rig = rig().await;
+    let calls = |method: &str| rig.plugin.calls().iter().filter(|call| *call == method).count();
+    let txs = [rig.pay("a", 7).await, rig.submit("b", "account:1", serde_json::json!({"amount": 8})).await];
+    for tx in &txs {
+        rig.comes_to(tx, TransactionPhase::Submitted).await;
+    }
+    let (lookups, accounts) = (calls("lookup"), calls("account"));
+    rig.plugin.make_block(NODE);
+    for tx in &txs {
+        rig.comes_to(tx, TransactionPhase::Confirmed).await;
+    }
+    assert_eq!((calls("lookup") - lookups, calls("account") - accounts), (1, 2));
+    assert_eq!((lookups, accounts), (0, 4), "each address once, and each account once");
+}
+
 #[tokio::test]
 async fn a_lost_answer_neither_doubles_nor_loses_a_payment() {
     let rig = rig().await;
