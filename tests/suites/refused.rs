@@ -48,14 +48,14 @@ fn what_was_refused_for_a_missing_program_comes_up_by_the_same_file_when_that_is
 #[test]
 fn what_needs_the_chain_of_a_failed_devnet_is_not_waited_for() {
     let home = TestHome::new();
-    let chain = "apiVersion: devnet.builder/v1\nkind: Devnet\nmetadata: {name: fx}\nspec: {plugin: cosmos}\n";
+    let chain = "apiVersion: devnet.builder/v1\nkind: Devnet\nmetadata: {name: fx}\nspec: {plugin: cosmos, binary: {path: /nowhere/chain}}\n";
     home.ctl(&["apply", "-f", &home.file("fx.yaml", chain)]).ok();
     home.ctl(&["wait", "fx", "--for=Failed", "--timeout", "60s"]).ok();
     let send = ["tx", "submit", "fx", "--type", "bank/send", "--signer", "account:0", "--to", "account:1", "--amount", "1stake"];
     for (verb, what) in [(send.as_slice(), "what was submitted waits"), (&["export", "create", "fx", "now"], "export fx/now waits")] {
         let start = Instant::now();
         let verb: Vec<&str> = verb.iter().copied().chain(["--wait", "--timeout", "120s"]).collect();
-        home.ctl(&verb).exits(1).says(what).says("its devnet fx is Failed").says("spec.binary");
+        home.ctl(&verb).exits(1).says(what).says("its devnet fx is Failed").says("/nowhere/chain does not exist");
         assert!(start.elapsed() < Duration::from_secs(60), "{verb:?} took {:?}", start.elapsed());
     }
 }
