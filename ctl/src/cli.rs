@@ -96,7 +96,8 @@ impl Verb {
     /// Those that begin something. `daemon start` has its own way.
     pub(crate) fn makes_home(&self) -> bool {
         match self {
-            Self::Up(_) | Self::Apply(_) => true,
+            Self::Up(_) => true,
+            Self::Apply(args) => !args.dry_run,
             Self::Binaries(args) => args.adds(),
             _ => false,
         }

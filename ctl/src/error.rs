@@ -106,7 +106,7 @@ impl Error {
 
     /// Of a refusal that no line of the document is to blame for: where the document stands.
     pub(crate) fn in_document(mut self, position: &str) -> Self {
-        if matches!(self.exit, Exit::Refused | Exit::NotFound) || self.fault.code == "Unimplemented" {
+        if matches!(self.exit, Exit::Refused | Exit::NotFound) {
             self.notes.push(format!("  at {position}"));
         }
         self
@@ -249,10 +249,12 @@ fn bare_status(status: &Status) -> Error {
 fn exit_of(code: &str) -> Option<Exit> {
     Some(match code {
         "NotFound" => Exit::NotFound,
-        "AlreadyExists" | "Conflict" | "InvalidSpec" | "Immutable" | "PermissionDenied" | "PluginMissing" | "PluginRejected" => Exit::Refused,
+        "AlreadyExists" | "Conflict" | "InvalidSpec" | "Immutable" | "PermissionDenied" | "PluginMissing" | "PluginRejected" | "Unimplemented" => {
+            Exit::Refused
+        }
         UNREACHABLE | "HomeMismatch" | "ShuttingDown" => Exit::Unreachable,
         "TimedOut" => Exit::TimedOut,
-        "Unimplemented" | "Internal" => Exit::Failed,
+        "Internal" => Exit::Failed,
         _ => return None,
     })
 }
@@ -286,7 +288,7 @@ mod tests {
         check(Code::FailedPrecondition, Some("Immutable"), Exit::Refused);
         check(Code::Aborted, Some("Conflict"), Exit::Refused);
         check(Code::FailedPrecondition, Some("HomeMismatch"), Exit::Unreachable);
-        check(Code::Unimplemented, Some("Unimplemented"), Exit::Failed);
+        check(Code::Unimplemented, Some("Unimplemented"), Exit::Refused);
         check(Code::Internal, Some("Internal"), Exit::Failed);
         check(Code::Unavailable, None, Exit::Unreachable);
         check(Code::DeadlineExceeded, None, Exit::TimedOut);

@@ -4,7 +4,7 @@ use crate::{
     client::Client,
     context::Context,
     error::{Error, Exit},
-    goal::{self, Goal, Verdict, View},
+    goal::{Goal, Verdict, View, has_ended},
     render::{
         objects::{name, refusal},
         progress::WORD_EVERY,
@@ -12,7 +12,10 @@ use crate::{
     watch::{Change, watch},
 };
 use dvb_proto::devnet::v1::{Devnet, Empty, ListRequest, LogRequest, Node};
-use futures::{StreamExt, stream};
+use futures::{
+    StreamExt,
+    stream::{self, LocalBoxStream},
+};
 use std::time::Duration;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
@@ -58,39 +61,21 @@ pub(crate) async fn follow(
     way_on: &str,
     mut see: impl FnMut(&View, Option<&str>),
 ) -> Result<View, Error> {
-    #[expect(clippy::large_enum_variant, reason = "one at a time, on its way from the watch to the view")]
-    enum Told {
-        Devnet(Change<Devnet>),
-        Node(Change<Node>),
-    }
-    let selector = ListRequest { namespace: target.namespace.clone(), ..ListRequest::default() };
-    let of_devnet = ListRequest { devnet: target.devnet.clone(), ..selector.clone() };
-    let devnets = watch::<Devnet>(client, selector, &target.devnet).map(|change| change.map(Told::Devnet));
-    let nodes = watch::<Node>(client, of_devnet.clone(), "").map(|change| change.map(Told::Node));
-    let mut told = stream::select(devnets, nodes);
+    let mut feed = Feed::open(client, target);
     let deadline = ctx.settings.wait_limit().map(|limit| Instant::now() + limit);
     let interrupt = tokio::signal::ctrl_c();
     tokio::pin!(interrupt);
-    let mut view = View::default();
     loop {
-        let verdict = goal.judge(&view);
-        if matches!(verdict, Verdict::Done | Verdict::Failed { .. }) {
-            catch_up(client, of_devnet.clone(), &mut view).await;
-        }
-        see(&view, if let Verdict::Waiting(missing) = &verdict { Some(missing) } else { None });
+        let verdict = feed.judge(goal).await;
+        see(&feed.view, if let Verdict::Waiting(missing) = &verdict { Some(missing) } else { None });
         let missing = match verdict {
-            Verdict::Done => return Ok(view),
+            Verdict::Done => return Ok(feed.view),
             Verdict::Waiting(missing) => missing,
-            Verdict::Failed { message, remedy } => return Err(failed(client, target, &view, message, remedy).await),
+            Verdict::Failed { message, remedy } => return Err(failed(client, target, &feed.view, message, remedy).await),
             Verdict::NotFound => return Err(Error::not_found(format!("there is no {} {}", target.kind(), target.name()))),
         };
         tokio::select! {
-            change = told.next() => match change {
-                Some(Ok(Told::Devnet(change))) => take_devnet(&mut view, change),
-                Some(Ok(Told::Node(change))) => take_node(&mut view, change),
-                Some(Err(error)) => return Err(error),
-                None => return Err(Error::unreachable("devnetd ended the watch")),
-            },
+            taken = feed.next() => taken?,
             () = sleep(WORD_EVERY) => {}
             () = until(deadline) => return Err(in_vain(client, timed_out(ctx, target, &missing)).await),
             _ = &mut interrupt => return Err(Error::interrupted(way_on).about(target.name())),
@@ -98,12 +83,63 @@ pub(crate) async fn follow(
     }
 }
 
-/// Two watches come in no common order: a devnet may be told to run before the last of its nodes is. What ends the wait is told with
-/// its nodes as they are.
-async fn catch_up(client: &Client, of_devnet: ListRequest, view: &mut View) {
-    // A courtesy: without the answer the verdict still stands.
-    let Ok(Ok(answer)) = timeout(COURTESY_LIMIT, client.nodes().list(of_devnet)).await else { return };
-    view.nodes = answer.into_inner().items.into_iter().map(|node| (name(&node.metadata).to_owned(), node)).collect();
+/// What the watches of a devnet and its nodes tell.
+struct Feed {
+    client: Client,
+    of_devnet: ListRequest,
+    told: LocalBoxStream<'static, Result<Told, Error>>,
+    view: View,
+}
+
+enum Told {
+    Devnet(Box<Change<Devnet>>),
+    Node(Box<Change<Node>>),
+}
+
+impl Feed {
+    fn open(client: &Client, target: &Target) -> Self {
+        let selector = ListRequest { namespace: target.namespace.clone(), ..ListRequest::default() };
+        let of_devnet = ListRequest { devnet: target.devnet.clone(), ..selector.clone() };
+        let devnets = watch::<Devnet>(client, selector, &target.devnet).map(|change| Ok(Told::Devnet(Box::new(change?))));
+        let nodes = watch::<Node>(client, of_devnet.clone(), "").map(|change| Ok(Told::Node(Box::new(change?))));
+        Self { client: client.clone(), of_devnet, told: stream::select(devnets, nodes).boxed_local(), view: View::default() }
+    }
+
+    /// Takes the next change into the view.
+    async fn next(&mut self) -> Result<(), Error> {
+        match self.told.next().await.ok_or_else(|| Error::unreachable("devnetd ended the watch"))?? {
+            Told::Devnet(change) => take_devnet(&mut self.view, *change),
+            Told::Node(change) => take_node(&mut self.view, *change),
+        }
+        Ok(())
+    }
+
+    /// Two watches come in no common order: a devnet may be told to run before the last of its nodes is, and a node's failure after what
+    /// was done about it. So what ends the wait is judged once more, with nodes and upgrades as they are.
+    async fn judge(&mut self, goal: &Goal) -> Verdict {
+        self.view.upgrades.clear();
+        match goal.judge(&self.view) {
+            Verdict::Done => {
+                self.catch_up().await;
+                Verdict::Done
+            }
+            Verdict::Failed { .. } => {
+                self.catch_up().await;
+                goal.judge(&self.view)
+            }
+            verdict => verdict,
+        }
+    }
+
+    /// A courtesy: without an answer the verdict still stands.
+    async fn catch_up(&mut self) {
+        if let Ok(Ok(answer)) = timeout(COURTESY_LIMIT, self.client.nodes().list(self.of_devnet.clone())).await {
+            self.view.nodes = answer.into_inner().items.into_iter().map(|node| (name(&node.metadata).to_owned(), node)).collect();
+        }
+        if let Ok(Ok(answer)) = timeout(COURTESY_LIMIT, self.client.upgrades().list(self.of_devnet.clone())).await {
+            self.view.upgrades = answer.into_inner().items.into_iter().filter(|upgrade| !has_ended(upgrade)).collect();
+        }
+    }
 }
 
 fn take_devnet(view: &mut View, change: Change<Devnet>) {
@@ -131,18 +167,20 @@ fn take_node(view: &mut View, change: Change<Node>) {
     }
 }
 
-/// Resolves when the devnet is Failed: `what`, which needs its chain, does not get on then. Never before.
+/// Resolves when the devnet's chain does not go on by itself any more, and `what` needs it. Never before.
 pub(crate) async fn given_up(client: &Client, ctx: &Context, devnet: &str, what: &str) -> Error {
-    let selector = ListRequest { namespace: ctx.settings.namespace.clone(), ..ListRequest::default() };
-    let mut changes = watch::<Devnet>(client, selector, devnet);
-    while let Some(Ok(change)) = changes.next().await {
-        let (Change::Added(found) | Change::Modified(found)) = change else { continue };
-        if let Some(Verdict::Failed { message, remedy }) = goal::failure(&found) {
-            let error = Error::failed("Failed", format!("{what} waits, and its devnet {devnet} is Failed: {message}")).about(devnet);
+    let mut feed = Feed::open(client, &Target { namespace: ctx.settings.namespace.clone(), devnet: devnet.to_owned(), node: None });
+    loop {
+        if let Verdict::Failed { message, remedy } = feed.judge(&Goal::WithoutChain).await {
+            let phase = feed.view.devnet.as_ref().and_then(|devnet| devnet.status.as_ref()).map_or("Failed", |status| status.phase.as_str());
+            let error = Error::failed("Failed", format!("{what} waits, and its devnet {devnet} is {phase}: {message}")).about(devnet);
             return error.with_remedy(remedy.unwrap_or_else(|| format!("dvbctl why {devnet}")));
         }
+        tokio::select! {
+            taken = feed.next() => if taken.is_err() { return std::future::pending().await }, // its own watch tells
+            () = sleep(WORD_EVERY) => {}
+        }
     }
-    std::future::pending().await
 }
 
 /// Never without a deadline.
@@ -186,14 +224,16 @@ async fn failed(client: &Client, target: &Target, view: &View, message: String, 
     error
 }
 
-/// A devnet whose new spec was refused may well run as before.
-fn state(target: &Target, view: &View) -> &'static str {
+/// ` is Failed`; a devnet whose new spec was refused may well run as before.
+fn state(target: &Target, view: &View) -> String {
+    let node = target.node.as_deref().and_then(|node| view.nodes.get(node)).and_then(|node| node.status.as_ref());
     let devnet = view.devnet.as_ref().filter(|_| target.node.is_none());
-    let stays = |devnet: &Devnet| devnet.metadata.as_ref().is_some_and(|metadata| metadata.deleted_at.is_none());
-    let status = devnet.filter(|devnet| stays(devnet)).and_then(|devnet| devnet.status.as_ref());
-    match status {
-        Some(status) if status.phase != "Failed" && refusal(&status.conditions).is_some() => ": its new spec was refused",
-        _ => " is Failed",
+    let leaves = devnet.and_then(|devnet| devnet.metadata.as_ref()).is_some_and(|metadata| metadata.deleted_at.is_some());
+    match (node, devnet.and_then(|devnet| devnet.status.as_ref())) {
+        (Some(node), _) => format!(" is {}", node.phase),
+        (None, Some(status)) if status.phase != "Failed" && !leaves && refusal(&status.conditions).is_some() => ": its new spec was refused".into(),
+        (None, Some(status)) => format!(" is {}", status.phase),
+        (None, None) => String::new(),
     }
 }
 

@@ -1,7 +1,7 @@
 //! What a verb waits for, decided purely: a view of one devnet (and its nodes) in, a verdict out.
 
 use crate::render::objects::{self, complaint, exit_text, name};
-use dvb_proto::devnet::v1::{Condition, Devnet, Node};
+use dvb_proto::devnet::v1::{Condition, Devnet, Node, Operations, Upgrade};
 use std::collections::BTreeMap;
 
 /// Nodes that are named as missing; the others are counted.
@@ -17,6 +17,8 @@ pub(crate) struct View {
     pub(crate) nodes_told: bool,
     /// The devnet existed and is gone.
     pub(crate) gone: bool,
+    /// Its upgrades that have not ended: they stop and start nodes on their own. Looked at before anything is given up.
+    pub(crate) upgrades: Vec<Upgrade>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -54,6 +56,8 @@ pub(crate) enum Goal {
         node: Option<String>,
         height: u64,
     },
+    /// Never done; failed when the devnet's chain does not go on by itself.
+    WithoutChain,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -69,11 +73,24 @@ pub(crate) enum Verdict {
     NotFound,
 }
 
+impl Verdict {
+    /// A failure that names no mend gets that of another one.
+    fn or_remedy(self, other: impl FnOnce() -> Option<Self>) -> Self {
+        match self {
+            Self::Failed { message, remedy: None } => {
+                let remedy = other().and_then(|other| if let Self::Failed { remedy, .. } = other { remedy } else { None });
+                Self::Failed { message, remedy }
+            }
+            verdict => verdict,
+        }
+    }
+}
+
 impl Goal {
     pub(crate) fn judge(&self, view: &View) -> Verdict {
         match self {
             Self::Deleted { node } => deleted(view, node.as_deref()),
-            Self::NodeSettled { node } => with_node(view, node, node_settled),
+            Self::NodeSettled { node } => with_node(view, node, |node| node_settled(node, view)),
             Self::Frozen { node: None, on, generation } => with_devnet(view, |devnet| {
                 let seen = devnet.status.as_ref().map(|status| (status.observed_generation, status.conditions.as_slice()));
                 frozen(seen.unwrap_or_default(), *on, *generation)
@@ -86,25 +103,40 @@ impl Goal {
             // A devnet may run, and be ready, as an older spec wanted it.
             Self::Phase { node: None, phase } if phase.eq_ignore_ascii_case("Running") && !is_of_this_generation(view) => of_older(view),
             Self::Ready { node: None } if !is_of_this_generation(view) => of_older(view),
-            Self::Phase { node, phase } => with_state(view, node.as_deref(), |state| {
-                let missing = format!("phase is {}, not {phase}", state.phase);
-                done_or(state.phase.eq_ignore_ascii_case(phase), missing)
-            }),
-            Self::Ready { node } => with_state(view, node.as_deref(), |state| {
-                let condition = state.conditions.iter().find(|condition| condition.r#type == "Ready");
-                let ready = condition.map_or(state.phase == "Running", |condition| condition.status == "True");
-                let why = condition.map(|condition| condition.message.as_str()).filter(|message| !message.is_empty());
-                done_or(ready, format!("not ready, phase {}{}", state.phase, why.map(|why| format!(": {why}")).unwrap_or_default()))
-            }),
+            Self::Phase { node, phase } => {
+                let judge = |state: State<'_>| {
+                    let missing = format!("phase is {}, not {phase}", state.phase);
+                    done_or(state.phase.eq_ignore_ascii_case(phase), missing)
+                };
+                let verdict = with_state(view, node.as_deref(), judge);
+                if phase.eq_ignore_ascii_case("Running") { unless_given_up(verdict, view, node.as_deref()) } else { verdict }
+            }
+            Self::Ready { node } => {
+                let judge = |state: State<'_>| {
+                    let condition = state.conditions.iter().find(|condition| condition.r#type == "Ready");
+                    let ready = condition.map_or(state.phase == "Running", |condition| condition.status == "True");
+                    let why = condition.map(|condition| condition.message.as_str()).filter(|message| !message.is_empty());
+                    done_or(ready, format!("not ready, phase {}{}", state.phase, why.map(|why| format!(": {why}")).unwrap_or_default()))
+                };
+                unless_given_up(with_state(view, node.as_deref(), judge), view, node.as_deref())
+            }
             Self::Condition { node, name, status } => with_state(view, node.as_deref(), |state| {
                 let found = state.conditions.iter().find(|condition| condition.r#type.eq_ignore_ascii_case(name));
                 let now = found.map_or("absent", |condition| condition.status.as_str());
                 done_or(now.eq_ignore_ascii_case(status), format!("condition {name} is {now}, not {status}"))
             }),
-            Self::Height { node, height } => with_state(view, node.as_deref(), |state| match state.height {
-                Some(now) => done_or(now >= *height, format!("height is {now}, below {height}")),
-                None => Verdict::Waiting(format!("no height is known; phase {}", state.phase)),
-            }),
+            Self::Height { node, height } => {
+                let judge = |state: State<'_>| match state.height {
+                    Some(now) => done_or(now >= *height, format!("height is {now}, below {height}")),
+                    None => Verdict::Waiting(format!("no height is known; phase {}", state.phase)),
+                };
+                match (with_state(view, node.as_deref(), judge), node) {
+                    (verdict, Some(node)) => unless_given_up(verdict, view, Some(node)),
+                    (Verdict::Waiting(missing), None) => without_chain(view).unwrap_or(Verdict::Waiting(missing)),
+                    (verdict, None) => verdict,
+                }
+            }
+            Self::WithoutChain => without_chain(view).unwrap_or_else(|| Verdict::Waiting("its chain may go on".into())),
         }
     }
 }
@@ -179,24 +211,24 @@ fn settled(devnet: &Devnet, generation: u64, view: &View) -> Verdict {
         return refusal; // to stop, no spec is needed
     }
     if current && let Some(failure) = failure(devnet) {
-        return failure;
+        return failure.or_remedy(|| view.nodes.values().find_map(|node| gave_up(node, view)));
     }
-    let verbs = done.restart >= asked.restart && done.reset >= asked.reset && done.refresh_binary >= asked.refresh_binary;
+    let verbs = has_done(&asked, &done);
     if current && verbs && status.phase == wanted {
         return Verdict::Done;
     }
     if current
         && verbs
         && wanted == "Running"
-        && let Some(held) = view.nodes.values().find_map(held_down)
+        && let Some(lost) = view.nodes.values().find_map(|node| held_down(node).or_else(|| gave_up_in_devnet(node, view)))
     {
-        return held;
+        return lost;
     }
     Verdict::Waiting(missing(&status.phase, status.ready_nodes, status.nodes, status.message.as_deref(), view))
 }
 
 /// That it is Failed, and what for, whichever spec that was.
-pub(crate) fn failure(devnet: &Devnet) -> Option<Verdict> {
+fn failure(devnet: &Devnet) -> Option<Verdict> {
     let status = devnet.status.as_ref().filter(|status| status.phase == "Failed")?;
     let complaint = complaint(&status.conditions);
     let message = complaint.map(|condition| condition.message.clone()).or(status.message.clone()).unwrap_or_else(|| "it failed".into());
@@ -276,168 +308,105 @@ fn held_down(node: &Node) -> Option<Verdict> {
     waits.then(|| Verdict::Failed { message, remedy: Some(format!("dvbctl thaw {frozen}")) })
 }
 
-fn node_settled(node: &Node) -> Verdict {
+fn node_settled(node: &Node, view: &View) -> Verdict {
+    if let Some(lost) = gave_up(node, view).or_else(|| held_down(node).filter(|_| is_current(node))) {
+        return lost;
+    }
     let (spec, status) = (node.spec.clone().unwrap_or_default(), node.status.clone().unwrap_or_default());
-    // A failure from before a request that the daemon has not taken up yet says nothing about that request.
-    let generation = node.metadata.as_ref().map_or(0, |metadata| metadata.generation);
-    let current = status.observed_restart >= spec.restart_request && status.observed_generation >= generation;
-    if current && status.phase == "Failed" {
-        let remedy = complaint(&status.conditions).and_then(|condition| condition.remedy.clone());
-        return Verdict::Failed { message: trouble(node).unwrap_or_else(|| "it failed".into()), remedy };
-    }
-    if current && let Some(held) = held_down(node) {
-        return held;
-    }
     let wanted = if spec.desired == "stopped" { "Stopped" } else { "Running" };
     let done = status.phase == wanted && status.observed_restart >= spec.restart_request;
     done_or(done, format!("{}{}", status.phase, trouble(node).map(|why| format!(": {why}")).unwrap_or_default()))
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use dvb_proto::devnet::v1::{DevnetSpec, DevnetStatus, Metadata, NodeSpec, NodeStatus, Operations};
+/// A failure from before a request that the daemon has not taken up yet says nothing about that request.
+fn is_current(node: &Node) -> bool {
+    let generation = node.metadata.as_ref().map_or(0, |metadata| metadata.generation);
+    let asked = node.spec.as_ref().map_or(0, |spec| spec.restart_request);
+    node.status.as_ref().is_some_and(|status| status.observed_restart >= asked && status.observed_generation >= generation)
+}
 
-    fn devnet(phase: &str, edit: impl FnOnce(&mut Devnet)) -> View {
-        let status = DevnetStatus { phase: phase.into(), observed_generation: 2, nodes: 2, ready_nodes: 1, ..DevnetStatus::default() };
-        let mut devnet = Devnet { metadata: Some(Metadata::default()), spec: Some(DevnetSpec::default()), status: Some(status), ..Devnet::default() };
-        edit(&mut devnet);
-        View { devnet: Some(devnet), devnet_told: true, nodes_told: true, ..View::default() }
+/// Why a node is not started again before somebody does something about it: it failed.
+fn gave_up(node: &Node, view: &View) -> Option<Verdict> {
+    let (spec, status) = (node.spec.as_ref()?, node.status.as_ref()?);
+    let leaves = node.metadata.as_ref().is_some_and(|metadata| metadata.deleted_at.is_some());
+    let is_wanted = spec.desired != "stopped" && !spec.suspended && !leaves;
+    if status.phase != "Failed" || !is_wanted || !is_current(node) || view.upgrades.iter().any(|upgrade| may_mend(upgrade, node, view)) {
+        return None;
     }
-    fn is_waiting(verdict: &Verdict) -> bool {
-        matches!(verdict, Verdict::Waiting(_))
-    }
+    let remedy = complaint(&status.conditions).and_then(|condition| condition.remedy.clone());
+    let remedy = remedy.unwrap_or_else(|| format!("dvbctl why {}", name(&node.metadata)));
+    Some(Verdict::Failed { message: trouble(node).unwrap_or_else(|| "it failed".into()), remedy: Some(remedy) })
+}
 
-    #[test]
-    fn a_devnet_has_settled_when_it_runs_in_the_generation_that_was_asked_for() {
-        assert_eq!(Goal::Settled { generation: 2 }.judge(&devnet("Running", |_| {})), Verdict::Done);
-        assert!(is_waiting(&Goal::Settled { generation: 3 }.judge(&devnet("Running", |_| {}))));
-        assert!(is_waiting(&Goal::Settled { generation: 2 }.judge(&devnet("Provisioning", |_| {}))));
-    }
+/// The same, as a reason why its devnet does not come to what is waited for.
+fn gave_up_in_devnet(node: &Node, view: &View) -> Option<Verdict> {
+    let Verdict::Failed { message, remedy } = gave_up(node, view)? else { return None };
+    Some(Verdict::Failed { message: format!("{} is Failed: {message}", name(&node.metadata)), remedy })
+}
 
-    #[test]
-    fn an_old_failure_does_not_end_the_wait_for_a_new_generation() {
-        assert!(is_waiting(&Goal::Settled { generation: 3 }.judge(&devnet("Failed", |_| {}))));
-        assert!(matches!(Goal::Settled { generation: 2 }.judge(&devnet("Failed", |_| {})), Verdict::Failed { .. }));
-    }
-
-    #[test]
-    fn a_refused_spec_ends_the_wait_for_it_at_once_though_the_devnet_runs() {
-        let refused = |devnet: &mut Devnet| {
-            let message = "spec.fullNodes: cannot be".to_owned();
-            let condition = Condition { r#type: "Provisioned".into(), status: "False".into(), message, ..Condition::default() };
-            devnet.status.as_mut().unwrap().conditions = vec![condition];
-            devnet.metadata.as_mut().unwrap().generation = 2;
-        };
-        let (settled, later) = (Goal::Settled { generation: 2 }, Goal::Settled { generation: 3 });
-        let (running, ready) = (Goal::Phase { node: None, phase: "running".into() }, Goal::Ready { node: None });
-        let failed = Verdict::Failed { message: "spec.fullNodes: cannot be".into(), remedy: None };
-        for goal in [&settled, &running, &ready] {
-            assert_eq!(goal.judge(&devnet("Running", refused)), failed, "{goal:?}");
-        }
-        let degraded = Goal::Phase { node: None, phase: "Running".into() };
-        assert_eq!(degraded.judge(&devnet("Running", |_| {})), Verdict::Done);
-        let newer = |devnet: &mut Devnet| {
-            refused(devnet);
-            devnet.metadata.as_mut().unwrap().generation = 3;
-        };
-        for goal in [&later, &running, &ready] {
-            assert!(is_waiting(&goal.judge(&devnet("Running", newer))), "{goal:?}: the old refusal says nothing of the new spec");
-        }
-    }
-
-    #[test]
-    fn a_node_that_died_frozen_is_not_waited_for_but_one_that_stands_still_is_fine() {
-        let frozen = |phase: &str, spec: NodeSpec| {
-            let mut view = devnet("Degraded", |_| {});
-            let metadata = Metadata { name: "a/b".into(), ..Metadata::default() };
-            let status = NodeStatus { phase: phase.into(), ..NodeStatus::default() };
-            view.nodes.insert("a/b".into(), Node { metadata: Some(metadata), spec: Some(spec), status: Some(status), ..Node::default() });
-            view
-        };
-        let (alone, whole) = (NodeSpec { frozen: true, ..NodeSpec::default() }, NodeSpec { frozen_with_devnet: true, ..NodeSpec::default() });
-        let goals = [Goal::Settled { generation: 2 }, Goal::NodeSettled { node: "a/b".into() }];
-        for (spec, thaw) in [(alone, "dvbctl thaw a/b"), (whole, "dvbctl thaw a")] {
-            let failed = Verdict::Failed { message: "a/b is Crashed and frozen".into(), remedy: Some(thaw.into()) };
-            assert!(goals.iter().all(|goal| goal.judge(&frozen("Crashed", spec.clone())) == failed));
-            assert!(goals.iter().all(|goal| !matches!(goal.judge(&frozen("Running", spec.clone())), Verdict::Failed { .. })));
-        }
-        let free = frozen("Crashed", NodeSpec::default());
-        assert!(goals.iter().all(|goal| is_waiting(&goal.judge(&free))));
-    }
-
-    #[test]
-    fn a_stopped_devnet_has_settled_only_when_stopped_is_wanted() {
-        let stop = |devnet: &mut Devnet| devnet.spec.as_mut().unwrap().desired = Some("stopped".into());
-        assert_eq!(Goal::Settled { generation: 2 }.judge(&devnet("Stopped", stop)), Verdict::Done);
-        assert!(is_waiting(&Goal::Settled { generation: 2 }.judge(&devnet("Stopped", |_| {}))));
-        assert!(is_waiting(&Goal::Settled { generation: 2 }.judge(&devnet("Running", stop))));
-    }
-
-    #[test]
-    fn a_restart_or_reset_is_waited_for_until_its_counter_has_caught_up() {
-        let asked = |devnet: &mut Devnet| devnet.spec.as_mut().unwrap().operations = Some(Operations { reset: 1, ..Operations::default() });
-        assert!(is_waiting(&Goal::Settled { generation: 2 }.judge(&devnet("Running", asked))));
-        let carried_out = |devnet: &mut Devnet| {
-            asked(devnet);
-            devnet.status.as_mut().unwrap().operations = Some(Operations { reset: 1, ..Operations::default() });
-        };
-        assert_eq!(Goal::Settled { generation: 2 }.judge(&devnet("Running", carried_out)), Verdict::Done);
-    }
-
-    #[test]
-    fn an_old_failure_of_a_node_does_not_end_the_wait_for_its_restart() {
-        let judge = |observed_restart, observed_generation| {
-            let status = NodeStatus { phase: "Failed".into(), observed_restart, observed_generation, ..NodeStatus::default() };
-            let metadata = Some(Metadata { generation: 3, ..Metadata::default() });
-            let spec = Some(NodeSpec { restart_request: 2, ..NodeSpec::default() });
-            node_settled(&Node { metadata, spec, status: Some(status), ..Node::default() })
-        };
-        assert!(is_waiting(&judge(1, 3)));
-        assert!(is_waiting(&judge(2, 2)));
-        assert!(matches!(judge(2, 3), Verdict::Failed { .. }));
-    }
-
-    #[test]
-    fn a_freeze_is_done_when_the_condition_says_so_in_its_generation_and_a_thaw_when_it_is_gone() {
-        let judge = |on: bool, observed: u64, status: Option<&str>| {
-            let condition = status.map(|status| Condition { r#type: "Frozen".into(), status: status.into(), ..Condition::default() });
-            frozen((observed, condition.as_slice()), on, 2)
-        };
-        assert_eq!(judge(true, 2, Some("True")), Verdict::Done);
-        assert_eq!(judge(false, 2, None), Verdict::Done);
-        for (on, observed, status) in [(true, 1, Some("True")), (true, 2, None), (true, 2, Some("False")), (false, 2, Some("True")), (false, 1, None)]
-        {
-            assert!(is_waiting(&judge(on, observed, status)), "{on} {observed} {status:?}");
-        }
-    }
-
-    #[test]
-    fn deletion_is_done_only_once_the_absence_has_been_told() {
-        let goal = Goal::Deleted { node: None };
-        assert!(is_waiting(&goal.judge(&View::default())));
-        assert_eq!(goal.judge(&View { devnet_told: true, ..View::default() }), Verdict::Done);
-        assert!(is_waiting(&goal.judge(&devnet("Deleting", |_| {}))));
-    }
-
-    #[test]
-    fn what_does_not_exist_is_not_waited_for() {
-        let view = View { devnet_told: true, nodes_told: true, ..View::default() };
-        assert_eq!(Goal::Settled { generation: 1 }.judge(&view), Verdict::NotFound);
-        assert_eq!(Goal::Ready { node: Some("a/b".into()) }.judge(&view), Verdict::NotFound);
-    }
-
-    #[test]
-    fn phase_height_and_condition_are_read_from_the_node_that_is_named() {
-        let mut view = devnet("Running", |_| {});
-        let condition = Condition { r#type: "Ready".into(), status: "True".into(), ..Condition::default() };
-        let status = NodeStatus { phase: "Backoff".into(), block_height: Some(7), conditions: vec![condition], ..NodeStatus::default() };
-        view.nodes.insert("a/b".into(), Node { spec: Some(NodeSpec::default()), status: Some(status), ..Node::default() });
-        let node = Some("a/b".to_owned());
-        assert_eq!(Goal::Phase { node: node.clone(), phase: "backoff".into() }.judge(&view), Verdict::Done);
-        assert_eq!(Goal::Height { node: node.clone(), height: 7 }.judge(&view), Verdict::Done);
-        assert!(is_waiting(&Goal::Height { node: node.clone(), height: 8 }.judge(&view)));
-        assert_eq!(Goal::Ready { node: node.clone() }.judge(&view), Verdict::Done);
-        assert_eq!(Goal::Condition { node, name: "Ready".into(), status: "True".into() }.judge(&view), Verdict::Done);
+/// Whether the upgrade changes the node's binary, or takes it back, without that the node runs before.
+fn may_mend(upgrade: &Upgrade, node: &Node, view: &View) -> bool {
+    let (spec, status) = (upgrade.spec.clone().unwrap_or_default(), upgrade.status.clone().unwrap_or_default());
+    match status.phase.as_str() {
+        "Switching" | "Verifying" | "RollingBack" => true,
+        _ if spec.skip_vote && spec.height == 0 => view.devnet.as_ref().is_none_or(|devnet| refusal(devnet).is_none()),
+        // It ended at the height, as it should.
+        _ => node.status.as_ref().and_then(|status| status.last_exit.as_ref()).is_some_and(|exit| exit.class == "upgrade-needed"),
     }
 }
+
+/// Of an upgrade. A request to try again counts only when it was taken up.
+pub(crate) fn has_ended(upgrade: &Upgrade) -> bool {
+    let asked = upgrade.spec.as_ref().map_or(0, |spec| spec.retry);
+    let taken_up = upgrade.status.as_ref().map_or(0, |status| status.attempt);
+    let phase = upgrade.status.as_ref().map_or("", |status| status.phase.as_str());
+    matches!(phase, "Completed" | "RolledBack" | "Failed") && taken_up >= asked
+}
+
+/// `verdict`, unless it waits for what cannot come: for the node, or for all of the devnet's, to run.
+fn unless_given_up(verdict: Verdict, view: &View, node: Option<&str>) -> Verdict {
+    let Verdict::Waiting(missing) = verdict else { return verdict };
+    let lost = match node {
+        Some(node) => view.nodes.get(node).and_then(|node| gave_up(node, view)),
+        None => newest(view).and_then(|devnet| never_began(devnet).or_else(|| view.nodes.values().find_map(|node| gave_up_in_devnet(node, view)))),
+    };
+    lost.unwrap_or(Verdict::Waiting(missing))
+}
+
+/// Why no block comes any more before somebody does something: the devnet has no nodes, all of them failed, or so many that it stands.
+fn without_chain(view: &View) -> Option<Verdict> {
+    let devnet = newest(view)?;
+    if let Some(failure) = never_began(devnet) {
+        return Some(failure);
+    }
+    let is_in_chain = |node: &&Node| node.spec.as_ref().is_some_and(|spec| spec.role != "service");
+    let chain: Vec<&Node> = view.nodes.values().filter(is_in_chain).collect();
+    let lost: Vec<&Node> = chain.iter().copied().filter(|node| gave_up(node, view).is_some()).collect();
+    let validators = |nodes: &[&Node]| nodes.iter().filter(|node| node.spec.as_ref().is_some_and(|spec| spec.role == "validator")).count();
+    let status = devnet.status.clone().unwrap_or_default();
+    let stands =
+        status.phase == "Failed" || status.conditions.iter().any(|condition| condition.r#type == "Progressing" && condition.reason == "Halted");
+    let is_lost = lost.len() == chain.len() || (stands && validators(&lost) * 3 >= validators(&chain));
+    lost.first().filter(|_| is_lost).and_then(|node| gave_up_in_devnet(node, view))
+}
+
+/// Its spec was refused before it had any nodes.
+fn never_began(devnet: &Devnet) -> Option<Verdict> {
+    failure(devnet).filter(|_| refusal(devnet).is_some())
+}
+
+/// The devnet, when its newest spec is taken up and all that was asked of it is under way.
+fn newest(view: &View) -> Option<&Devnet> {
+    view.devnet.as_ref().filter(|devnet| {
+        let asked = devnet.spec.as_ref().and_then(|spec| spec.operations).unwrap_or_default();
+        let done = devnet.status.as_ref().and_then(|status| status.operations).unwrap_or_default();
+        is_taken_up(devnet) && has_done(&asked, &done)
+    })
+}
+
+fn has_done(asked: &Operations, done: &Operations) -> bool {
+    done.restart >= asked.restart && done.reset >= asked.reset && done.refresh_binary >= asked.refresh_binary
+}
+
+#[cfg(test)]
+mod tests;

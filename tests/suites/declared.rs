@@ -23,6 +23,7 @@ fn belongings(amount: u32) -> String {
 fn a_devnet_and_what_belongs_to_it_are_applied_in_order_once_each_and_deleted() {
     let home = TestHome::new();
     let all = home.file("all.yaml", &format!("{}---\n{}", quickstart("quick", QUICK), belongings(7)));
+    home.ctl(&["daemon", "start"]).ok();
     home.ctl(&["apply", "-f", &all, "--dry-run"])
         .ok()
         .prints("devnet quick would be created")

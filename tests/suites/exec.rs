@@ -109,3 +109,18 @@ fn a_program_that_is_missing_fails_its_own_command_and_the_others_run() {
         assert!(node["status"]["lastExit"]["message"].as_str().unwrap().contains(message), "{node}");
     }
 }
+
+/// As a Go program writes it: the cause first, then more lines of its stack than the certificate keeps.
+#[test]
+fn a_panic_is_told_by_its_own_line_and_without_what_steers_a_terminal() {
+    let home = TestHome::new();
+    let stack = r"printf '\033[31mpanic: cannot open the store\033[0m\n\ngoroutine 1 [running]:\n' >&2; i=0; while [ $i -lt 60 ]; do printf 'main.f%d(0x1)\n\t/src/main.go:%d +0x1d\n' $i $i >&2; i=$((i+1)); done; printf '\033[2mbye\033[0m\n' >&2; exit 2";
+    let program = home.program("panics", stack);
+    let file = home.file("x.yaml", &exec(&format!("  - {{name: a, command: [{program}], restart: {{policy: never}}}}\n")));
+    home.ctl(&["up", &file, "--timeout", "60s"]).exits(1).says("panic: cannot open the store");
+    let exit = home.node("net/a")["status"]["lastExit"].clone();
+    assert_eq!((exit["message"].as_str().unwrap(), exit["class"].as_str().unwrap()), ("exit code 2: panic: cannot open the store", "panic"));
+    let tail = exit["logTail"].as_array().unwrap();
+    assert_eq!((tail.len(), tail[19].as_str().unwrap()), (20, "bye"));
+    home.ctl(&["why", "net/a"]).ok().prints("panic: cannot open the store");
+}

@@ -75,13 +75,16 @@ fn what_cannot_be_exported_says_why() {
     let home = TestHome::new();
     home.up_quickstart("quick", QUICK);
     home.all_rise("quick", 2);
-    home.ctl(&["export", "create", "quick", "old", "--height", "1", "--wait"]).exits(1).says("height 1 is gone");
+    home.ctl(&["export", "create", "quick", "old", "--height", "1"]).exits(4).says("spec.height: is 1").says("keeps the newest only");
+    home.ctl(&["export", "create", "quick", "old", "--wait"]).ok();
     home.ctl(&["export", "create", "quick", "far", "--height", "999999", "--wait"]).exits(4).says("spec.height: is 999999").says("is not there yet");
     home.ctl(&["export", "create", "quick", "old"]).exits(4).says("exists already");
     home.ctl(&["export", "create", "quick", "--node", "validator-9", "--wait"]).exits(4).says("no chain node `validator-9`");
     assert_eq!(home.rows("exports"), 1, "what is refused is not there");
     home.ctl(&["export", "create", "nope"]).exits(3);
-    home.ctl(&["why", "export", "quick/old"]).ok().prints("height 1 is gone").prints("[user:");
+    home.ctl(&["why", "export", "quick/old"]).ok().prints("Completed").prints("[user:");
+    home.ctl(&["why", "old"]).exits(3).says("did you mean `quick/old`? dvbctl why quick/old");
+    home.ctl(&["why", "quick/odl"]).exits(3).says("dvbctl why quick/old");
     home.all_rise("quick", 1);
 }
 

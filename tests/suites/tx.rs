@@ -176,6 +176,18 @@ fn a_transfer_on_the_devchain_is_confirmed_and_the_same_request_id_pays_once() {
     home.file("wrong.jsonl", &[line("1"), String::new(), line("2"), line("3"), line("4")].join("\n"));
     home.ctl(&["tx", "batch", "quick", "-f", &batch, "--request-id", "b", "--wait"]).ok().prints("4 transactions: 4 confirmed");
     assert_eq!(Devchain.account(&home, "quick", "account:2").1, 4);
+    // A line that cannot be read: of a file nothing is sent, of a pipe what stands before it, and that is said.
+    let before = home.rows("transactions");
+    let torn = [line("1"), line("2"), "{".into(), line("3")].join("\n");
+    let file = home.file("torn.jsonl", &torn);
+    home.ctl(&["tx", "batch", "quick", "-f", &file]).exits(2).says("torn.jsonl:3:").says("nothing is submitted");
+    assert_eq!(home.rows("transactions"), before);
+    home.ctl_with_input(&["tx", "batch", "quick", "-f", "-"], &torn).exits(2).says("<stdin>:3:").says("2 transactions before it are stored");
+    assert_eq!(home.rows("transactions"), before + 2);
+    home.ctl(&["why", "quick/rent"]).ok().prints("TransactionSubmitted");
+    home.ctl(&["why", "tx", "quick/rent"]).ok().prints("TransactionSubmitted");
+    home.ctl(&["events", "quick/rent"]).ok().prints("TransactionSubmitted");
+    home.ctl(&["why", "quick/rant"]).exits(3).says("there is no node, upgrade, export or transaction `quick/rant`").says("dvbctl why quick/rent");
     home.ctl_with_input(&["tx", "batch", "quick", "-f", "-"], &line("x")).exits(2).says("<stdin>:1:");
     home.ctl_with_input(&["tx", "batch", "quick", "-f", "-"], r#"{"type": 7}"#).exits(2).says("expected a text, found `7`");
     home.ctl_with_input(&["tx", "batch", "quick", "-f", "-"], &line("\"x\"")).exits(4).says("<stdin>:1: spec.payload");

@@ -117,16 +117,20 @@ fn a_height_in_the_past_and_an_unknown_name_are_refused_before_anything_happens(
     let refused = settled(&home, "quick/v9");
     assert_eq!(refused["phase"], "Failed");
     assert!(refused["why"].as_str().unwrap().contains("no handler for v9"), "{refused}");
-    home.ctl(&["upgrade", "status", "quick/v9", "--wait"]).exits(1);
+    home.ctl(&["upgrade", "status", "quick/v9", "--wait"]).exits(1).says("create it again under the same name");
     home.ctl(&["upgrade", "cancel", "quick/v9"]).ok().prints("Failed already, there is nothing to cancel");
-    home.ctl(&["upgrade", "create", "quick", "--name", "v9", "--binary", &next_binary(), "--skip-vote"])
-        .exits(4)
-        .says("exists already and is Failed")
-        .says("dvbctl upgrade retry quick/v9")
-        .says("dvbctl upgrade delete quick/v9 --yes");
-    home.ctl(&["upgrade", "create", "quick", "--name", "v2", "--height", &height, "--binary", "/bin/true", "--skip-vote"]).ok();
-    let refused = settled(&home, "quick/v2");
-    assert!(refused["why"].as_str().unwrap().contains("no devchain"), "{refused}");
+    // What was refused before anything was done for it does not keep its name from a better one.
+    let wrong = home.program("wrong", r"printf '\033[1;31merror:\033[0m no such command\n' >&2; exit 2");
+    for binary in ["/bin/true", &wrong] {
+        home.ctl(&["upgrade", "create", "quick", "--name", "v2", "--height", &height, "--binary", binary, "--skip-vote"]).ok();
+        let refused = settled(&home, "quick/v2");
+        let why = refused["why"].as_str().unwrap();
+        assert!(why.contains("no devchain") || why.contains("exit code 2: error: no such command"), "{refused}");
+        assert!(!refused.to_string().contains("u001b"), "what steers a terminal is told: {refused}");
+    }
+    home.ctl(&["upgrade", "create", "quick", "--name", "v2", "--height", &ahead(&home), "--binary", &next_binary(), "--skip-vote"]).ok();
+    assert_eq!(settled(&home, "quick/v2")["phase"], "Completed");
+    home.ctl(&["upgrade", "create", "quick", "--name", "v2", "--binary", &wrong, "--skip-vote"]).exits(4).says("exists already and is Completed");
     home.all_rise("quick", 2);
 }
 

@@ -28,9 +28,9 @@ pub(crate) struct Args {
     /// File, folder, or - for stdin; may be given several times
     #[arg(short, long = "filename", required = true, value_name = "FILE")]
     file: Vec<String>,
-    /// Change nothing; show field by field what would change
+    /// Change nothing; show field by field what would change, as a devnetd that runs knows it
     #[arg(long)]
-    dry_run: bool,
+    pub(crate) dry_run: bool,
     /// Wait until the devnets are as asked for, and the rest has ended; what is not a devnet is waited for before the next document
     #[arg(long)]
     wait: bool,
@@ -38,10 +38,11 @@ pub(crate) struct Args {
 
 pub(crate) async fn run(ctx: &Context, args: Args) -> Result<(), Error> {
     let documents = load(&args.file, &ctx.settings.namespace, &ctx.settings.env, &ctx.settings.cwd)?;
-    let client = ctx.client().await?;
     if args.dry_run {
+        let client = Client::connect_running(ctx).await?.ok_or_else(|| none_to_ask(ctx))?;
         return look(ctx, &client, &documents).await;
     }
+    let client = ctx.client().await?;
     check(&client, &documents).await?;
     let is_text = matches!(ctx.settings.format, Format::Table | Format::Wide);
     let (mut done, mut devnets) = (Vec::new(), Vec::new());
@@ -80,6 +81,12 @@ pub(crate) async fn run(ctx: &Context, args: Args) -> Result<(), Error> {
     }
 }
 
+/// A dry run leaves everything as it is: it makes no home, and a devnetd that is started would start devnets.
+fn none_to_ask(ctx: &Context) -> Error {
+    let message = format!("the documents can be read; what they would change, devnetd knows, and none runs for {}", ctx.settings.home.display());
+    Error::unreachable(message).with_remedy("dvbctl daemon start, then the same again; a dry run starts none itself")
+}
+
 /// Devnets come up side by side.
 async fn settle(ctx: &Context, client: &Client, waiting: &mut Vec<Object>, done: &mut Vec<Object>) -> Result<(), Error> {
     for devnet in waiting.drain(..) {
@@ -105,7 +112,7 @@ pub(super) async fn check(client: &Client, documents: &[Document]) -> Result<(),
 const LOOK_WITHIN: Duration = Duration::from_secs(20);
 
 fn is_refusal(error: &Error) -> bool {
-    matches!(error.exit, Exit::Refused | Exit::NotFound | Exit::Usage) || error.fault.code == "Unimplemented"
+    matches!(error.exit, Exit::Refused | Exit::NotFound | Exit::Usage)
 }
 
 /// A devnet that begins with an export which the same documents ask for: only when that is there, more can be said.

@@ -12,6 +12,9 @@ use crate::{
 const PHASES: [&str; 11] =
     ["Pending", "Provisioning", "Running", "Degraded", "Stopped", "Failed", "Deleting", "Starting", "Backoff", "Stopping", "Crashed"];
 
+/// What is no phase, with a value where it takes one.
+const OTHERS: [(&str, Option<&str>); 4] = [("ready", None), ("delete", None), ("height", Some("10")), ("condition", Some("Ready"))];
+
 /// Wait until something holds of devnets or nodes
 ///
 /// --for takes a phase (Running, Stopped ...), ready, height=N, condition=Type[=Status], or delete.
@@ -68,9 +71,16 @@ fn known_phase(phase: &str) -> Result<&'static str, Error> {
 }
 
 fn unknown(what: &str) -> Error {
-    let near = PHASES.into_iter().max_by(|a, b| strsim::jaro_winkler(a, what).total_cmp(&strsim::jaro_winkler(b, what)));
-    Error::usage(format!("cannot wait for `{what}`: it is no phase, nor ready, delete, height=N or condition=Type"))
-        .with_remedy(format!("--for={}", near.unwrap_or("Running")))
+    let (word, value) = what.split_once('=').map_or((what, None), |(word, value)| (word, Some(value)));
+    let alike = |known: &str| strsim::jaro_winkler(&known.to_ascii_lowercase(), &word.to_ascii_lowercase());
+    let near = PHASES.into_iter().chain(OTHERS.map(|(word, _)| word)).max_by(|a, b| alike(a).total_cmp(&alike(b))).unwrap_or("Running");
+    let example = OTHERS.iter().find(|(word, _)| *word == near).and_then(|(_, example)| *example);
+    let meant = match (value, example) {
+        (Some(value), Some(_)) => format!("--for={near}={value}"),
+        (None, Some(example)) => format!("--for={near}={example}"),
+        (_, None) => format!("--for={near}"),
+    };
+    Error::usage(format!("cannot wait for `{what}`: it is no phase, nor ready, delete, height=N or condition=Type")).with_remedy(meant)
 }
 
 #[cfg(test)]
@@ -93,6 +103,12 @@ mod tests {
         check("condition=Progressing=False", Some(Goal::Condition { node: node.clone(), name: "Progressing".into(), status: "False".into() }));
         check("condition=LimitsEnforced", Some(Goal::Condition { node, name: "LimitsEnforced".into(), status: "True".into() }));
         check("height=ten", None);
+        let target = Target::parse("default", "a/b");
+        let remedy = |what: &str| goal(what, &target).unwrap_err().fault.remedy.clone().unwrap();
+        assert_eq!(
+            ["hieght", "hieght=7", "redy", "runing", "Conditon=Ready", "deleted=now"].map(remedy),
+            ["--for=height=10", "--for=height=7", "--for=ready", "--for=Running", "--for=condition=Ready", "--for=delete"]
+        );
         check("Runing", None);
         check("jam=1", None);
     }

@@ -15,7 +15,7 @@ use crate::{
 use dvb_proto::devnet::v1::{Event, ExplainRequest, ExplainResponse};
 use std::collections::BTreeSet;
 
-/// Tell why a devnet, node or transaction is as it is
+/// Tell why a devnet, node, transaction, upgrade or export is as it is
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// [KIND] NAME
@@ -28,12 +28,14 @@ pub(crate) async fn run(ctx: &Context, args: Args) -> Result<(), Error> {
     let (kind, names) = split(&args.words);
     let [name] = names else { return Err(Error::usage("name one object").with_remedy("dvbctl why NAME")) };
     let target = Target::parse(&ctx.settings.namespace, name);
-    let kind = match kind.unwrap_or_else(|| Kind::of(name)) {
-        Kind::Upgrade => "Upgrade",
-        Kind::Export => "Export",
-        Kind::Transaction => "Transaction",
-        Kind::Node => "", // or an upgrade or an export: the daemon knows
-        _ => "Devnet",
+    let kind = match kind {
+        Some(Kind::Upgrade) => "Upgrade",
+        Some(Kind::Export) => "Export",
+        Some(Kind::Transaction) => "Transaction",
+        Some(Kind::Node) => "Node",
+        Some(Kind::Devnet) => "Devnet",
+        None => "", // the daemon knows
+        Some(kind) => return Err(Error::usage(format!("there is no story of {}", kind.word())).with_remedy("dvbctl why NAME")),
     };
     let request = ExplainRequest { kind: kind.to_owned(), namespace: target.namespace.clone(), name: name.clone() };
     let told = client.devnets().explain(request).await?.into_inner();

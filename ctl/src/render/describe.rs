@@ -21,10 +21,11 @@ pub(crate) fn devnet(devnet: &Devnet, nodes: &[Node], events: &[Event], style: &
     if devnet.has_chain() {
         text.line("Height", &number(status.current_height));
         text.line("Chain id", status.chain_id.as_deref().unwrap_or_default());
-        text.line("Version", &status.sdk_version);
+        text.line("Version", status.binary.as_ref().map_or("", |binary| binary.version.as_str()));
+        text.line("SDK version", &status.sdk_version);
     }
     if status.sdk_version_history.len() > 1 {
-        text.block("Version history", status.sdk_version_history.iter().map(turn));
+        text.block("SDK version history", status.sdk_version_history.iter().map(turn));
     }
     if let Some(binary) = &status.binary {
         text.line("Binary", &format!("{} ({})", binary.source, binary.sha256.chars().take(12).collect::<String>()));

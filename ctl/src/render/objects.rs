@@ -25,7 +25,7 @@ impl Row for Devnet {
         columns.extend(style.chain.then(|| flexible("CHAIN-ID")));
         columns.push(spare("AGE", 1));
         if style.wide {
-            columns.extend(style.chain.then(|| column("VERSION")));
+            columns.extend(style.chain.then(|| [column("VERSION"), column("SDK")]).into_iter().flatten());
             columns.extend([column("SUBNET"), column("DIRECTORY"), column("REASON"), column("MESSAGE")]);
         }
         columns
@@ -41,7 +41,8 @@ impl Row for Devnet {
         cells.extend(style.chain.then(|| status.chain_id.or(spec.chain_id).filter(|_| has_chain).unwrap_or_default().into()));
         cells.push(created(&self.metadata, style));
         if style.wide {
-            cells.extend(style.chain.then(|| status.sdk_version.into()));
+            let version = status.binary.map(|binary| binary.version).unwrap_or_default();
+            cells.extend(style.chain.then(|| [version.into(), status.sdk_version.into()]).into_iter().flatten());
             let (reason, message) = match refusal(&status.conditions).or_else(|| complaint(&status.conditions)) {
                 Some(condition) => (condition.reason.clone(), condition.message.clone()),
                 None => (String::new(), status.message.unwrap_or_default()),

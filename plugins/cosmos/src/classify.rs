@@ -14,6 +14,7 @@ static UPGRADE: LazyLock<Regex> =
 
 const LONGEST_MESSAGE: usize = 600;
 const LONGEST_LINE: usize = 2048;
+const STACK_REMEDY: &str = "the stack is in the node's log";
 const GENESIS_REMEDY: &str = "the chain refuses this genesis: look at spec.genesis.patch, then `reset`";
 
 struct Rule {
@@ -106,8 +107,9 @@ pub fn classify(request: &pb::ClassifyExitRequest) -> pb::ExitClass {
     }
     match passages.first() {
         Some(passage) if stack_is_of_genesis(&lines) => found("genesis-mismatch", passage.last().map_or("", String::as_str), GENESIS_REMEDY),
-        Some([line, ..]) if !line.contains(RETURNED_ERROR) && !line.starts_with("Error:") => found("panic", line, "the stack is in the node's log"),
+        Some([line, ..]) if !line.contains(RETURNED_ERROR) && !line.starts_with("Error:") => found("panic", line, STACK_REMEDY),
         Some([line, ..]) => found("unknown", line, ""),
+        _ if lines.iter().any(|line| is_frame(line)) => found("panic", "it panicked; the first line of that is further up in its log", STACK_REMEDY),
         _ => found("unknown", last_said(&lines), ""),
     }
 }
@@ -155,7 +157,7 @@ fn fatal_passages(lines: &[String]) -> Vec<&[String]> {
     }
     // The tail may begin within a long panic: then all before the stack belongs to it.
     match lines.iter().position(|line| is_stack(line)) {
-        Some(stack) if passages.is_empty() && stack > 0 => vec![&lines[..stack]],
+        Some(stack) if passages.is_empty() && stack > 0 && !lines[..stack].iter().any(|line| is_frame(line)) => vec![&lines[..stack]],
         _ => passages,
     }
 }
@@ -169,6 +171,11 @@ fn is_panic(line: &str) -> bool {
 
 fn is_stack(line: &str) -> bool {
     line.starts_with("goroutine ") && line.ends_with(':')
+}
+
+/// Where in the source a function of a stack was.
+fn is_frame(line: &str) -> bool {
+    line.starts_with('\t') && line.contains(".go:")
 }
 
 /// Whatever the words, a panic while the genesis is run is the genesis's fault.
@@ -290,6 +297,17 @@ mod tests {
         }
         let other = classify_lines(&[b"panic: a module's own words", b"", b"goroutine 1 [running]:", b"x/foo.AppModule.InitGenesis({{_}})"]);
         assert_eq!((other.class.as_str(), other.message.as_str()), ("genesis-mismatch", "panic: a module's own words"));
+    }
+
+    #[test]
+    fn a_line_of_a_stack_is_never_taken_for_the_cause_of_a_panic() {
+        let stack =
+            ["main.start(0x1)", "\t/src/start.go:12 +0x1d", "", "goroutine 55 [select]:", "net.wait()", "\t/src/net.go:3 +0x2", "exit status 2"];
+        let words = |lines: &[&str]| classify_lines(&lines.iter().map(|line| line.as_bytes()).collect::<Vec<_>>());
+        let lost = words(&stack);
+        assert_eq!((lost.class.as_str(), lost.message.as_str()), ("panic", "it panicked; the first line of that is further up in its log"));
+        let whole = words(&[&["INF height 3", "panic: no validator signing info", "", "goroutine 1 [running]:"], stack.as_slice()].concat());
+        assert_eq!((whole.class.as_str(), whole.message.as_str()), ("panic", "panic: no validator signing info"));
     }
 
     #[test]

@@ -174,7 +174,7 @@ impl Devnets {
             if dry_run {
                 foresight::foresee(&admitted.devnet, present.as_deref(), self.0.plugins.as_ref(), self.0.store.as_ref()).await?;
             } else if admitted.spec_changed {
-                foresight::refuse_violations(&admitted.devnet, self.0.plugins.as_ref()).await?;
+                foresight::refuse_at_once(&admitted.devnet, self.0.plugins.as_ref()).await?;
             }
             if dry_run || admitted.action == Action::Unchanged {
                 return Ok((admitted.devnet.clone(), admitted, note));

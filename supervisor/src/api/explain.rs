@@ -1,10 +1,10 @@
 //! ListEvents and Explain: what happened, and for one object the walk from its state back to the request that began it.
 
-use super::{Context, change::key_of, convert, merge, status};
+use super::{Context, change::key_of, convert, merge, nearest, status};
 use crate::{
     events,
-    model::{Event, Fault, Kind, Object},
-    store::EventFilter,
+    model::{Event, Fault, FaultCode, Key, Kind, Object, Transaction},
+    store::{EventFilter, Selector},
 };
 use dvb_proto::devnet::v1;
 use futures::{Stream, StreamExt, stream::BoxStream};
@@ -13,9 +13,13 @@ use tonic::Status;
 /// Kept events that the request takes, oldest first, then with `follow` those to come.
 pub(super) async fn events(cx: &Context, request: v1::ListEventsRequest) -> Result<BoxStream<'static, Result<v1::Event, Status>>, Fault> {
     let mut filter = filter(&request);
-    let kept = cx.store.events(&filter).await.map_err(|error| error.fault())?;
-    if kept.is_empty() {
-        find_named(cx, &request).await?;
+    let mut kept = cx.store.events(&filter).await.map_err(|error| error.fault())?;
+    if kept.is_empty()
+        && let Some(named) = find_named(cx, &request).await?
+        && named.name != request.name
+    {
+        (filter.kind, filter.name) = (Some(named.kind.name().to_owned()), Some(named.name)); // it was called by its request id
+        kept = cx.store.events(&filter).await.map_err(|error| error.fault())?;
     }
     filter.after_seq = kept.last().map_or(filter.after_seq, |event| event.seq);
     let kept = futures::stream::iter(kept).map(|event| message(&event));
@@ -28,11 +32,7 @@ pub(super) async fn events(cx: &Context, request: v1::ListEventsRequest) -> Resu
 /// The state in a sentence, and the events that led to it: newest effect first, back to the user's request.
 pub(super) async fn explain(cx: &Context, request: v1::ExplainRequest) -> Result<v1::ExplainResponse, Fault> {
     let named = Kind::ALL.into_iter().find(|kind| kind.name().eq_ignore_ascii_case(&request.kind));
-    let kind = match named {
-        Some(kind) => kind,
-        None => kind_there(cx, &request.namespace, &request.name).await?,
-    };
-    let key = key_of(kind, &request.namespace, &request.name);
+    let key = find_key(cx, named, &request.namespace, &request.name).await?;
     let object = cx.find(&key).await?; // for a NotFound that names the nearest
     let mut told = events::explain(cx.store.as_ref(), key.kind, &key.namespace, &key.name).await.map_err(|error| error.fault())?;
     if let Object::Node(node) = &object
@@ -43,30 +43,74 @@ pub(super) async fn explain(cx: &Context, request: v1::ExplainRequest) -> Result
     Ok(v1::ExplainResponse { headline: told.headline, chain: told.chain.iter().map(convert::to_message).collect::<Result<_, _>>()? })
 }
 
-/// Of what is gone, events may be kept; of what never was, or is misspelt, there is nothing to tell.
-async fn find_named(cx: &Context, request: &v1::ListEventsRequest) -> Result<(), Fault> {
+/// The object whose events are asked for. Of what is gone, events may be kept; of what never was, or is misspelt, there is nothing to tell.
+async fn find_named(cx: &Context, request: &v1::ListEventsRequest) -> Result<Option<Key>, Fault> {
     let selector = request.selector.clone().unwrap_or_default();
     if selector.all_namespaces || request.after_seq > 0 {
-        return Ok(());
+        return Ok(None);
     }
-    for name in [request.name.as_str(), selector.devnet.as_str()].into_iter().filter(|name| !name.is_empty()) {
-        let kind = kind_there(cx, &selector.namespace, name).await?;
-        cx.find(&key_of(kind, &selector.namespace, name)).await?;
+    if !selector.devnet.is_empty() {
+        find_key(cx, None, &selector.namespace, &selector.devnet).await?;
     }
-    Ok(())
+    match request.name.as_str() {
+        "" => Ok(None),
+        name => find_key(cx, None, &selector.namespace, name).await.map(Some),
+    }
 }
 
-/// Upgrades and exports are called as nodes are: the store tells which it is.
-async fn kind_there(cx: &Context, namespace: &str, name: &str) -> Result<Kind, Fault> {
-    let kind = kind_of(name);
-    if kind == Kind::Node {
-        for other in [Kind::Upgrade, Kind::Export] {
-            if cx.store.get(&key_of(other, namespace, name)).await.map_err(|error| error.fault())?.is_some() {
-                return Ok(other);
+/// What goes by a name in a devnet.
+const PARTS: [Kind; 4] = [Kind::Node, Kind::Upgrade, Kind::Export, Kind::Transaction];
+
+/// `a` is a devnet; `a/b` a node, an upgrade, an export or a transaction, which is also called `a/REQUEST-ID`: the store tells which.
+async fn find_key(cx: &Context, kind: Option<Kind>, namespace: &str, name: &str) -> Result<Key, Fault> {
+    let kinds = match (kind, name.split_once('/')) {
+        (Some(kind), _) => vec![kind],
+        (None, None) => vec![Kind::Devnet],
+        (None, Some((_, short))) if is_transaction(short) => vec![Kind::Transaction],
+        (None, Some(_)) => PARTS.to_vec(),
+    };
+    for kind in &kinds {
+        let by_request_id = name.split_once('/').filter(|_| *kind == Kind::Transaction).map(|(devnet, id)| Transaction::name_of(devnet, id));
+        for called in [Some(name.to_owned()), by_request_id].into_iter().flatten() {
+            let key = key_of(*kind, namespace, &called);
+            if cx.store.get(&key).await.map_err(|error| error.fault())?.is_some() {
+                return Ok(key);
             }
         }
     }
-    Ok(kind)
+    let missing = match cx.find(&key_of(kinds[0], namespace, name)).await {
+        Ok(object) => return Ok(object.key()), // it came about just now
+        Err(fault) => fault,
+    };
+    if kind.is_some() || missing.code != FaultCode::NotFound {
+        return Err(missing);
+    }
+    let missing = match name.split_once('/') {
+        Some((devnet, _)) => Fault { message: format!("there is no node, upgrade, export or transaction `{name}`"), ..missing }
+            .remedy(format!("dvbctl get nodes {devnet}; likewise upgrades, exports and transactions")),
+        None => missing,
+    };
+    Err(match meant(cx, namespace, name).await {
+        Some(meant) => missing.remedy(format!("did you mean `{meant}`? dvbctl why {meant}")),
+        None => missing,
+    })
+}
+
+/// What is called so, or almost so, in any devnet of the namespace: a name without its devnet, or misspelt.
+async fn meant(cx: &Context, namespace: &str, name: &str) -> Option<String> {
+    let namespace = Some(super::admission::namespace_or_default(namespace).to_owned());
+    let (objects, _) = cx.store.list(&Selector { kinds: PARTS.to_vec(), namespace, ..Selector::default() }).await.ok()?;
+    let names: Vec<String> = objects
+        .iter()
+        .map(|object| match object {
+            Object::Transaction(tx) => format!("{}/{}", tx.spec.devnet_ref, tx.spec.request_id),
+            other => other.meta().name.clone(),
+        })
+        .collect();
+    match name.contains('/') {
+        true => nearest(name, names.iter().map(String::as_str)),
+        false => names.into_iter().find(|other| other.split_once('/').is_some_and(|(_, short)| short == name)),
+    }
 }
 
 /// `mynet` is a devnet, `mynet/tx-0123456789abcdef` a transaction, `mynet/validator-0` a node.

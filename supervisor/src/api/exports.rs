@@ -122,7 +122,6 @@ impl Exports {
         let namespace = admission::namespace_or_default(&wanted.metadata.namespace).to_owned();
         let named = short_name(&wanted.metadata.name, &mut wanted.spec.devnet_ref)?;
         let devnet = self.devnet(&namespace, &wanted, None).await?;
-        hopeless::height_to_come(&self.0, &wanted, &devnet)?;
         for _ in 0..ATTEMPTS {
             let short = if named.is_empty() { self.next_name(&namespace, &devnet.metadata.name).await? } else { named.clone() };
             let export = self.identify(&wanted, &namespace, &devnet.metadata.name, &short);
@@ -164,6 +163,7 @@ impl Exports {
                 Some(beside) => hopeless::export(wanted, &convert::devnet_from_message(beside)?)?,
                 None => hopeless::export(wanted, &devnet)?,
             }
+            hopeless::export_height(&self.0, wanted, &devnet, &info)?;
             return Ok(devnet);
         }
         Err(Fault::new(FaultCode::Unimplemented, format!("plugin {} exports no state", devnet.spec.plugin)).about(&devnet.metadata.name))

@@ -4,7 +4,7 @@ use super::names;
 use crate::{
     binaries::{self, describe},
     model::{BinarySource, Devnet, Fault, FaultCode, Kind, NodeOverride, Object, PastUpgrade, Upgrade, UpgradePhase, Violation},
-    plugin::{DevnetContext, PluginError, PluginInfo, Plugins},
+    plugin::{ChainPlugin, DevnetContext, PluginError, PluginInfo, Plugins},
     store::{Selector, Store},
 };
 use std::{sync::Arc, time::Duration};
@@ -14,13 +14,21 @@ use tokio::time::timeout;
 /// controllers ask it again, and what comes of it is told.
 pub(super) const WORD_WITHIN: Duration = Duration::from_secs(2);
 
-/// The violations that the plugin can name at once.
-pub(super) async fn refuse_violations(devnet: &Devnet, plugins: &dyn Plugins) -> Result<(), Fault> {
-    let ask = async { plugins.get(&devnet.spec.plugin).await?.validate(&DevnetContext::of(devnet)).await };
+/// What the plugin can say at once against the spec.
+pub(super) async fn refuse_at_once(devnet: &Devnet, plugins: &dyn Plugins) -> Result<(), Fault> {
+    let ask = async { objection(devnet, plugins.get(&devnet.spec.plugin).await?.as_ref()).await };
     match timeout(WORD_WITHIN, ask).await {
-        Ok(Ok(violations)) if !violations.is_empty() => Err(Fault::invalid(violations).about(&devnet.metadata.name)),
+        Ok(Ok((_, Some(objection)))) => Err(objection),
         Ok(_) | Err(_) => Ok(()),
     }
+}
+
+/// What the plugin says of itself, and what it has against the spec.
+async fn objection(devnet: &Devnet, plugin: &dyn ChainPlugin) -> Result<(PluginInfo, Option<Fault>), PluginError> {
+    let info = plugin.info().await?;
+    let violations = plugin.validate(&DevnetContext::of(devnet)).await?;
+    let fault = if violations.is_empty() { info.lacks_binary(&devnet.spec) } else { Some(Fault::invalid(violations)) };
+    Ok((info, fault.map(|fault| fault.about(&devnet.metadata.name))))
 }
 
 /// Everything that provisioning would stumble over and that can be seen without doing anything, in the order and in the words in
@@ -28,13 +36,9 @@ pub(super) async fn refuse_violations(devnet: &Devnet, plugins: &dyn Plugins) ->
 pub(super) async fn foresee(devnet: &Devnet, present: Option<&Devnet>, plugins: &dyn Plugins, store: &dyn Store) -> Result<(), Fault> {
     let told = |error: PluginError| error.fault();
     let plugin = plugins.get(&devnet.spec.plugin).await.map_err(told)?;
-    let info = plugin.info().await.map_err(told)?;
-    let violations = plugin.validate(&DevnetContext::of(devnet)).await.map_err(told)?;
-    if !violations.is_empty() {
-        return Err(Fault::invalid(violations).about(&devnet.metadata.name));
-    }
-    if let Some(lack) = info.lacks_binary(&devnet.spec) {
-        return Err(unfit(devnet, lack));
+    let (info, objection) = objection(devnet, plugin.as_ref()).await.map_err(told)?;
+    if let Some(objection) = objection {
+        return Err(objection);
     }
     if present.is_some_and(|present| present.status.genesis_hash.is_some()) {
         foresee_latecomers(devnet, &info, store).await?;

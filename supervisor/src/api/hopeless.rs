@@ -4,7 +4,7 @@ use super::{Context, foresight::WORD_WITHIN, names};
 use crate::{
     binaries,
     model::{Devnet, DevnetPhase, Export, Fault, FaultCode, Kind, Object, Upgrade, Violation},
-    plugin::{PluginInfo, gov::GOV_CAPABILITY, upgrade::UPGRADE_CAPABILITY},
+    plugin::{EXPORTS_NEWEST, PluginInfo, gov::GOV_CAPABILITY, upgrade::UPGRADE_CAPABILITY},
     store::Selector,
 };
 use std::path::Path;
@@ -55,17 +55,23 @@ pub(super) fn export(wanted: &Export, devnet: &Devnet) -> Result<(), Fault> {
     Err(Fault::invalid(vec![Violation::new("spec.node", message)]).about(name).remedy(format!("dvbctl get nodes {name}")))
 }
 
-/// A height that the chain, which runs, does not have yet.
-pub(super) fn height_to_come(cx: &Context, wanted: &Export, devnet: &Devnet) -> Result<(), Fault> {
+/// A height that the chain, which runs, does not have yet, or one that its family does not keep.
+pub(super) fn export_height(cx: &Context, wanted: &Export, devnet: &Devnet, info: &PluginInfo) -> Result<(), Fault> {
     let name = devnet.metadata.name.as_str();
-    let reached = cx.observations.highest(&devnet.metadata.namespace, name).filter(|_| devnet.status.phase == DevnetPhase::Running);
+    let reached = cx.observations.highest(&devnet.metadata.namespace, name);
     let (Some(height), Some(reached)) = (wanted.spec.height, reached) else { return Ok(()) };
-    if height <= reached {
+    let keeps_newest = info.capabilities.iter().any(|capability| capability == EXPORTS_NEWEST);
+    let (message, remedy) = if height > reached && devnet.status.phase == DevnetPhase::Running {
+        let message = format!("is {height}, and the chain is at {reached}: that state is not there yet");
+        (message, "wait for that height, or leave the height out for the latest")
+    } else if height < reached && keeps_newest {
+        let message = format!("is {height}, and the chain is at {reached}: that state is gone, plugin {} keeps the newest only", info.name);
+        (message, "leave the height out for the latest")
+    } else {
         return Ok(());
-    }
-    let message = format!("is {height}, and the chain is at {reached}: that state is not there yet");
+    };
     let violation = Violation { suggestion: Some(reached.to_string()), ..Violation::new("spec.height", message) };
-    Err(Fault::invalid(vec![violation]).about(name).remedy("wait for that height, or leave the height out for the latest"))
+    Err(Fault::invalid(vec![violation]).about(name).remedy(remedy))
 }
 
 /// None when the plugin does not say it now.

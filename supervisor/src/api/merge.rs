@@ -12,6 +12,11 @@ use dvb_proto::devnet::v1::{self, View};
 pub(super) fn node(node: &Node, observations: &Observations) -> Node {
     let mut node = node.clone();
     observe(&node.metadata, &mut node.status, observations);
+    // A file is read to know it, so a table of hundreds does without: it shows the end when it has come.
+    if node.status.phase == NodePhase::Running && node.status.pid.is_some_and(sys::is_ending) {
+        node.status.phase = NodePhase::Stopping;
+        forget_the_past(&mut node.status);
+    }
     node
 }
 
@@ -52,6 +57,11 @@ fn without_process(status: &mut NodeStatus) {
     if matches!(status.phase, NodePhase::Starting | NodePhase::Running) {
         status.phase = NodePhase::Crashed;
     }
+    forget_the_past(status);
+}
+
+/// What is not so any more when its process ends.
+fn forget_the_past(status: &mut NodeStatus) {
     for gone in ["Ready", "Progressing"] {
         status.conditions.remove(gone);
     }
@@ -172,6 +182,28 @@ mod tests {
         assert_eq!(told(&object), (NodePhase::Stopping, None, false));
         child.wait().unwrap();
         assert_eq!(told(&object).1, None, "and when it is reaped");
+    }
+
+    /// As one that is killed and has much to give back: its first thread is gone, another is not yet.
+    #[test]
+    fn a_process_that_is_ending_is_not_told_to_run() {
+        let script = "import ctypes, platform, threading, time\n\
+            threading.Thread(target=time.sleep, args=(600,)).start()\n\
+            ctypes.CDLL(None).syscall({'x86_64': 60, 'aarch64': 93}[platform.machine()], 0)";
+        let Ok(mut child) = sys::command("python3").args(["-c", script]).stderr(std::process::Stdio::null()).spawn() else {
+            println!("SKIP: no python3, so no process whose first thread has ended");
+            return;
+        };
+        let mut object = running("mynet/validator-0");
+        object.status.pid = Some(child.id());
+        object.status.conditions.set(Condition::new("Ready", ConditionStatus::True, "Ready", ""), Timestamp::default());
+        while !sys::is_ending(child.id()) && !sys::has_ended(child.id()) {
+            std::thread::yield_now();
+        }
+        let status = node(&object, &Observations::default()).status;
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!((status.phase, status.pid, status.conditions.is_true("Ready")), (NodePhase::Stopping, Some(child.id()), false));
     }
 
     #[test]

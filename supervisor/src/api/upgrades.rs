@@ -11,7 +11,7 @@ use super::{
     watch::{self, Item},
 };
 use crate::{
-    model::{Devnet, Fault, FaultCode, Key, Kind, Meta, Object, Timestamp, Uid, Upgrade, UpgradePhase, UpgradeStatus, Violation},
+    model::{Devnet, Fault, FaultCode, Key, Kind, Meta, Object, Revision, Timestamp, Uid, Upgrade, UpgradePhase, UpgradeStatus, Violation},
     observe::Observations,
     store::{Expect, StoreError, Write},
 };
@@ -133,8 +133,11 @@ impl Upgrades {
         let asked = (wanted.spec.cancel, wanted.spec.retry);
         let mut upgrade = self.identify(wanted.clone(), &devnet);
         (upgrade.spec.cancel, upgrade.spec.retry) = asked;
-        if let Some(applied) = self.0.apply_present(caller, &upgrade.clone().into(), dry_run).await? {
-            return Ok(applied);
+        match self.0.apply_present(caller, &upgrade.clone().into(), dry_run).await {
+            Ok(Some(applied)) => return Ok(applied),
+            Ok(None) => {}
+            Err(fault) if fault.code == FaultCode::Immutable && self.refused(&Object::from(upgrade.clone()).key()).await?.is_some() => {}
+            Err(fault) => return Err(fault),
         }
         if upgrade.spec.cancel {
             return Err(Fault::invalid(vec![Violation::new(
@@ -156,6 +159,13 @@ impl Upgrades {
         named(wanted, namespace, devnet, self.0.clock.now(), Uid::from_uuid(self.0.clock.fresh_id()))
     }
 
+    /// The revision of an upgrade that was refused before anything was done for it: its name is free for a better one.
+    async fn refused(&self, key: &Key) -> Result<Option<Revision>, Fault> {
+        let Some(Object::Upgrade(present)) = self.0.store.get(key).await.map_err(|error| error.fault())? else { return Ok(None) };
+        let was_refused = present.status.phase == UpgradePhase::Failed && present.status.binary.is_none() && !present.is_open();
+        Ok(was_refused.then_some(present.metadata.resource_version))
+    }
+
     /// The height that the chain has reached.
     fn refuse_the_past(&self, wanted: &Upgrade, devnet: &Devnet) -> Result<u64, Fault> {
         let reached = self.0.observations.highest(&devnet.metadata.namespace, &devnet.metadata.name).unwrap_or(0);
@@ -167,11 +177,17 @@ impl Upgrades {
         let devnet = self.0.devnet(&Key::devnet(&namespace, &wanted.spec.devnet_ref)).await?;
         let reached = self.refuse_the_past(&wanted, &devnet)?;
         let key = Key::upgrade(&namespace, &format!("{}/{}", devnet.metadata.name, wanted.spec.upgrade_name));
-        if let Some(Object::Upgrade(present)) = self.0.store.get(&key).await.map_err(|error| error.fault())? {
+        let refused = self.refused(&key).await?;
+        if let Some(Object::Upgrade(present)) = self.0.store.get(&key).await.map_err(|error| error.fault())?
+            && refused.is_none()
+        {
             return Err(exists(&present));
         }
         hopeless::upgrade(&self.0, &wanted, &devnet).await?;
         hopeless::no_change(&self.0, &wanted, &devnet).await?;
+        if let Some(revision) = refused {
+            self.0.store.commit(vec![Write::Delete { key, expect: Expect::At(revision) }]).await.map_err(|error| error.fault())?;
+        }
         let draft = Draft {
             reason: "UpgradeRequested",
             message: match wanted.spec.height {

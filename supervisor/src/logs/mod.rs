@@ -21,6 +21,7 @@ mod source;
 mod tail;
 #[cfg(test)]
 mod testing;
+mod words;
 
 pub use caps::Caps;
 pub use caretaker::{Caretaker, Finding, KeptLog, Limits, Order, Report};
@@ -29,7 +30,10 @@ pub use follow::follow;
 pub use growth::Growth;
 pub use reader::{Item, LogReader};
 pub use since::since_offset;
-pub use tail::{tail, tail_offset};
+#[cfg(test)]
+use tail::tail;
+pub use tail::tail_offset;
+pub use words::{LastWords, plain};
 
 use std::{
     fmt, fs, io,

@@ -5,11 +5,12 @@ use std::{io, path::Path};
 
 const CHUNK: u64 = 64 << 10;
 
-/// The last `lines` lines, oldest first, each cut after `MAX_LINE` bytes; an unfinished last line counts. Blocking.
-pub fn tail(path: &Path, lines: usize) -> Result<Vec<Vec<u8>>, LogError> {
+/// The last `lines` lines, oldest first, each cut after `MAX_LINE` bytes; an unfinished last line counts. Of no more than the last `bytes`
+/// bytes, where given: then the first line may lack its beginning. Blocking.
+pub(super) fn tail_within(path: &Path, lines: usize, bytes: Option<u64>) -> Result<Vec<Vec<u8>>, LogError> {
     let io = |source| LogError::Io { path: path.to_owned(), source };
     let mut source = Source::open(path).map_err(io)?;
-    let offset = offset_in(&mut source, lines).map_err(io)?;
+    let offset = offset_in(&mut source, lines, bytes).map_err(io)?;
     let mut reader = LogReader::over(path, source, offset);
     let mut found: Vec<Vec<u8>> = Vec::new();
     let mut goes_on = false;
@@ -31,19 +32,24 @@ pub fn tail(path: &Path, lines: usize) -> Result<Vec<Vec<u8>>, LogError> {
     Ok(found)
 }
 
+#[cfg(test)]
+pub(super) fn tail(path: &Path, lines: usize) -> Result<Vec<Vec<u8>>, LogError> {
+    tail_within(path, lines, None)
+}
+
 /// Where the last `lines` lines begin: to read or follow from there. Looks back at most `MAX_LINE` for each line, so with
 /// longer ones it may point into a line; and back to the last gap, which is then what it points to. Blocking.
 pub fn tail_offset(path: &Path, lines: usize) -> Result<u64, LogError> {
-    Source::open(path).and_then(|mut source| offset_in(&mut source, lines)).map_err(|source| LogError::Io { path: path.to_owned(), source })
+    Source::open(path).and_then(|mut source| offset_in(&mut source, lines, None)).map_err(|source| LogError::Io { path: path.to_owned(), source })
 }
 
-fn offset_in(source: &mut Source, lines: usize) -> io::Result<u64> {
+fn offset_in(source: &mut Source, lines: usize, bytes: Option<u64>) -> io::Result<u64> {
     let size = source.size()?;
     if lines == 0 {
         return Ok(size);
     }
     let gap = source.last_gap().filter(|(_, end)| *end <= size);
-    let reach = size.saturating_sub((lines as u64).saturating_mul(MAX_LINE as u64 + 1));
+    let reach = size.saturating_sub(bytes.unwrap_or((lines as u64).saturating_mul(MAX_LINE as u64 + 1)));
     let floor = gap.map_or(reach, |(_, end)| end.max(reach));
     let mut buffer = vec![0; CHUNK as usize];
     let (mut end, mut newlines) = (size, 0);

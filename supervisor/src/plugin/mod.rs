@@ -14,7 +14,7 @@ pub mod tx;
 pub mod upgrade;
 
 pub use crate::model::Readiness;
-use crate::model::{Account, Devnet, DevnetSpec, Exit, ExitClass, PlacedNode, PlannedNode, Violation};
+use crate::model::{Account, Devnet, DevnetSpec, Exit, ExitClass, Fault, FaultCode, PlacedNode, PlannedNode, Violation};
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 use serde::{Deserialize, Serialize};
@@ -61,10 +61,23 @@ pub struct PluginInfo {
 }
 
 impl PluginInfo {
-    /// Why a devnet of this spec has no node binary, if it has none.
-    pub fn lacks_binary(&self, spec: &DevnetSpec) -> Option<String> {
-        let none = self.needs_binary && self.default_binary.is_none() && spec.binary.is_none();
-        none.then(|| format!("plugin {} needs spec.binary: it ships no node binary", self.name))
+    /// Why a devnet of this spec has no node binary, if it has none. Looks whether the plugin's own is where it should be.
+    pub fn lacks_binary(&self, spec: &DevnetSpec) -> Option<Fault> {
+        if spec.binary.is_some() {
+            return None;
+        }
+        let name = &self.name;
+        match &self.default_binary {
+            Some(path) if !path.is_file() => {
+                let message = format!("plugin {name} finds no node binary: there is no {}, where its own should be", path.display());
+                let fault = Fault::new(FaultCode::BinaryMissing, message);
+                Some(fault.remedy("cargo xtask install --prefix DIR puts all programs into one folder; or name a node binary in spec.binary"))
+            }
+            None if self.needs_binary => {
+                Some(Fault::invalid(vec![Violation::new("spec.binary", format!("is missing, and plugin {name} ships no node binary"))]))
+            }
+            Some(_) | None => None,
+        }
     }
 
     /// Why `node` cannot join the devnet, whose chain has its genesis, if it cannot.
@@ -179,6 +192,8 @@ pub struct GenesisRequest {
 
 /// A plugin says with this capability that it exports state.
 pub const EXPORT_CAPABILITY: &str = "export";
+/// With it: the state of the newest block only.
+pub const EXPORTS_NEWEST: &str = "export-newest";
 /// And with this one, that it makes a genesis from such a state.
 pub const FORK_CAPABILITY: &str = "fork";
 

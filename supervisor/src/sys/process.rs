@@ -22,6 +22,8 @@ pub struct ProcessStat {
     pub parent: u32,
     pub group: u32,
     pub session: u32,
+    /// Its first thread is past the point of no return: it ends, and so does the process, unless other threads outlive it.
+    pub exiting: bool,
     /// Clock ticks since boot: with pid and boot id it names a process for good.
     pub start_time: u64,
 }
@@ -82,6 +84,14 @@ pub fn has_ended(pid: u32) -> bool {
         Err(error) => error.raw_os_error() == Some(nix::libc::ESRCH),
     }
 }
+
+/// Its end has begun: it is killed, and gives back its memory and files, which takes a large process a while.
+pub fn is_ending(pid: u32) -> bool {
+    process_stat(pid).is_some_and(|stat| stat.exiting || stat.is_zombie())
+}
+
+/// `PF_EXITING` of the flags in /proc/PID/stat.
+const EXITING: u64 = 4;
 
 /// How long ago a process with this start time was forked.
 pub fn age(start_time: u64) -> Option<Duration> {
@@ -176,6 +186,7 @@ fn parse_stat(text: &str) -> Option<ProcessStat> {
         parent: small(1)?,
         group: small(2)?,
         session: small(3)?,
+        exiting: number(6)? & EXITING != 0,
         start_time: number(19)?,
     })
 }
@@ -186,8 +197,10 @@ mod tests {
 
     #[test]
     fn a_command_name_with_parentheses_and_spaces_is_no_trouble() {
-        let stat = parse_stat("42 (a) b (c) S 1 40 39 0 -1 4194304 100 0 0 0 0 0 0 0 20 0 1 0 151752 3133440").unwrap();
-        assert_eq!(stat, ProcessStat { pid: 42, state: 'S', parent: 1, group: 40, session: 39, start_time: 151_752 });
+        let stat = |flags: &str| parse_stat(&format!("42 (a) b (c) S 1 40 39 0 -1 {flags} 100 0 0 0 0 0 0 0 20 0 1 0 151752 3133440")).unwrap();
+        let expect = ProcessStat { pid: 42, state: 'S', parent: 1, group: 40, session: 39, exiting: false, start_time: 151_752 };
+        assert_eq!(stat("4194304"), expect);
+        assert_eq!(stat("4194308"), ProcessStat { exiting: true, ..expect });
         assert_eq!(parse_stat("nonsense"), None);
     }
 

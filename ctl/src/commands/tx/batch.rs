@@ -55,9 +55,10 @@ pub(super) async fn run(ctx: &Context, args: Args) -> Result<(), Error> {
     client.devnets().get(ctx.object(&args.devnet)).await?;
     let begun = Instant::now();
     let prefix = args.request_id.clone().map_or_else(fresh_request_id, Ok)?;
+    check_file(&args.file)?;
     let mut settling = if args.wait { Some(Settling::begin(ctx, &client, &args.devnet).await?) } else { None };
     let lines = read_lines(&args.file, prefix.clone(), ctx.settings.namespace.clone(), args.devnet.clone())?;
-    let mut batch = Batch { client: client.clone(), lines, unstored: VecDeque::new(), stored: Vec::new(), drained: false };
+    let mut batch = Batch { client: client.clone(), lines, unstored: VecDeque::new(), stored: Vec::new(), drained: false, unreadable: None };
     let sent = match &mut settling {
         Some(settling) => settling.during(batch.store()).await,
         None => batch.store().await,
@@ -87,6 +88,26 @@ fn shown(file: &str) -> &str {
     if file == "-" { "<stdin>" } else { file }
 }
 
+/// Of a file nothing is sent before each of its lines can be read. What comes through a pipe is there only once, and is sent as it comes.
+fn check_file(file: &str) -> Result<(), Error> {
+    if file == "-" || !std::fs::metadata(file).is_ok_and(|about| about.is_file()) {
+        return Ok(());
+    }
+    let lines = BufReader::new(File::open(file).map_err(|error| Error::file(file, &error))?).lines();
+    let checked = lines.enumerate().try_for_each(|(at, line)| parse(file, at + 1, line).map(drop));
+    checked.map_err(|error| error.with_note("nothing is submitted"))
+}
+
+/// None: an empty line.
+fn parse(file: &str, number: usize, line: std::io::Result<String>) -> Result<Option<Intent>, Error> {
+    let line = line.map_err(|error| Error::file(file, &error))?;
+    if line.trim().is_empty() {
+        return Ok(None);
+    }
+    let wrong = |error: serde_json::Error| Error::usage(format!("{file}:{number}:{}: {}", error.column(), plain(&error.to_string())));
+    serde_json::from_str(&line).map(Some).map_err(wrong)
+}
+
 /// A line of the file, counted from 1, and what it wants.
 type Line = (usize, Transaction);
 
@@ -101,12 +122,7 @@ fn read_lines(file: &str, prefix: String, namespace: String, devnet: String) -> 
     std::thread::spawn(move || {
         for (at, line) in source.lines().enumerate() {
             let number = at + 1;
-            let parsed = match line {
-                Ok(line) if line.trim().is_empty() => continue,
-                Ok(line) => serde_json::from_str::<Intent>(&line)
-                    .map_err(|error| Error::usage(format!("{file}:{number}:{}: {}", error.column(), plain(&error.to_string())))),
-                Err(error) => Err(Error::file(&file, &error)),
-            };
+            let Some(parsed) = parse(&file, number, line).transpose() else { continue };
             let tx = parsed.map(|mut intent| {
                 if intent.request_id.is_empty() {
                     intent.request_id = format!("{prefix}-{number}");
@@ -131,6 +147,8 @@ struct Batch {
     stored: Vec<Transaction>,
     /// All lines were read.
     drained: bool,
+    /// The line that ended the reading.
+    unreadable: Option<Error>,
 }
 
 impl Batch {
@@ -139,8 +157,8 @@ impl Batch {
         let mut lost: Option<Instant> = None;
         loop {
             let before = self.stored.len();
-            let status = match self.stream().await? {
-                Ok(()) => return Ok(()),
+            let status = match self.stream().await {
+                Ok(()) => return self.unreadable.take().map_or(Ok(()), Err),
                 Err(status) => status,
             };
             if self.stored.len() > before {
@@ -155,14 +173,11 @@ impl Batch {
         }
     }
 
-    /// One stream to the daemon: first what may have been lost with the last one. Inner error: the stream broke.
-    async fn stream(&mut self) -> Result<Result<(), Status>, Error> {
+    /// One stream to the daemon: first what may have been lost with the last one. Ends when all that could be read is stored.
+    async fn stream(&mut self) -> Result<(), Status> {
         let (sender, receiver) = mpsc::channel(AHEAD);
         let mut to_send = self.unstored.clone();
-        let mut answers = match self.client.transactions().create_batch(ReceiverStream::new(receiver)).await {
-            Ok(answers) => answers.into_inner(),
-            Err(status) => return Ok(Err(status)),
-        };
+        let mut answers = self.client.transactions().create_batch(ReceiverStream::new(receiver)).await?.into_inner();
         let mut sender = Some(sender);
         loop {
             if self.drained && to_send.is_empty() {
@@ -174,22 +189,23 @@ impl Batch {
                         self.unstored.pop_front();
                         self.stored.push(tx);
                     }
-                    Ok(None) if self.drained && self.unstored.is_empty() => return Ok(Ok(())),
-                    Ok(None) => return Ok(Err(Status::unavailable("the stream ended early"))),
-                    Err(status) => return Ok(Err(status)),
+                    Ok(None) if self.drained && self.unstored.is_empty() => return Ok(()),
+                    Ok(None) => return Err(Status::unavailable("the stream ended early")),
+                    Err(status) => return Err(status),
                 },
                 permit = reserve(&sender), if !to_send.is_empty() => {
-                    let Some(permit) = permit else { return Ok(Err(Status::unavailable("the stream broke"))) };
+                    let Some(permit) = permit else { return Err(Status::unavailable("the stream broke")) };
                     if let Some((_, tx)) = to_send.pop_front() {
                         permit.send(tx);
                     }
                 }
                 line = self.lines.recv(), if to_send.is_empty() && !self.drained => match line {
-                    Some(line) => {
-                        let line = line?;
+                    Some(Ok(line)) => {
                         self.unstored.push_back(line.clone());
                         to_send.push_back(line);
                     }
+                    // What stands before it is stored first, so that it can be said how much that is.
+                    Some(Err(error)) => (self.unreadable, self.drained) = (Some(error), true),
                     None => self.drained = true,
                 },
             }

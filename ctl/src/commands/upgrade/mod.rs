@@ -177,7 +177,7 @@ fn mend(upgrade: &Upgrade) -> String {
     match upgrade.status.as_ref().is_some_and(|status| status.binary.is_some()) {
         true => format!("dvbctl upgrade status {name}; when the cause is mended: dvbctl upgrade retry {name}"),
         false => format!(
-            "to ask for something else: dvbctl upgrade delete {name} --yes, then create it anew; when the cause is mended where it is: dvbctl upgrade retry {name}"
+            "to ask for something else, create it again under the same name; when the cause is mended where it is: dvbctl upgrade retry {name}"
         ),
     }
 }

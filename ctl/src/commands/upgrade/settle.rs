@@ -5,7 +5,8 @@ use crate::{
     client::Client,
     context::Context,
     error::{Error, Exit},
-    follow::{in_vain, until},
+    follow::{given_up, in_vain, until},
+    goal::has_ended,
     watch::{Change, watch},
 };
 use dvb_proto::devnet::v1::{ListRequest, Upgrade};
@@ -14,15 +15,17 @@ use tokio::time::Instant;
 
 pub(in crate::commands) async fn ended(ctx: &Context, client: &Client, wanted: &str) -> Result<Upgrade, Error> {
     let devnet = wanted.split('/').next().unwrap_or_default().to_owned();
-    let selector = ListRequest { namespace: ctx.settings.namespace.clone(), devnet, ..ListRequest::default() };
+    let selector = ListRequest { namespace: ctx.settings.namespace.clone(), devnet: devnet.clone(), ..ListRequest::default() };
     let mut changes = watch::<Upgrade>(client, selector, wanted);
     let deadline = ctx.settings.wait_limit().map(|limit| Instant::now() + limit);
-    let interrupt = tokio::signal::ctrl_c();
-    tokio::pin!(interrupt);
+    let what = format!("upgrade {wanted}");
+    let (interrupt, given_up) = (tokio::signal::ctrl_c(), given_up(client, ctx, &devnet, &what));
+    tokio::pin!(interrupt, given_up);
     let mut said = String::new();
     loop {
         let change = tokio::select! {
             change = changes.next() => change.ok_or_else(|| Error::unreachable("devnetd ended the watch"))??,
+            error = &mut given_up => return Err(error),
             () = until(deadline) => return Err(in_vain(client, timed_out(wanted, &said)).await),
             _ = &mut interrupt => return Err(Error::interrupted(&format!("dvbctl upgrade status {wanted}; the upgrade goes on without dvbctl"))),
         };
@@ -46,13 +49,6 @@ pub(in crate::commands) async fn ended(ctx: &Context, client: &Client, wanted: &
 fn told(upgrade: &Upgrade) -> String {
     let message = upgrade.status.as_ref().map_or("", |status| status.message.as_str());
     if message.is_empty() { phase(upgrade).to_owned() } else { format!("{}: {message}", phase(upgrade)) }
-}
-
-/// A request to try again counts only when it was taken up.
-fn has_ended(upgrade: &Upgrade) -> bool {
-    let asked = upgrade.spec.as_ref().map_or(0, |spec| spec.retry);
-    let taken_up = upgrade.status.as_ref().map_or(0, |status| status.attempt);
-    matches!(phase(upgrade), "Completed" | "RolledBack" | "Failed") && taken_up >= asked
 }
 
 fn timed_out(wanted: &str, said: &str) -> Error {

@@ -39,9 +39,13 @@ fn class(request: &pb::ClassifyExitRequest) -> (&'static str, &'static str) {
 /// The last line that tells of an error, else the last line; without colours and at most 400 characters.
 fn decisive_line(tail: &[Vec<u8>]) -> String {
     let lines: Vec<String> = tail.iter().map(|line| plain(line)).filter(|line| !line.trim().is_empty()).collect();
-    let telling = |line: &&String| line.contains("ERROR") || line.contains("error:") || line.contains("panicked at");
-    let chosen = lines.iter().rev().find(telling).or(lines.last());
-    chosen.map(|line| line.trim().chars().take(MAX_MESSAGE).collect()).unwrap_or_default()
+    let telling = |line: &String| line.contains("ERROR") || line.contains("error:") || line.contains("panicked at");
+    let Some(chosen) = lines.iter().rposition(telling).or(lines.len().checked_sub(1)) else { return String::new() };
+    let line = lines[chosen].trim();
+    // The words of a panic stand below its place in the source.
+    let words = lines.get(chosen + 1).filter(|_| line.contains("panicked at") && line.ends_with(':'));
+    let line = words.map_or_else(|| line.to_owned(), |words| format!("{line} {}", words.trim()));
+    line.chars().take(MAX_MESSAGE).collect()
 }
 
 /// Text without escape sequences and control characters.

@@ -24,15 +24,14 @@ pub const RPC_PORT: u32 = 26101;
 /// What differs between installations: where the node binary lies.
 #[derive(Clone, Debug, Default)]
 pub struct Commonware {
-    /// `devchain` beside the plugin; None when it is not there.
+    /// Where `devchain` should be: beside the plugin. None when the plugin does not know where it lies itself.
     pub devchain: Option<PathBuf>,
 }
 
 impl Commonware {
-    /// Looks for `devchain` beside this executable.
+    /// `devchain` beside this executable.
     pub fn new() -> Self {
-        let beside = std::env::current_exe().and_then(|exe| exe.canonicalize()).ok().map(|exe| exe.with_file_name("devchain"));
-        Self { devchain: beside.filter(|path| path.is_file()) }
+        Self { devchain: std::env::current_exe().and_then(|exe| exe.canonicalize()).ok().map(|exe| exe.with_file_name("devchain")) }
     }
 
     /// The node's binary: its own, the devnet's, or ours.
@@ -56,7 +55,7 @@ impl Plugin for Commonware {
             default_binary: self.devchain.as_ref().map(|path| path.to_string_lossy().into_owned()),
             default_validators: Some(4),
             needs_binary: self.devchain.is_none(),
-            capabilities: vec!["tx".into(), "upgrade".into(), "export".into(), "fork".into()],
+            capabilities: vec!["tx".into(), "upgrade".into(), "export".into(), "export-newest".into(), "fork".into()],
             ..pb::PluginInfo::default()
         })
     }

@@ -39,7 +39,7 @@ pub(super) async fn provision(devnet: &Devnet, nodes: &[Arc<Node>], refresh_bina
         return Err(ReconcileError::Invalid(violations));
     }
     if let Some(lack) = info.lacks_binary(&devnet.spec) {
-        return Err(ReconcileError::Unfit(lack));
+        return Err(ReconcileError::Fault(lack));
     }
     let source = match (&devnet.spec.binary, &info.default_binary) {
         (Some(source), _) => Some(source.clone()),

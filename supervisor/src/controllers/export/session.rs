@@ -270,14 +270,13 @@ impl Session {
 
     fn judge(&self, job: &Job, result: &JobResult, memory: ByteSize, files: &Files) -> Result<(), ReconcileError> {
         let about = |code, message: String| Fault::new(code, message).about(&self.key.name);
-        let last = crate::logs::tail(&result.stderr, 40).unwrap_or_default();
-        let last: Vec<String> = last.iter().map(|line| String::from_utf8_lossy(line).into_owned()).collect();
+        let last = crate::logs::LastWords::read(&result.stderr, 40);
         if result.exit.oom_killed {
             let message = format!("the chain's program needed more memory than {memory}");
             let remedy = format!("{} --memory {}", self.again(), ByteSize(memory.0.saturating_mul(2)));
             return Err(ReconcileError::Fault(about(FaultCode::JobFailed, message).remedy(remedy)));
         }
-        if result.exit.code != Some(0) && (last.iter().any(|line| tells_of_a_full_disk(line)) || files.is_disk_full()) {
+        if result.exit.code != Some(0) && (last.tail().iter().any(|line| tells_of_a_full_disk(line)) || files.is_disk_full()) {
             let message = format!("the disk of {} is full", files.root.display());
             return Err(ReconcileError::Fault(about(FaultCode::DiskFull, message)));
         }
@@ -285,7 +284,7 @@ impl Session {
             return Ok(());
         }
         let how = result.exit.code.map_or_else(|| "was killed".into(), |code| format!("exit code {code}"));
-        let words = last.into_iter().rev().find(|line| !line.trim().is_empty()).unwrap_or_default();
+        let words = last.error().unwrap_or_default();
         let fault = ReconcileError::Job { name: job.name.clone(), reason: format!("{how}: {words}") }.fault();
         Err(ReconcileError::Fault(fault.about(&self.key.name).remedy(format!("mend what it says, then {}", self.again()))))
     }

@@ -6,7 +6,7 @@ use super::super::{
 };
 use super::core_dump::{self, Dead};
 use crate::{
-    logs,
+    logs::{self, LastWords},
     model::{CoreDump, Exit, ExitClass, LastExit, Launch, LimitOf, Node, OomKill},
     plugin::Classified,
     sys::signal_name,
@@ -20,8 +20,7 @@ const CLASSIFY_WITHIN: Duration = Duration::from_millis(300);
 
 /// The death certificate: status, class, the decisive line.
 pub(super) async fn certificate(node: &Node, launch: &Launch, exit: Option<&Exit>, cx: &Context) -> LastExit {
-    let tail = logs::tail(Path::new(&launch.spec.log_path), TAIL_LINES).unwrap_or_default();
-    let text: Vec<String> = tail.iter().map(|line| String::from_utf8_lossy(line).into_owned()).collect();
+    let words = LastWords::read(Path::new(&launch.spec.log_path), TAIL_LINES);
     let exit = exit.cloned().unwrap_or(Exit { at: cx.clock.now(), unseen: true, ..Exit::default() });
     let how = how_it_ended(&exit);
     let mut last = LastExit {
@@ -33,7 +32,7 @@ pub(super) async fn certificate(node: &Node, launch: &Launch, exit: Option<&Exit
         oom_killed: exit.oom_killed,
         memory_peak: exit.memory_peak,
         cpu_time_ms: exit.cpu_time_ms,
-        log_tail: text.clone(),
+        log_tail: words.tail(),
         oom: exit.oom,
         core: exit.core_dumped.then(|| core_of(launch, &exit)),
     };
@@ -48,13 +47,17 @@ pub(super) async fn certificate(node: &Node, launch: &Launch, exit: Option<&Exit
     } else if exit.signal == Some(Signal::SIGKILL as i32) {
         last.message = format!("{how} by somebody other than devnetd");
     } else if node.spec.role != SERVICE
-        && let Some(classified) = classify(node, &exit, &tail, cx).await
+        && let Some(classified) = classify(node, &exit, &words.telling_lines(), cx).await
     {
         last.class = classified.class;
         if !classified.message.is_empty() {
-            last.message = format!("{how}: {}", classified.message);
+            last.message = format!("{how}: {}", logs::plain(classified.message.as_bytes()));
         }
-    } else if let Some(line) = text.iter().rev().find(|line| !line.trim().is_empty()) {
+    } else if exit.code != Some(0)
+        && let Some(panic) = words.panic()
+    {
+        (last.class, last.message) = (ExitClass::Panic, format!("{how}: {panic}"));
+    } else if let Some(line) = words.tail().iter().rev().find(|line| !line.trim().is_empty()) {
         last.message = format!("{how}; last line: {line}");
     }
     last

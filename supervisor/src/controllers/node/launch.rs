@@ -142,6 +142,9 @@ pub(in super::super) fn program(name: &str, cwd: Option<&str>) -> Result<String,
         .ok_or_else(|| ReconcileError::Unfit(format!("there is no program `{name}` in the daemon's PATH; write its path in spec.services")))
 }
 
+/// Of what a job printed, so many last lines are looked at: help texts come behind the error.
+const JOB_LINES: usize = 60;
+
 /// Writes the plan's files and runs its jobs, in that order; each job must succeed.
 async fn prepare(plan: &LaunchPlan, node: &Node, cx: &Context) -> Result<(), ReconcileError> {
     make_dir(Path::new(&node.spec.home_dir))?;
@@ -156,7 +159,7 @@ async fn prepare(plan: &LaunchPlan, node: &Node, cx: &Context) -> Result<(), Rec
     Ok(())
 }
 
-/// Runs one job; an exit code that is not in its list is an error with the last line that it printed.
+/// Runs one job; an exit code that is not in its list is an error with what it called its error, or printed last.
 pub(in super::super) async fn run_job(job: &Job, path: &[&str], out_dir: &Path, cx: &Context) -> Result<crate::runtime::JobResult, ReconcileError> {
     make_dir(out_dir)?;
     let result = cx.runtime.run(&job_spec(job, path, out_dir)).await?;
@@ -164,9 +167,9 @@ pub(in super::super) async fn run_job(job: &Job, path: &[&str], out_dir: &Path, 
     if good {
         return Ok(result);
     }
-    let last = crate::logs::tail(&result.stderr, 1).ok().and_then(|lines| lines.into_iter().next_back()).unwrap_or_default();
+    let words = crate::logs::LastWords::read(&result.stderr, JOB_LINES).error().unwrap_or_default();
     let how = result.exit.code.map_or_else(|| "was killed".into(), |code| format!("exit code {code}"));
-    Err(ReconcileError::Job { name: job.name.clone(), reason: format!("{how}: {}", String::from_utf8_lossy(&last)) })
+    Err(ReconcileError::Job { name: job.name.clone(), reason: format!("{how}: {words}") })
 }
 
 /// A plugin's job as the runtime takes it; it has the memory of the machine.
