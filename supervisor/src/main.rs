@@ -40,6 +40,8 @@ const ALREADY_RUNNING: u8 = 75;
 const HOME_TAKEN_AWAY: u8 = 69;
 /// With any value: as if the kernel had none of the newer features that devnetd uses. To try the ways around.
 const OLD_KERNEL_VAR: &str = "DVB_OLD_KERNEL";
+/// With any value: as on a machine where devnetd may make no cgroup.
+const NO_CGROUPS_VAR: &str = "DVB_NO_CGROUPS";
 /// How long work on files may take that a daemon at its end still has under way.
 const LAST_WORK: Duration = Duration::from_secs(5);
 
@@ -113,7 +115,7 @@ fn start(flags: Flags) -> anyhow::Result<()> {
     if let Err(error) = lock.announce(&home, &socket) {
         warn!(%error, "a dvbctl with another XDG_RUNTIME_DIR will not find this devnetd");
     }
-    let kernel = if std::env::var_os(OLD_KERNEL_VAR).is_some() { Kernel::old() } else { Kernel::as_it_is() };
+    let kernel = kernel();
     let mut listener = passed.listener.filter(|listener| is_at(listener, &socket));
     let socket_owner = if listener.is_some() && sys::is_activated() { SocketOwner::ServiceManager } else { SocketOwner::Daemon };
     let config = Config { home, settings, kernel, socket_owner, started_at: SystemClock.now() };
@@ -126,6 +128,12 @@ fn start(flags: Flags) -> anyhow::Result<()> {
         error!(%error, "cannot be executed anew; this devnetd serves on");
         listener = Some(net::UnixListener::from(kept));
     }
+}
+
+fn kernel() -> Kernel {
+    let is_set = |name| std::env::var_os(name).is_some();
+    let kernel = if is_set(OLD_KERNEL_VAR) { Kernel::old() } else { Kernel::as_it_is() };
+    Kernel { cgroups: kernel.cgroups && !is_set(NO_CGROUPS_VAR), ..kernel }
 }
 
 /// What this process was executed with: by itself before a reload, or by a service manager.

@@ -11,6 +11,8 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    sync::{Mutex, MutexGuard, PoisonError},
+    thread::{self, ThreadId},
     time::{Duration, Instant},
 };
 
@@ -30,6 +32,7 @@ impl TestHome {
     pub fn new() -> Self {
         let dir = tempfile::Builder::new().prefix("dvb").tempdir_in("/tmp").expect("a temporary folder");
         let home = dir.path().join("h");
+        homes().insert(dir.path().to_owned(), thread::current().id());
         Self { dir, home, env: BTreeMap::new(), disk: None }
     }
     /// On a disk of its own of this size (`16m`), which `fill_disk` fills. None where users get no namespaces.
@@ -121,7 +124,7 @@ impl TestHome {
         let mut child = command.spawn().expect("devnetd starts");
         let start = Instant::now();
         while child.try_wait().expect("it is our child").is_none() && start.elapsed() < AT_ONCE {
-            std::thread::sleep(Duration::from_millis(10)); // std has no wait with a limit
+            thread::sleep(Duration::from_millis(10)); // std has no wait with a limit
         }
         let _ = child.kill(); // it has ended, as it should
         Output::of("devnetd".into(), &child.wait_with_output().expect("devnetd ends"))
@@ -195,24 +198,31 @@ impl TestHome {
         let start = Instant::now();
         while !look(self) {
             assert!(start.elapsed() < within, "not within {within:?}: {what}\n{}", self.report());
-            std::thread::sleep(Duration::from_millis(50));
+            thread::sleep(Duration::from_millis(50));
         }
     }
 
     /// Rows of a table of the daemon's store, read beside the daemon.
     #[track_caller]
     pub fn rows(&self, table: &str) -> u64 {
+        self.store().query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0)).expect("a table of the store")
+    }
+    /// The daemon's store, to be read beside the daemon.
+    #[track_caller]
+    pub(crate) fn store(&self) -> rusqlite::Connection {
+        use rusqlite::{Connection, OpenFlags};
+        if self.disk.is_none() {
+            return Connection::open_with_flags(self.home.join("devnetd.db"), OpenFlags::SQLITE_OPEN_READ_ONLY).expect("the store opens");
+        }
         // On a disk of its own SQLite would not find it: it resolves the path that leads into the namespace. So a copy is read.
         let copied = tempfile::tempdir().expect("a temporary folder");
-        let folder = if self.disk.is_some() { copied.path() } else { &self.home };
-        if self.disk.is_some() {
-            for name in ["devnetd.db", "devnetd.db-wal"] {
-                let _ = fs::copy(self.files().join(name), folder.join(name)); // there is not always a journal
-            }
+        for name in ["devnetd.db", "devnetd.db-wal"] {
+            let _ = fs::copy(self.files().join(name), copied.path().join(name)); // there is not always a journal
         }
-        let flags = if self.disk.is_some() { rusqlite::OpenFlags::SQLITE_OPEN_READ_WRITE } else { rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY };
-        let store = rusqlite::Connection::open_with_flags(folder.join("devnetd.db"), flags).expect("the store opens");
-        store.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0)).expect("a table of the store")
+        // Open files outlive the folder.
+        let store = Connection::open_with_flags(copied.path().join("devnetd.db"), OpenFlags::SQLITE_OPEN_READ_WRITE).expect("the store opens");
+        store.query_row("SELECT count(*) FROM leases", [], |_| Ok(())).expect("a table of the store");
+        store
     }
 
     /// What a developer would look at after a failure.
@@ -226,17 +236,7 @@ impl TestHome {
 
     /// Processes with this home in their environment, dvbctl's of the moment left out: the daemon, plugins, nodes.
     pub fn processes(&self) -> Vec<(Pid, String)> {
-        let needle = self.home().display().to_string().into_bytes();
-        let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
-        entries
-            .filter_map(|entry| {
-                let pid: i32 = entry.file_name().to_str()?.parse().ok()?;
-                let environ = fs::read(entry.path().join("environ")).ok()?;
-                let command = fs::read(entry.path().join("cmdline")).ok()?; // empty: a zombie, which is nobody's work any more
-                let ours = [&environ, &command].into_iter().any(|text| text.windows(needle.len()).any(|window| window == needle));
-                ours.then(|| (Pid::from_raw(pid), String::from_utf8_lossy(&command).replace('\0', " ")))
-            })
-            .collect()
+        processes_of(self.home())
     }
 }
 
@@ -248,7 +248,7 @@ impl Default for TestHome {
 
 impl Drop for TestHome {
     fn drop(&mut self) {
-        if std::thread::panicking() {
+        if thread::panicking() {
             eprintln!("{}", self.report());
         }
         if self.daemon_pid().is_none() && !self.processes().is_empty() {
@@ -261,14 +261,45 @@ impl Drop for TestHome {
         // The daemon's last children end by themselves when it has gone; no event tells us, as they are not ours.
         let start = Instant::now();
         while !self.processes().is_empty() && start.elapsed() < Duration::from_secs(3) {
-            std::thread::sleep(Duration::from_millis(20));
+            thread::sleep(Duration::from_millis(20));
         }
+        homes().remove(self.path());
         let left = self.processes();
         for (pid, _) in &left {
             let _ = kill(*pid, Signal::SIGKILL); // each carries this test's own folder
         }
-        if !left.is_empty() && !std::thread::panicking() {
+        if !left.is_empty() && !thread::panicking() {
             panic!("left behind: {left:?}");
         }
     }
+}
+
+/// The folders of all homes that live, with the thread that made each.
+static HOMES: Mutex<BTreeMap<PathBuf, ThreadId>> = Mutex::new(BTreeMap::new());
+
+fn homes() -> MutexGuard<'static, BTreeMap<PathBuf, ThreadId>> {
+    HOMES.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Kills all processes of the homes that a thread has made: it waits for one of them for too long.
+pub(crate) fn end_homes_of(thread: ThreadId) {
+    let folders: Vec<PathBuf> = homes().iter().filter(|(_, maker)| **maker == thread).map(|(folder, _)| folder.clone()).collect();
+    for (pid, _) in folders.iter().flat_map(|folder| processes_of(folder)) {
+        let _ = kill(pid, Signal::SIGKILL); // each carries this test's own folder
+    }
+}
+
+/// Those with this path in their environment or command line.
+fn processes_of(path: &Path) -> Vec<(Pid, String)> {
+    let needle = path.as_os_str().as_encoded_bytes();
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries
+        .filter_map(|entry| {
+            let pid: i32 = entry.file_name().to_str()?.parse().ok()?;
+            let environ = fs::read(entry.path().join("environ")).ok()?;
+            let command = fs::read(entry.path().join("cmdline")).ok()?; // empty: a zombie, which is nobody's work any more
+            let ours = [&environ, &command].into_iter().any(|text| text.windows(needle.len()).any(|window| window == needle));
+            ours.then(|| (Pid::from_raw(pid), String::from_utf8_lossy(&command).replace('\0', " ")))
+        })
+        .collect()
 }

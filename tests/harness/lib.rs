@@ -4,6 +4,7 @@
 
 mod binaries;
 mod by_hand;
+mod cases;
 mod census;
 mod chain;
 pub mod direct;
@@ -16,7 +17,8 @@ mod process;
 
 pub use binaries::{Wasmd, binary, program, wasmd, wasmds};
 pub use by_hand::ByHand;
-pub use census::{all_pids, is_daemon};
+pub use cases::run_cases;
+pub use census::{all_pids, is_daemon, keys_held};
 pub use chain::{NODES, quickstart};
 pub use follower::{Follower, Stream};
 pub use home::TestHome;

@@ -1,6 +1,6 @@
 //! What a killed devnetd leaves behind, the next one finds: each process once, each exit as it was.
 
-use e2e::{TestHome, all_pids, is_alive, parent};
+use e2e::{TestHome, all_pids, binary, is_alive, parent};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -90,9 +90,16 @@ fn on_an_old_kernel_the_exit_is_unknown_and_says_so() {
     let before = home.pids("net");
     home.kill_daemon();
     kill(before["victim"], Signal::SIGKILL).unwrap();
-    home.eventually("it is dead", SOON, |_| !is_alive(before["victim"]));
+    kill(before["coder"], Signal::SIGUSR1).unwrap();
+    home.eventually("both are dead", SOON, |_| !is_alive(before["victim"]) && !is_alive(before["coder"]));
     home.ctl(&["daemon", "start"]).ok();
     settled(&home, "net/victim", 1);
+    settled(&home, "net/coder", 1);
+    let spoken = home.node("net/coder")["status"]["lastExit"].clone();
+    assert!(
+        spoken["message"].as_str().unwrap().ends_with("last line: up") && spoken["logTail"][0] == "up",
+        "what it said is what is known: {spoken}"
+    );
     let exit = home.node("net/victim")["status"]["lastExit"].clone();
     assert!(exit["code"].is_null() && exit["signal"].is_null(), "{exit}");
     assert!(exit["message"].as_str().unwrap().contains("while devnetd was down"), "{exit}");
@@ -101,6 +108,37 @@ fn on_an_old_kernel_the_exit_is_unknown_and_says_so() {
     let pids = home.pids("net");
     home.ctl(&["stop", "net"]).ok();
     assert!(pids.values().all(|pid| !is_alive(*pid)));
+}
+
+/// The node of a chain says why it ends; nobody sees that it does.
+#[test]
+fn the_cause_of_an_exit_that_nobody_saw_is_read_from_its_log() {
+    const LAST: &str = "Error: app hash mismatch at height 7";
+    let home = TestHome::new().with_env("DVB_OLD_KERNEL", "1");
+    let node = binary("mock-node").display().to_string();
+    let script = format!(
+        "case \"$*\" in *--rpc*) ;; *) exec {node} \"$@\" ;; esac\n\
+         {node} \"$@\" & child=$!\ntrap 'kill $child; echo \"{LAST}\"; exit 3' USR1\nwait $child"
+    );
+    let spec = format!(
+        "{{plugin: mock, validators: 1, localhost: false, binary: {{path: {}}}, restart: {{backoff: 100ms}}}}",
+        home.program("node", &script)
+    );
+    let text = format!("apiVersion: devnet.builder/v1\nkind: Devnet\nmetadata: {{name: net}}\nspec: {spec}\n");
+    home.ctl(&["up", &home.file("devnet.yaml", &text)]).ok();
+    let before = home.pid("net/validator-0");
+    home.kill_daemon();
+    kill(before, Signal::SIGUSR1).unwrap();
+    home.eventually("it is dead", SOON, |_| !is_alive(before));
+    home.ctl(&["daemon", "start"]).ok();
+    home.ctl(&["wait", "net/validator-0", "--for=Failed", "--timeout", "60s"]).ok();
+    let exit = home.node("net/validator-0")["status"]["lastExit"].clone();
+    assert_eq!((&exit["class"], &exit["code"]), (&"app-hash".into(), &serde_json::Value::Null), "{exit}");
+    assert!(exit["logTail"].as_array().unwrap().iter().any(|line| line == LAST), "{exit}");
+    let message = exit["message"].as_str().unwrap();
+    assert!(message.contains("while devnetd was down") && message.contains(LAST), "{message}");
+    home.ctl(&["why", "net/validator-0"]).ok().prints("app hash mismatch");
+    assert!(home.mains().is_empty(), "what its end left is gone too, and such a node is not started again");
 }
 
 #[test]

@@ -1,14 +1,19 @@
-//! A random run of bounded length: nodes, daemon and keeper are killed or stand still, the disk fills up, descriptors run out, in the middle
-//! of stops, starts and restarts; and all ends as asked for.
+//! A random run of bounded length over a chain of two validators and two commands: nodes, daemon and keeper are killed or stand still, the
+//! disk fills up, descriptors run out, in the middle of stops, starts and restarts; and all ends as asked for.
 //!
-//! The seed is printed; `DVB_TEST_SEED=N` does the same steps again. `DVB_TEST_FULL` makes the run ten times as long, `DVB_TEST_MINUTES=N`
-//! as long as one likes; `DVB_TEST_PACE=MS` pauses between steps, for a long run beside other work.
+//! Seed and steps are printed; `DVB_TEST_SEED=N` does the same steps again. `DVB_TEST_MINUTES=N` (`cargo xtask test --minutes N`) makes the
+//! run as long as one likes, `DVB_TEST_FULL` ten times as long; `DVB_TEST_PACE=MS` pauses between steps, for a long run beside other work.
 
-use e2e::{TestHome, limit_descriptors};
+#![expect(clippy::print_stdout, reason = "the seed and the steps, which a failure is replayed by")]
+
+mod plan;
+
+use e2e::{TestHome, keys_held, limit_descriptors};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
+use plan::{Deed, Meanwhile, Step, Verb, plan};
 use std::{
     collections::{BTreeMap, BTreeSet},
     str::FromStr,
@@ -16,7 +21,7 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-const DEVNET: &str = "
+const DEVNETS: &str = "
 apiVersion: devnet.builder/v1
 kind: Devnet
 metadata: {name: net}
@@ -26,32 +31,35 @@ spec:
   services:
     - {name: a, command: [sleep, '1000'], restart: {policy: always}}
     - {name: b, command: [sh, -c, 'seq 1 2000; exec sleep 1000'], restart: {policy: always}}
+---
+apiVersion: devnet.builder/v1
+kind: Devnet
+metadata: {name: chain}
+spec: {plugin: commonware, validators: 2, blockTime: 300ms, localhost: false, restart: {backoff: 100ms}}
 ";
-const NODES: [&str; 2] = ["net/a", "net/b"];
-const LENGTH: Duration = Duration::from_secs(20);
-/// Room for what a store grows to in hours (25,000 events are 13 MB, 2,500 changes 5, its journal 5) and some logs; little enough to be
-/// filled in a moment.
-const DISK: &str = "40m";
-/// How long one fault lasts at most.
-const FAULT_MS: usize = 1500;
+const NODES: [&str; 4] = ["net/a", "net/b", "chain/validator-0", "chain/validator-1"];
+const LENGTH: Duration = Duration::from_secs(30);
+/// Of the run without cgroups.
+const FEW: usize = 12;
+/// Room for what a store grows to in hours (25,000 events are 13 MB, 2,500 changes 5, its journal 5), for some logs and for the chain; little
+/// enough to be filled in a moment.
+const DISK: &str = "96m";
 /// So often all must end as asked for, besides at the end.
 const CHECK_EVERY: Duration = Duration::from_secs(120);
+const SOON: Duration = Duration::from_secs(60);
 
 #[test]
 fn whatever_is_killed_in_a_random_run_all_ends_as_it_was_asked_for() {
-    let seed = variable("DVB_TEST_SEED").unwrap_or_else(fresh_seed);
-    println!("DVB_TEST_SEED={seed}");
+    let (length, pace) = (length(), Duration::from_millis(variable("DVB_TEST_PACE").unwrap_or_default()));
     let home = TestHome::on_small_disk(DISK).unwrap_or_else(|| {
         println!("SKIP of full disks: this kernel gives users no namespaces");
         TestHome::new()
     });
-    let file = home.file("devnet.yaml", DEVNET);
-    home.ctl(&["up", &file]).ok();
-    let mut run = Run { home, file, random: Random(seed | 1), done: BTreeMap::new() };
-    let (start, length, pace) = (Instant::now(), length(), Duration::from_millis(variable("DVB_TEST_PACE").unwrap_or_default()));
-    let mut next_check = CHECK_EVERY;
-    while start.elapsed() < length {
-        run.step();
+    let seed = seed();
+    let mut run = Run::begin(home, seed);
+    let (start, mut next_check) = (Instant::now(), CHECK_EVERY);
+    for step in plan(seed).take_while(|_| start.elapsed() < length) {
+        run.take(step);
         thread::sleep(pace);
         if start.elapsed() > next_check {
             run.bring_to_its_end();
@@ -60,78 +68,82 @@ fn whatever_is_killed_in_a_random_run_all_ends_as_it_was_asked_for() {
         }
     }
     run.bring_to_its_end();
-    let steps: usize = run.done.values().sum();
-    println!("MEASURED: {steps} random steps within {length:.0?}, seed {seed}: {:?}", run.done);
+    println!("MEASURED: {}, within {length:.0?}, seed {seed}", run.summary());
+}
+
+#[test]
+fn what_is_killed_in_a_random_run_without_cgroups_ends_as_it_was_asked_for() {
+    let seed = seed();
+    let mut run = Run::begin(TestHome::new().with_env("DVB_NO_CGROUPS", "1"), seed);
+    plan(seed).take(FEW).for_each(|step| run.take(step));
+    run.bring_to_its_end();
+    println!("MEASURED: {}, without cgroups, seed {seed}", run.summary());
 }
 
 struct Run {
     home: TestHome,
     file: String,
-    random: Random,
-    done: BTreeMap<&'static str, usize>,
+    done: BTreeMap<String, usize>,
 }
 
 impl Run {
+    fn begin(home: TestHome, seed: u64) -> Self {
+        println!("DVB_TEST_SEED={seed}");
+        let file = home.file("devnets.yaml", DEVNETS);
+        home.ctl(&["up", &file]).ok();
+        Self { home, file, done: BTreeMap::new() }
+    }
+
     /// A call may fail, as its daemon may be dying: what counts is how it all ends.
-    fn step(&mut self) {
-        let what = match self.random.below(16) {
-            0..=2 => self.kill_a_node(),
-            3 | 4 => self.kill_the_daemon(),
-            5 => self.kill_the_keeper(),
-            6 => self.without_disk(),
-            7 => self.without_descriptors(),
-            8 => self.stand_still(),
-            9 => {
-                self.pause(400);
+    fn take(&mut self, step: Step) {
+        let what = match step.deed {
+            Deed::KillNode => self.kill_a_node(step.whom),
+            Deed::KillDaemon => kill_all("kill daemon", self.home.daemons()),
+            Deed::KillKeeper => kill_all("kill keeper", self.home.keeper()),
+            Deed::FullDisk => self.without_disk(step),
+            Deed::NoDescriptors => self.without_descriptors(step),
+            Deed::StandStill => self.stand_still(step),
+            Deed::Pause => {
+                thread::sleep(step.lasts);
                 "pause"
             }
-            _ => self.ask(),
+            Deed::Ask(verb) => self.ask(verb, step.whom),
         };
-        *self.done.entry(what).or_default() += 1;
+        println!("step {}: {step:?}: {what}", self.done.values().sum::<usize>());
+        *self.done.entry(what.to_owned()).or_default() += 1;
+        self.assert_no_key_twice();
     }
 
-    fn ask(&mut self) -> &'static str {
-        let node = NODES[self.random.below(NODES.len())];
-        let verb = ["stop", "start", "restart"][self.random.below(3)];
-        drop(self.home.ctl(&[verb, node, "--no-wait"]));
-        verb
+    fn ask(&self, verb: Verb, whom: usize) -> &'static str {
+        drop(self.home.ctl(&[verb.word(), NODES[whom % NODES.len()], "--no-wait"]));
+        verb.word()
     }
 
-    fn kill_a_node(&mut self) -> &'static str {
+    fn kill_a_node(&self, whom: usize) -> &'static str {
         let mains: Vec<_> = self.home.mains().into_iter().collect();
-        if !mains.is_empty() {
-            send(Pid::from_raw(mains[self.random.below(mains.len())]), Signal::SIGKILL);
+        if mains.is_empty() {
+            return "nobody to kill";
         }
+        send(Pid::from_raw(mains[whom % mains.len()]), Signal::SIGKILL);
         "kill node"
     }
 
-    fn kill_the_daemon(&self) -> &'static str {
-        self.home.daemons().into_iter().for_each(|pid| send(pid, Signal::SIGKILL));
-        "kill daemon"
-    }
-
-    fn kill_the_keeper(&self) -> &'static str {
-        self.home.keeper().into_iter().for_each(|pid| send(pid, Signal::SIGKILL));
-        "kill keeper"
-    }
-
-    fn without_disk(&mut self) -> &'static str {
+    fn without_disk(&self, step: Step) -> &'static str {
         if !self.home.has_small_disk() {
             return "no small disk";
         }
         self.home.fill_disk(0);
-        self.something_meanwhile();
+        self.something_meanwhile(step);
         self.home.clear_disk();
         "full disk"
     }
 
-    fn without_descriptors(&mut self) -> &'static str {
+    fn without_descriptors(&self, step: Step) -> &'static str {
         let daemons = self.home.daemons();
-        let more = self.random.below(4) as u64;
         for pid in &daemons {
-            limit_descriptors(*pid, Some(more));
+            limit_descriptors(*pid, Some(step.whom as u64 % 4));
         }
-        self.something_meanwhile();
+        self.something_meanwhile(step);
         for pid in &daemons {
             limit_descriptors(*pid, None);
         }
@@ -139,48 +151,76 @@ impl Run {
     }
 
     /// As after a laptop's sleep, or under a debugger.
-    fn stand_still(&mut self) -> &'static str {
+    fn stand_still(&self, step: Step) -> &'static str {
         let processes: Vec<_> = self.home.processes().into_iter().map(|(pid, _)| pid).collect();
         if processes.is_empty() {
             return "nobody to stand still";
         }
-        let pid = processes[self.random.below(processes.len())];
+        let pid = processes[step.whom % processes.len()];
         send(pid, Signal::SIGSTOP);
-        self.pause(FAULT_MS);
+        thread::sleep(step.lasts);
         send(pid, Signal::SIGCONT);
         "stand still"
     }
 
-    fn something_meanwhile(&mut self) {
-        if self.random.below(2) == 0 {
-            self.kill_a_node();
-        } else {
-            self.ask();
-        }
-        self.pause(FAULT_MS);
+    fn something_meanwhile(&self, step: Step) {
+        match step.meanwhile {
+            Meanwhile::KillNode => self.kill_a_node(step.whom),
+            Meanwhile::Ask(verb) => self.ask(verb, step.whom),
+        };
+        thread::sleep(step.lasts);
     }
 
-    fn pause(&mut self, at_most_ms: usize) {
-        thread::sleep(Duration::from_millis(self.random.below(at_most_ms) as u64));
+    /// At no time do two processes of this home's nodes hold one key, whatever is recorded.
+    fn assert_no_key_twice(&self) {
+        let mains = self.home.mains();
+        for (key, holders) in keys_held() {
+            let ours: Vec<_> = holders.intersection(&mains).collect();
+            assert!(ours.len() <= 1, "{key} is held by {ours:?}");
+        }
     }
 
     fn bring_to_its_end(&self) {
         let home = &self.home;
-        let within = Duration::from_secs(30);
-        home.eventually("a daemon runs", within, |home| home.ctl(&["daemon", "start"]).code == 0);
-        home.ctl(&["stop", "net", "--timeout", "30s"]).ok();
-        home.eventually("all are stopped", within, |home| home.mains().is_empty());
+        home.eventually("a daemon runs", SOON, |home| home.ctl(&["daemon", "start"]).code == 0);
+        // Before anything is put in order: what runs by now is on record, each once.
+        home.eventually("each process once", SOON, |home| home.mains() == recorded(home));
+        for devnet in ["net", "chain"] {
+            home.ctl(&["stop", devnet, "--timeout", "60s"]).ok();
+        }
+        home.eventually("all are stopped", SOON, |home| home.mains().is_empty());
         for node in NODES {
             home.ctl(&["start", node, "--no-wait"]).ok();
         }
-        home.ctl(&["start", "net", "--timeout", "30s"]).ok();
-        home.eventually("both run", within, |home| home.pids("net").len() == NODES.len() && home.devnet("net")["status"]["phase"] == "Running");
-        home.assert_each_once("net");
-        home.ctl(&["delete", "net", "--yes", "--timeout", "30s"]).ok();
+        for devnet in ["net", "chain"] {
+            home.ctl(&["start", devnet, "--timeout", "60s"]).ok();
+            home.eventually("all run", SOON, |home| home.pids(devnet).len() == 2 && home.devnet(devnet)["status"]["phase"] == "Running");
+        }
+        let before = home.highest("chain");
+        home.eventually("the chain goes on", SOON, |home| home.lowest("chain") > before + 1);
+        home.assert_keys_held_once("chain");
+        assert_eq!(home.mains(), recorded(home), "each process once");
+        for devnet in ["net", "chain"] {
+            home.ctl(&["delete", devnet, "--yes", "--timeout", "60s"]).ok();
+        }
         assert_eq!(home.mains(), BTreeSet::new());
         assert_eq!(home.leaves(), BTreeSet::new());
         assert_eq!(home.rows("leases"), 0);
     }
+
+    fn summary(&self) -> String {
+        format!("{} random steps: {:?}", self.done.values().sum::<usize>(), self.done)
+    }
+}
+
+/// The processes that the daemon knows of.
+fn recorded(home: &TestHome) -> BTreeSet<i32> {
+    ["net", "chain"].into_iter().flat_map(|devnet| home.pids(devnet).into_values()).map(Pid::as_raw).collect()
+}
+
+fn kill_all(what: &'static str, pids: impl IntoIterator<Item = Pid>) -> &'static str {
+    pids.into_iter().for_each(|pid| send(pid, Signal::SIGKILL));
+    what
 }
 
 /// It may have died by now.
@@ -193,22 +233,11 @@ fn length() -> Duration {
     minutes.unwrap_or(if std::env::var_os("DVB_TEST_FULL").is_some() { LENGTH * 10 } else { LENGTH })
 }
 
+fn seed() -> u64 {
+    let fresh = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |since| since.as_millis() as u64);
+    variable("DVB_TEST_SEED").unwrap_or_else(fresh)
+}
+
 fn variable<T: FromStr>(name: &str) -> Option<T> {
     std::env::var(name).ok()?.parse().ok()
-}
-
-fn fresh_seed() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |since| since.as_millis() as u64)
-}
-
-/// Xorshift: the same steps for the same seed.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 11) as usize % bound
-    }
 }

@@ -1,20 +1,14 @@
 //! The crash matrix: the daemon is killed at each failpoint, and the next one must bring everything to its end.
 
-use e2e::{Output, TestHome, binary, is_alive, is_daemon};
+use e2e::{Output, TestHome, binary, is_alive, is_daemon, keys_held, run_cases};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs,
-    panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
-    sync::{
-        Mutex,
-        atomic::{AtomicUsize, Ordering},
-    },
-    thread,
     time::{Duration, Instant},
 };
 
@@ -38,11 +32,17 @@ kind: Devnet
 metadata: {name: net}
 spec: {plugin: commonware, validators: 2, blockTime: 300ms, localhost: false, restart: {backoff: 100ms}}
 ";
+const NEVER_READY: &str = "apiVersion: devnet.builder/v1\nkind: Devnet\nmetadata: {name: net}\nspec:\n  plugin: exec\n  services:\n    \
+                           - {name: a, command: [sleep, '1000'], readiness: {log: never}}\n";
 const SETTINGS: &str = "[logs]\nrotate = \"64Ki\"\n";
 
 /// Homes at a time: a case mostly waits.
 const AT_ONCE: usize = 10;
 const SOON: Duration = Duration::from_secs(20);
+/// For all of them; some two minutes on a quiet machine with two cores.
+const LIMIT: Duration = Duration::from_secs(15 * 60);
+/// Before a chain's first node, its binary is asked for its version: that is forked too.
+const CHAIN_JOBS: usize = 1;
 
 /// What is done to come by a failpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +53,8 @@ enum Deed {
     Kill,
     /// A node is killed; its daemon has adopted it.
     KillAdopted,
+    /// A validator is killed.
+    KillChain,
     Stop,
     StopAdopted,
     Restart,
@@ -73,6 +75,21 @@ enum Deed {
     UpgradeBack,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Cgroups {
+    AsTheyAre,
+    None,
+}
+
+impl Cgroups {
+    fn suffix(self) -> &'static str {
+        match self {
+            Self::AsTheyAre => "",
+            Self::None => " without cgroups",
+        }
+    }
+}
+
 /// Each failpoint with what leads to it. `@N`: the N-th time.
 const MATRIX: &[(&str, Deed)] = &[
     ("launch/leased", Deed::Up),
@@ -85,8 +102,18 @@ const MATRIX: &[(&str, Deed)] = &[
     ("launch/recorded", Deed::Up),
     ("launch/recorded@2", Deed::Up),
     ("launch/leased", Deed::UpChain),
+    ("launch/intended", Deed::UpChain),
+    ("launch/cgroup@2", Deed::UpChain),
     ("launch/forked", Deed::UpChain),
+    ("launch/forked@2", Deed::UpChain),
+    ("launch/forked@3", Deed::UpChain),
+    ("launch/kept", Deed::UpChain),
     ("launch/kept@2", Deed::UpChain),
+    ("launch/started", Deed::UpChain),
+    ("launch/recorded", Deed::UpChain),
+    ("launch/leased@3", Deed::KillChain),
+    ("launch/forked@4", Deed::KillChain),
+    ("launch/recorded@3", Deed::KillChain),
     ("launch/intended@3", Deed::Kill),
     ("launch/forked@3", Deed::Kill),
     ("launch/started@3", Deed::Restart),
@@ -169,28 +196,51 @@ const MATRIX: &[(&str, Deed)] = &[
     ("export/written", Deed::Export),
 ];
 
+/// These also where there are no cgroups: what belongs to a launch is found by session, launch id and log.
+const WITHOUT_CGROUPS: &[(&str, Deed)] = &[
+    ("launch/forked", Deed::Up),
+    ("launch/recorded@2", Deed::Up),
+    ("launch/forked@2", Deed::UpChain),
+    ("launch/forked@3", Deed::Kill),
+    ("launch/forked@4", Deed::KillChain),
+    ("recover/found", Deed::Recover),
+    ("exit/reaped", Deed::Kill),
+    ("exit/seen", Deed::KillAdopted),
+    ("stop/signalled", Deed::Stop),
+    ("stop/kill", Deed::Stop),
+    ("stop/gone", Deed::StopAdopted),
+    ("stop/gone", Deed::Restart),
+    ("freeze/frozen", Deed::Freeze),
+    ("delete/stopped", Deed::Delete),
+];
+
 #[test]
 fn whatever_step_a_daemon_dies_at_the_next_one_brings_all_to_its_end() {
     let start = Instant::now();
-    let next = AtomicUsize::new(0);
-    let failed = Mutex::new(Vec::new());
     let only = std::env::var("DVB_TEST_CRASH").ok(); // to look at one point
-    let cases: Vec<_> = MATRIX.iter().filter(|(point, deed)| only.as_ref().is_none_or(|only| format!("{point} {deed:?}").contains(only))).collect();
-    thread::scope(|scope| {
-        for _ in 0..AT_ONCE {
-            scope.spawn(|| {
-                while let Some((point, deed)) = cases.get(next.fetch_add(1, Ordering::SeqCst)) {
-                    if let Err(panic) = catch_unwind(AssertUnwindSafe(|| crash_at(point, *deed))) {
-                        failed.lock().unwrap().push(format!("{point} at {deed:?}: {}", message(&*panic)));
-                    }
-                }
-            });
+    let all = MATRIX.iter().map(|row| (row, Cgroups::AsTheyAre)).chain(WITHOUT_CGROUPS.iter().map(|row| (row, Cgroups::None)));
+    let named = all.map(|((point, deed), cgroups)| (format!("{point} at {deed:?}{}", cgroups.suffix()), (*point, *deed, cgroups)));
+    let cases: Vec<_> = named.filter(|(name, _)| only.as_ref().is_none_or(|only| name.contains(only))).collect();
+    let (points, count): (BTreeSet<_>, _) = (cases.iter().map(|(_, (point, ..))| name(point)).collect(), cases.len());
+    let failed = run_cases(cases, AT_ONCE, LIMIT, |(point, deed, cgroups)| crash_at(point, *deed, *cgroups));
+    println!("MEASURED: crash matrix: {} points, {count} runs, within {:.0?}", points.len(), start.elapsed());
+    assert!(failed.is_empty(), "{} of {count} broke:\n{}", failed.len(), failed.join("\n\n"));
+}
+
+#[test]
+fn a_case_that_hangs_is_named_when_the_time_is_up_and_what_it_waits_for_is_ended() {
+    let cases = ["ends", "hangs", "breaks"].map(|name| (name.to_owned(), name)).to_vec();
+    let failed = run_cases(cases, 1, Duration::from_secs(5), |name| match *name {
+        "hangs" => {
+            let home = TestHome::new();
+            drop(home.ctl(&["up", &home.file("devnet.yaml", NEVER_READY)]).ok());
         }
+        "breaks" => panic!("it begins though the time is up"),
+        _ => {}
     });
-    let failed = failed.into_inner().unwrap();
-    let points: BTreeSet<_> = cases.iter().map(|(point, _)| name(point)).collect();
-    println!("MEASURED: crash matrix: {} points, {} runs, within {:.0?}", points.len(), cases.len(), start.elapsed());
-    assert!(failed.is_empty(), "{} of {} broke:\n{}", failed.len(), cases.len(), failed.join("\n\n"));
+    assert_eq!(failed.len(), 2, "{failed:#?}");
+    assert!(failed[0].contains("1 cases not begun; under way: hangs for"), "{failed:#?}");
+    assert!(failed[1].starts_with("hangs: "), "what its `up` said when its daemon was killed: {failed:#?}");
 }
 
 #[test]
@@ -201,12 +251,12 @@ fn every_failpoint_in_the_source_is_in_the_matrix() {
     assert_eq!(found, known);
 }
 
-fn crash_at(point: &'static str, deed: Deed) {
+fn crash_at(point: &'static str, deed: Deed, cgroups: Cgroups) {
     let home = TestHome::new();
+    let home = if cgroups == Cgroups::None { home.with_env("DVB_NO_CGROUPS", "1") } else { home };
     fs::create_dir(home.home()).unwrap();
     fs::write(home.home().join("config.toml"), SETTINGS).unwrap();
-    let chain = matches!(deed, Deed::UpChain | Deed::DeleteChain | Deed::Export | Deed::Upgrade | Deed::UpgradeBack);
-    let file = home.file("devnet.yaml", if chain { CHAIN } else { DEVNET });
+    let file = home.file("devnet.yaml", if is_chain(deed) { CHAIN } else { DEVNET });
     if matches!(deed, Deed::KillAdopted | Deed::StopAdopted) {
         home.ctl(&["up", &file]).ok();
         home.ctl(&["daemon", "stop"]).ok();
@@ -217,17 +267,55 @@ fn crash_at(point: &'static str, deed: Deed) {
     }
     let accepted = act(&home, deed, &file);
     home.eventually(&format!("it comes by {point}"), SOON, |_| has_ended(daemon));
+    let mut survivors = survivors(&home, point, deed);
     if deed == Deed::Recover {
         let _ = start_command(&home, point).output().unwrap(); // it may die before it says that it is ready
         home.eventually(&format!("it comes by {point}"), SOON, |home| home.processes().iter().all(|(_, command)| !is_daemon(command)));
+        survivors.extend(home.launches());
     }
     home.ctl(&["daemon", "start"]).ok();
     if !accepted {
         // Nobody was told that it would be done: it may be or not, and asking again must do it.
         let _ = act_again(&home, deed, &file);
     }
-    assert_brought_to_its_end(&home, deed, &file);
+    assert_brought_to_its_end(&home, deed, &file, &survivors);
     assert_leaves_nothing(&home);
+}
+
+fn is_chain(deed: Deed) -> bool {
+    matches!(deed, Deed::UpChain | Deed::KillChain | Deed::DeleteChain | Deed::Export | Deed::Upgrade | Deed::UpgradeBack)
+}
+
+/// The processes that its death leaves, by launch id; validators hold their keys without it.
+fn survivors(home: &TestHome, point: &str, deed: Deed) -> BTreeMap<String, Pid> {
+    let least = forked(point, deed);
+    home.eventually(&format!("{least} were forked"), SOON, |home| home.launches().len() >= least);
+    let survivors = home.launches();
+    if matches!(deed, Deed::UpChain | Deed::KillChain) {
+        // One that is forked and has not yet executed its program has all that the daemon had.
+        home.eventually("each that runs has a key, and nobody else has it", SOON, |_| {
+            let held = keys_held();
+            let of = |pid: &Pid| held.values().filter(|holders| **holders == BTreeSet::from([pid.as_raw()])).count();
+            survivors.values().all(|pid| of(pid) == 1)
+        });
+    }
+    survivors
+}
+
+/// How many nodes have a process at least when the daemon dies there.
+fn forked(point: &str, deed: Deed) -> usize {
+    let (name, pass) = point.split_once('@').map_or((point, 1), |(name, pass)| (name, pass.parse().unwrap()));
+    let passed = match name {
+        "launch/forked" if is_chain(deed) => pass - CHAIN_JOBS,
+        "launch/forked" | "launch/kept" | "launch/started" | "launch/recorded" => pass,
+        _ => 0,
+    };
+    match deed {
+        Deed::Up | Deed::UpChain => passed,
+        Deed::Kill | Deed::KillChain if passed > 0 => passed - 1, // the one that was killed
+        Deed::Recover => usize::from(point == "recover/found"),
+        _ => 0,
+    }
 }
 
 /// What the first of two daemons dies at.
@@ -259,18 +347,23 @@ fn start_command(home: &TestHome, point: &str) -> std::process::Command {
 /// Whether the daemon said that it would be done.
 fn act(home: &TestHome, deed: Deed, file: &str) -> bool {
     match deed {
-        Deed::Kill | Deed::KillAdopted => {
-            kill(home.pid("net/b"), Signal::SIGKILL).unwrap();
+        Deed::Kill | Deed::KillAdopted | Deed::KillChain => {
+            kill(home.pid(victim(deed)), Signal::SIGKILL).unwrap();
             true
         }
         _ => act_again(home, deed, file).code == 0,
     }
 }
 
+/// Who is killed.
+fn victim(deed: Deed) -> &'static str {
+    if deed == Deed::KillChain { "net/validator-1" } else { "net/b" }
+}
+
 fn act_again(home: &TestHome, deed: Deed, file: &str) -> Output {
     match deed {
         Deed::Up | Deed::UpChain | Deed::Recover => home.ctl(&["up", file, "--no-wait"]),
-        Deed::Kill | Deed::KillAdopted => unreachable!("a kill is always done"),
+        Deed::Kill | Deed::KillAdopted | Deed::KillChain => unreachable!("a kill is always done"),
         Deed::Stop | Deed::StopAdopted => home.ctl(&["stop", "net", "--no-wait"]),
         Deed::Restart => home.ctl(&["restart", "net", "--no-wait"]),
         Deed::Freeze => home.ctl(&["freeze", "net", "--no-wait"]),
@@ -294,7 +387,7 @@ fn act_again(home: &TestHome, deed: Deed, file: &str) -> Output {
     }
 }
 
-fn assert_brought_to_its_end(home: &TestHome, deed: Deed, file: &str) {
+fn assert_brought_to_its_end(home: &TestHome, deed: Deed, file: &str, survivors: &BTreeMap<String, Pid>) {
     match deed {
         Deed::Delete | Deed::DeleteChain => {
             home.eventually("it is gone", SOON, |home| home.ctl(&["get", "devnet", "net"]).code == 3);
@@ -307,9 +400,9 @@ fn assert_brought_to_its_end(home: &TestHome, deed: Deed, file: &str) {
             assert_cgroups(home);
             home.ctl(&["start", "net", "--timeout", "30s"]).ok();
         }
-        Deed::Kill | Deed::KillAdopted => {
-            home.eventually("b is restarted", SOON, |home| {
-                let status = &home.node("net/b")["status"];
+        Deed::Kill | Deed::KillAdopted | Deed::KillChain => {
+            home.eventually("it is restarted", SOON, |home| {
+                let status = &home.node(victim(deed))["status"];
                 status["phase"] == "Running" && status["restartCount"] == 1
             });
         }
@@ -323,6 +416,7 @@ fn assert_brought_to_its_end(home: &TestHome, deed: Deed, file: &str) {
             home.eventually("b has left", SOON, |home| home.nodes("net").len() == 1);
             assert!(!home.home().join("devnets/default/net/nodes/b").exists());
             home.assert_each_once("net");
+            assert_untouched(home, deed, survivors, 1);
             home.ctl(&["up", file, "--timeout", "30s"]).ok();
         }
         Deed::Upgrade | Deed::UpgradeBack => {
@@ -341,11 +435,33 @@ fn assert_brought_to_its_end(home: &TestHome, deed: Deed, file: &str) {
     home.ctl(&["wait", "net", "--for=Running", "--timeout", "40s"]).ok();
     home.eventually("both run", SOON, |home| home.pids("net").len() == 2 && home.devnet("net")["status"]["phase"] == "Running");
     home.assert_each_once("net");
+    match deed {
+        Deed::Stop | Deed::StopAdopted | Deed::Restart | Deed::Reset | Deed::Upgrade | Deed::UpgradeBack => {} // stopped meanwhile, as was asked for
+        Deed::Shrink => {}                                                                                     // see above
+        _ => assert_untouched(home, deed, survivors, survivors.len()),
+    }
+    if is_chain(deed) {
+        home.assert_keys_held_once("net");
+    }
     assert_cgroups(home);
     assert!(!home.home().join("devnets/default/net/staging").exists());
     match deed {
-        Deed::UpChain | Deed::Export | Deed::Upgrade | Deed::UpgradeBack => home.all_rise("net", 1),
+        Deed::UpChain | Deed::KillChain | Deed::Export | Deed::Upgrade | Deed::UpgradeBack => home.all_rise("net", 1),
         _ => assert_log_is_whole(home),
+    }
+}
+
+/// At least so many of those that outlived the daemon run on in the same launch and process, and none but who was killed was restarted.
+fn assert_untouched(home: &TestHome, deed: Deed, survivors: &BTreeMap<String, Pid>, least: usize) {
+    let nodes = home.nodes("net");
+    let runs =
+        |(id, pid): &(&String, &Pid)| nodes.values().any(|node| node["status"]["launchId"] == id.as_str() && node["status"]["pid"] == pid.as_raw());
+    let untouched = survivors.iter().filter(runs).count();
+    assert!(untouched >= least, "{untouched} of {survivors:?} run on; at the end: {:?}", home.launches());
+    let killed = matches!(deed, Deed::Kill | Deed::KillAdopted | Deed::KillChain).then(|| victim(deed));
+    for node in nodes.values() {
+        let restarts = usize::from(killed == node["metadata"]["name"].as_str());
+        assert_eq!(node["status"]["restartCount"], restarts, "{}", node["metadata"]["name"]);
     }
 }
 
@@ -398,8 +514,4 @@ fn collect_points(folder: &Path, found: &mut BTreeSet<String>) {
             found.extend(calls.map(str::to_owned));
         }
     }
-}
-
-fn message(panic: &(dyn std::any::Any + Send)) -> &str {
-    panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("it panicked")
 }

@@ -30,12 +30,15 @@ struct Bench {
 impl Bench {
     /// `settings`: of config.toml, below `[logs]`.
     fn up(settings: &str) -> Self {
-        let home = TestHome::new();
+        Self::up_in(TestHome::new(), settings)
+    }
+
+    fn up_in(home: TestHome, settings: &str) -> Self {
         let path = home.path().join("pipe");
         mkfifo(&path, Mode::S_IRUSR | Mode::S_IWUSR).unwrap();
         let pipe = File::options().read(true).write(true).open(&path).unwrap();
         fs::create_dir_all(home.home()).unwrap();
-        fs::write(home.home().join("config.toml"), format!("[logs]\n{settings}\n")).unwrap();
+        fs::write(home.files().join("config.toml"), format!("[logs]\n{settings}\n")).unwrap();
         let bench = Self { home, pipe };
         bench.apply("");
         bench
@@ -75,7 +78,7 @@ impl Bench {
 
     /// Oldest first: names are launch ids.
     fn logs(&self) -> Vec<PathBuf> {
-        let entries = fs::read_dir(self.home.home().join("devnets/default/net/nodes/a/logs")).unwrap().map(|entry| entry.unwrap().path());
+        let entries = fs::read_dir(self.home.files().join("devnets/default/net/nodes/a/logs")).unwrap().map(|entry| entry.unwrap().path());
         let mut logs: Vec<PathBuf> = entries.filter(|path| path.extension().is_some_and(|end| end == "log")).collect();
         logs.sort();
         logs
@@ -448,4 +451,31 @@ fn since_reads_little_of_a_log_of_more_than_100_mb_also_after_a_restart_of_the_d
             read < 4 << 20
         });
     }
+}
+
+#[test]
+fn below_the_disk_floor_lines_go_without_being_copied_and_are_told_and_above_it_all_are_kept_again() {
+    const SPARE: u64 = 6 << 20;
+    let Some(home) = TestHome::on_small_disk("48m") else { return println!("SKIP: this kernel gives users no namespaces") };
+    let bench = Bench::up_in(home, "rotate = \"64Ki\"\ndiskFloor = \"8Mi\"");
+    let (node, log) = (bench.home.pid("net/a"), bench.log());
+    let mut lines = Lines::default();
+    bench.home.fill_disk(SPARE);
+    // Twice of what fits, as fast as it is taken.
+    while (lines.all.len() as u64) < 2 * SPARE {
+        bench.say(lines.more(4000));
+        let written = lines.all.len() as u64;
+        bench.home.eventually("what is too much goes", SOON, |_| fs::metadata(&log).unwrap().len() == written && on_disk(&log) < 256 << 10);
+    }
+    assert!(bench.event("LogLost").contains("bytes of its log (offsets 0 to "));
+    let read = bench.read(&[]);
+    assert!(read.len() < 256 << 10 && lines.all.ends_with(&read), "{} bytes: {}", read.len(), end_of(&read));
+    bench.home.ctl(&["logs", "net/a"]).ok().says("...");
+
+    bench.home.clear_disk();
+    let after: Vec<u8> = (0..20).flat_map(|_| lines.more(1000)).collect();
+    bench.say(&after);
+    bench.home.eventually("it is rotated", SOON, |_| parts(&log, ".log") + parts(&log, ".log.zst") > 0);
+    bench.home.eventually("all of it is there", SOON, |_| bench.read(&[]).ends_with(&after));
+    assert_eq!((bench.home.pid("net/a"), &bench.home.node("net/a")["status"]["restartCount"]), (node, &0.into()), "the node noticed nothing");
 }

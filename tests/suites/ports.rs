@@ -223,3 +223,29 @@ fn a_node_is_not_ready_by_the_answer_of_a_stranger_who_is_named() {
         home.ctl(&["delete", name, "--yes"]).ok();
     }
 }
+
+#[test]
+fn a_number_that_the_kernel_lends_to_others_is_told_on_its_node_with_range_and_mend() {
+    let read = |name: &str| fs::read_to_string(format!("/proc/sys/net/ipv4/{name}")).unwrap_or_default();
+    let range: Vec<u16> = read("ip_local_port_range").split_whitespace().filter_map(|word| word.parse().ok()).collect();
+    let (low, high) = (range[0], range[1]);
+    if !read("ip_local_reserved_ports").trim().is_empty() {
+        return println!("SKIP: some ports of this machine are reserved, perhaps ours");
+    }
+    let lent = high - 77;
+    let home = TestHome::new();
+    home.ctl(&["up", &home.file("devnet.yaml", &web(high - 78, lent))]).ok();
+    let condition = |home: &TestHome| {
+        let conditions = home.node("net/web")["status"]["conditions"].as_array().cloned().unwrap_or_default();
+        conditions.into_iter().find(|condition| condition["type"] == "PortsReserved")
+    };
+    let told = condition(&home).expect("a condition");
+    assert_eq!((&told["status"], &told["reason"]), (&"False".into(), &"EphemeralPort".into()));
+    let message = told["message"].as_str().unwrap();
+    assert!(message.contains(&format!("{low}-{high}")) && message.contains(&format!("{lent} (open)")), "{message}");
+    assert!(!message.contains("(web)"), "what is parked is given to nobody: {message}");
+    assert!(told["remedy"].as_str().unwrap().ends_with(&format!("ip_local_reserved_ports={lent}")), "{told}");
+    home.ctl(&["describe", "net/web"]).ok().prints("PortsReserved").prints("sudo sysctl");
+    home.ctl(&["up", &home.file("devnet.yaml", &web(high - 78, 18_448))]).ok();
+    home.eventually("with another number nothing is told", SOON, |home| home.pids("net").len() == 1 && condition(home).is_none());
+}

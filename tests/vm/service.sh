@@ -37,6 +37,13 @@ spec:
     - {name: eater, command: [tail, /dev/zero], after: [bystander], restart: {policy: never}}
 Y
 
+cat >"$HOME/chain.yaml" <<'Y'
+apiVersion: devnet.builder/v1
+kind: Devnet
+metadata: {name: chain}
+spec: {plugin: commonware, validators: 2, blockTime: 2s, resources: {memory: 256Mi, tasks: 64}}
+Y
+
 # Units, socket activation
 dvbctl daemon install --now || die "daemon install"
 is "install --now starts the service" "$(unit devnetd.service)" active
@@ -49,6 +56,10 @@ is "and does not start it" "$(unit devnetd.service)" inactive
 dvbctl get devnets >/dev/null || die "get"
 is "a client that connects starts it" "$(unit devnetd.service)" active
 covers socket
+within 20 eval "journalctl --user -u devnetd --no-pager | grep -q 'devnetd::daemon: serving'" ||
+  die "the journal has not got what devnetd says: $(journalctl --user -u devnetd --no-pager 2>&1 | tail -n 5)"
+say "journalctl --user -u devnetd shows what it says"
+covers journal
 dvbctl daemon doctor || die "doctor"
 dvbctl daemon status | grep "cgroups: *systemd: .*, systemd $(systemctl --version | sed -n '1s/^systemd \([0-9]*\).*/\1/p')" ||
   die "the driver is $(dvbctl daemon status | grep cgroups)"
@@ -70,6 +81,22 @@ covers limits
 tree=$(systemd-cgls --no-pager -l --user-unit devnet.slice)
 for leaf in holder box 'idle@' 'forker@'; do grep -q -- "$leaf" <<<"$tree" || die "systemd-cgls shows no $leaf: $tree"; done
 say "systemd-cgls shows who belongs to what"
+
+# Limits of a chain's nodes, and what they use
+dvbctl up "$HOME/chain.yaml" --timeout 5m || die "up chain"
+dvbctl wait chain/validator-0 --for=condition=LimitsEnforced --timeout 20s || die "no condition: $(dvbctl describe chain/validator-0)"
+validator=$(leaf chain/validator-0)
+case $validator in */nodes/default/chain/validator-0@*) say "validators live in the scope too" ;; *) die "validator-0 is in $validator" ;; esac
+is "a validator's memory.max" "$(cat "$validator/memory.max")" 268435456
+is "a validator's pids.max" "$(cat "$validator/pids.max")" 64
+is "a validator is charged for what it has" "$([ "$(cat "$validator/memory.current")" -gt 1000000 ] && echo yes)" yes
+cell() { dvbctl top chain | awk -v column="$1" 'NR == 1 {for (i = 1; i <= NF; i++) if ($i == column) at = i} $1 == "chain/validator-0" && at {print $at}'; }
+case $(cell MEMORY) in [1-9]*) say "top shows a validator's memory: $(cell MEMORY)" ;; *) die "top shows no memory: $(dvbctl top chain)" ;; esac
+if head -c1 "$validator/memory.pressure" >/dev/null 2>&1; then
+  case $(cell PRESSURE) in [0-9]*) say "and its pressure: $(cell PRESSURE)" ;; *) die "top shows no pressure: $(dvbctl top chain)" ;; esac
+fi
+dvbctl delete chain --yes || die "delete chain"
+covers chain-limits
 
 # Lack of memory
 dvbctl apply -f "$HOME/hog.yaml" || die "apply"
@@ -123,6 +150,27 @@ systemctl --user stop devnetd.service
 is "its unit is stopped, the node is not" "$(cat "$idle/cgroup.procs")" "$before"
 still stop
 covers restart
+main() { systemctl --user show -P MainPID devnetd.service; }
+started() { dvbctl daemon status -o json | sed -n 's/^ *"startedAt": "\([^"]*\)".*/\1/p'; }
+# It is executed anew in the same process, and the unit hears of it.
+reloads() { # WHAT COMMAND...
+  local what=$1 process began; shift
+  process=$(main) began=$(started)
+  "$@" || die "$what"
+  within 30 eval "[ \"\$(started)\" != '$began' ]" || die "$what: it was not executed anew"
+  is "$what: same process" "$(main)" "$process"
+  is "$what: the unit" "$(unit devnetd.service)" active
+  still "$what"
+}
+reloads "systemctl reload" systemctl --user reload devnetd.service
+reloads "daemon reload" dvbctl daemon reload
+process=$(main)
+dvbctl daemon restart || die "daemon restart"
+is "daemon restart: the unit" "$(unit devnetd.service)" active
+is "daemon restart: another process" "$([ "$(main)" != "$process" ] && echo yes)" yes
+is "daemon restart: it is the unit's that serves" "$(dvbctl daemon status -o json | sed -n 's/^ *"pid": \([0-9]*\).*/\1/p')" "$(main)"
+still "daemon restart"
+covers reload
 systemctl --user kill -s KILL devnetd.service; within 30 eval '[ "$(unit devnetd.service)" = active ]' || die "not restarted"; still "kill -9"
 covers crash
 systemctl --user daemon-reload; still daemon-reload
@@ -133,7 +181,6 @@ is "the scope still stands" "$(systemctl --user list-units --no-legend 'devnet-*
 drop=$HOME/.config/systemd/user/devnetd.service.d
 mkdir -p "$drop"; printf '[Service]\nWatchdogSec=3s\n' >"$drop/watchdog.conf"
 systemctl --user daemon-reload; systemctl --user restart devnetd.service
-main() { systemctl --user show -P MainPID devnetd.service; }
 hung=$(main)
 within 8 eval '[ "$(main)" != "$hung" ]' && die "the watchdog fired although it does not hang"
 systemctl --user kill -s STOP devnetd.service

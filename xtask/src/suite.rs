@@ -17,12 +17,17 @@ use std::{
 const OWN_DAEMON: [&str; 4] = ["DVB_HOME", "DVB_SOCKET", "DVB_ADDRESS", "DVB_TOKEN"];
 /// Tests that take long, on chains that take long, look for it.
 const FULL: &str = "DVB_TEST_FULL";
+/// How long the random run of faults lasts.
+const MINUTES: &str = "DVB_TEST_MINUTES";
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Also what takes long: slow chains, big counts (sets DVB_TEST_FULL=1)
     #[arg(long)]
     full: bool,
+    /// The random run of faults lasts so long (sets DVB_TEST_MINUTES; half a minute without, five with --full)
+    #[arg(long, value_name = "N")]
+    minutes: Option<u32>,
     /// Only tests whose name has this in it
     filter: Option<String>,
 }
@@ -40,6 +45,9 @@ pub(crate) fn run(root: &Path, args: &Args) -> Result<bool> {
     }
     if args.full {
         cargo.env(FULL, "1");
+    }
+    if let Some(minutes) = args.minutes {
+        cargo.env(MINUTES, minutes.to_string());
     }
     run::note(&format!("$ {}", run::words(&cargo)));
     let target = programs::workspace(root)?.target;

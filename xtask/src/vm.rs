@@ -17,7 +17,11 @@ const PROGRAMS: [&str; 5] = ["devnetd", "dvbctl", "dvb-plugin-exec", "dvb-plugin
 const PACKAGES: [&str; 4] = ["devnetd", "dvbctl", "dvb-plugin-exec", "dvb-plugin-commonware"];
 /// In the order in which they run: for whom, the script, and the items of the table that it says it has covered.
 const SCRIPTS: [(&str, &str, &[&str]); 5] = [
-    ("tester", "service.sh", &["socket", "limits", "devnet-limits", "OOM", "freeze", "restart", "crash", "watchdog", "uninstall"]),
+    (
+        "tester",
+        "service.sh",
+        &["socket", "journal", "limits", "chain-limits", "devnet-limits", "OOM", "freeze", "restart", "reload", "crash", "watchdog", "uninstall"],
+    ),
     ("root", "logout.sh", &["logout"]),
     ("root", "doctor.sh", &["doctor"]),
     ("tester", "sleep.sh", &["sleep"]),

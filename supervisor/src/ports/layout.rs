@@ -223,7 +223,7 @@ fn takes_localhost(request: &Request<'_>, node: &PlannedNode) -> bool {
         && is_first_validator(node)
         && ports.peek().is_some()
         && ports.all(|port| {
-            !request.machine.ephemeral.contains(&port.port)
+            !request.machine.ephemeral.range.contains(&port.port)
                 && !request.machine.bound.iter().any(|bound| bound.udp == port.udp && bound.port == port.port && bound.blocks(LOCALHOST))
                 && !request.foreign.contains(&port_claim(port.port))
                 // A claim has no protocol in its name, so neither has this.
@@ -294,7 +294,7 @@ struct Pool {
 
 impl Pool {
     fn of(request: &Request<'_>) -> Self {
-        let (low, high) = (*request.machine.ephemeral.start(), *request.machine.ephemeral.end());
+        let (low, high) = (*request.machine.ephemeral.range.start(), *request.machine.ephemeral.range.end());
         let above: Vec<u16> = (high.max(LOWEST_POOL_PORT - 1)..u16::MAX).map(|port| port + 1).collect();
         let numbers = if above.len() < 1000 { (LOWEST_POOL_PORT..low.max(LOWEST_POOL_PORT)).chain(above).collect() } else { above };
         let mut used: BTreeSet<u16> = request.leases.iter().filter_map(|lease| lease.spec.port).collect();

@@ -1,7 +1,10 @@
 //! Decisions about addresses and ports, on values.
 
 use super::*;
-use crate::{model::Meta, ports::machine::Bound};
+use crate::{
+    model::Meta,
+    ports::machine::{Bound, Ephemeral},
+};
 use proptest::prelude::*;
 
 fn port(name: &str, port: u16) -> PlannedPort {
@@ -29,7 +32,8 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        let machine = Machine { bound: Vec::new(), claims: BTreeSet::new(), ephemeral: 32768..=60999, reserved: Vec::new() };
+        let ephemeral = Ephemeral { range: 32768..=60999, reserved: String::new() };
+        let machine = Machine { bound: Vec::new(), claims: BTreeSet::new(), ephemeral };
         Self { leases: Vec::new(), machine, foreign: BTreeSet::new(), staying: BTreeSet::new(), addresses: Addresses::Loopback, localhost: true }
     }
     fn listen(&mut self, address: &str, port: u16) {

@@ -44,16 +44,28 @@ impl Bound {
     }
 }
 
+/// What the kernel gives to outgoing connections.
+#[derive(Clone, Debug)]
+pub(super) struct Ephemeral {
+    pub(super) range: RangeInclusive<u16>,
+    /// But not these, as the sysctl has them.
+    pub(super) reserved: String,
+}
+
+impl Ephemeral {
+    /// Two small files of /proc.
+    pub(super) fn read() -> Self {
+        Self { range: ephemeral_range(), reserved: fs::read_to_string("/proc/sys/net/ipv4/ip_local_reserved_ports").unwrap_or_default() }
+    }
+}
+
 /// A picture of the machine's sockets, in this network namespace.
 #[derive(Clone, Debug)]
 pub(super) struct Machine {
     pub(super) bound: Vec<Bound>,
     /// Names of claims that some daemon holds, ours among them.
     pub(super) claims: BTreeSet<String>,
-    /// Ports that the kernel gives to outgoing connections.
-    pub(super) ephemeral: RangeInclusive<u16>,
-    /// But not these.
-    pub(super) reserved: Vec<RangeInclusive<u16>>,
+    pub(super) ephemeral: Ephemeral,
 }
 
 impl Machine {
@@ -61,12 +73,7 @@ impl Machine {
     pub(super) fn read() -> Result<Self, PortError> {
         let claims = procfs::net::unix().map_err(|e| PortError::proc("/proc/net/unix", e))?;
         let claims = claims.iter().filter_map(claim_name).collect();
-        let reserved = fs::read_to_string("/proc/sys/net/ipv4/ip_local_reserved_ports").unwrap_or_default();
-        Ok(Self { bound: bound_sockets()?, claims, ephemeral: ephemeral_range(), reserved: parse_ranges(&reserved) })
-    }
-    /// True for a number that an outgoing connection may get.
-    pub(super) fn may_give_away(&self, port: u16) -> bool {
-        self.ephemeral.contains(&port) && !self.reserved.iter().any(|range| range.contains(&port))
+        Ok(Self { bound: bound_sockets()?, claims, ephemeral: Ephemeral::read() })
     }
 }
 
@@ -86,7 +93,7 @@ fn parse_range(text: &str) -> Option<RangeInclusive<u16>> {
 }
 
 /// `8080,9148-9150`
-fn parse_ranges(text: &str) -> Vec<RangeInclusive<u16>> {
+pub(super) fn parse_ranges(text: &str) -> Vec<RangeInclusive<u16>> {
     let range = |word: &str| {
         let (low, high) = word.split_once('-').unwrap_or((word, word));
         Some(low.parse().ok()?..=high.parse().ok()?)

@@ -14,12 +14,14 @@
 
 mod claims;
 mod layout;
+mod lendable;
 mod machine;
 mod parks;
 mod probe;
 mod states;
 mod subnet;
 
+pub use lendable::PORTS_RESERVED;
 pub use states::PortLease;
 pub use subnet::Subnet;
 
@@ -27,13 +29,15 @@ use crate::{
     config::Home,
     holders::Holder,
     keeper::Keeper,
-    model::{Devnet, Fault, FaultCode, Key, Kind, Lease, LeaseSpec, Meta, Node, NodeName, Object, PlacedNode, PlannedNode, PlannedPort, Uid},
+    model::{
+        Condition, Devnet, Fault, FaultCode, Key, Kind, Lease, LeaseSpec, Meta, Node, NodeName, Object, PlacedNode, PlannedNode, PlannedPort, Uid,
+    },
     store::{Selector, Store, StoreError, Write},
     sys::Clock,
 };
 use claims::{ClaimError, Claims, Owner, port_claim, subnet_claim};
 use layout::{Layout, LayoutError, Request};
-use machine::{Machine, claim_holder};
+use machine::{Ephemeral, Machine, claim_holder};
 use parks::{Parks, Place};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -214,6 +218,11 @@ impl Ports {
         let open = ports.iter().filter(|port| port.udp || !socket_address(node, port).is_some_and(ours));
         let ports: Vec<PlannedPort> = open.cloned().collect();
         probe::probe(node, &ports).await
+    }
+
+    /// The condition `PORTS_RESERVED` of a node that has numbers of which the kernel may give one away while the node does not run.
+    pub fn lendable(&self, node: &Node, ports: &[PlannedPort]) -> Option<Condition> {
+        if ports.is_empty() { None } else { lendable::condition(node, ports, &Ephemeral::read()) }
     }
 
     /// Holds the ports of a node that does not run, as far as `ports` asks for it, until `unpark`. Idempotent. False: some could not be

@@ -42,7 +42,7 @@ pub(super) fn states(leases: &[Arc<Lease>], nodes: &[Arc<Node>], parked: &BTreeM
         let Ok(address) = row.address.parse::<Ipv4Addr>() else { continue };
         let there = machine.bound.iter().filter(|bound| bound.udp == row.udp && bound.port == row.port && bound.blocks(address));
         let inodes: BTreeSet<u64> = there.map(|bound| bound.inode).collect();
-        row.ephemeral = !row.udp && machine.may_give_away(row.port);
+        row.ephemeral = !row.udp && machine.ephemeral.may_give_away(row.port);
         if !row.udp && parked.contains_key(&SocketAddrV4::new(address, row.port)) {
             row.state = "parked".to_owned();
             rows.push((row, BTreeSet::new()));

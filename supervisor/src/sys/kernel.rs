@@ -9,16 +9,18 @@ pub struct Kernel {
     pub cgroup_kill: bool,
     /// CLONE_INTO_CGROUP (Linux 5.7).
     pub clone_into_cgroup: bool,
+    /// Cgroups at all, and the right to make some.
+    pub cgroups: bool,
 }
 
 impl Kernel {
     pub const fn as_it_is() -> Self {
-        Self { pidfd_info: true, cgroup_kill: true, clone_into_cgroup: true }
+        Self { pidfd_info: true, cgroup_kill: true, clone_into_cgroup: true, cgroups: true }
     }
 
     /// As Linux 5.4 would be.
     pub const fn old() -> Self {
-        Self { pidfd_info: false, cgroup_kill: false, clone_into_cgroup: false }
+        Self { pidfd_info: false, cgroup_kill: false, clone_into_cgroup: false, cgroups: true }
     }
 }
 

@@ -9,7 +9,8 @@ use dvb_units::{SERVICE, UserManager};
 use judge::judge;
 use nix::sys::{resource, statvfs};
 use serde::Serialize;
-use std::{fs, os::unix::fs::MetadataExt, path::Path};
+use std::{fs, os::unix::fs::MetadataExt, path::Path, thread};
+use sysinfo::{MemoryRefreshKind, RefreshKind, System};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -52,6 +53,10 @@ struct Facts {
     /// Of those, as far as the user's own processes have them.
     inotify_used: Option<u64>,
     inotify_watches: Option<u64>,
+    /// Bytes that programs may still get, and all that there are.
+    memory: Option<(u64, u64)>,
+    /// Of the last minute: so many threads ran or waited to, on so many processors.
+    load: Option<(f64, usize)>,
     home: String,
     free_bytes: Option<u64>,
     ephemeral: Option<(u64, u64)>,
@@ -111,12 +116,20 @@ async fn look(ctx: &Context) -> Facts {
         inotify_instances: number("/proc/sys/fs/inotify/max_user_instances"),
         inotify_used: inotify_used(),
         inotify_watches: number("/proc/sys/fs/inotify/max_user_watches"),
+        memory: memory(),
+        load: System::load_average().ok().zip(thread::available_parallelism().ok()).map(|(load, processors)| (load.one, processors.get())),
         home: settings.home.display().to_string(),
         free_bytes: statvfs::statvfs(existing).ok().map(|disk| disk.blocks_available() * disk.fragment_size()),
         ephemeral: range.next().zip(range.next()),
         reserved_ports: fs::read_to_string("/proc/sys/net/ipv4/ip_local_reserved_ports").unwrap_or_default().trim().to_owned(),
         plugins: plugins(ctx),
     }
+}
+
+/// None where the system does not tell.
+fn memory() -> Option<(u64, u64)> {
+    let system = System::new_with_specifics(RefreshKind::nothing().with_memory(MemoryRefreshKind::nothing().with_ram())).ok()?;
+    (system.total_memory() > 0).then(|| (system.available_memory(), system.total_memory()))
 }
 
 /// Instances that processes of our user have open; the kernel counts them per user. None without /proc.

@@ -20,6 +20,7 @@ use crate::{
         Node, NodePhase, RawJson, Timestamp, Uid,
     },
     plugin::LaunchPlan,
+    ports::PORTS_RESERVED,
     runtime::{Handle, NO_DESCRIPTOR_REMEDY, NO_PROCESS_REMEDY, NO_SPACE_REMEDY, RuntimeError},
     store::{Expect, Selector, Write},
     sys::{failpoint, is_out_of_descriptors, is_out_of_space},
@@ -37,6 +38,8 @@ pub(super) struct Ready {
     /// Whom a service finds in its environment.
     neighbours: Vec<Arc<Node>>,
     lease: Option<KeyLease>,
+    /// What is to be said of its ports.
+    lendable: Option<Condition>,
 }
 
 /// Makes ready and launches; `also`, the row of the launch before, goes with the intent.
@@ -66,7 +69,7 @@ pub(super) async fn ready_at_once(node: &Node, cx: &Context) -> Option<Ready> {
 
 /// Intent row, fork, record; `also` goes with the intent. A fork that fails is a death like any other: it goes through cause and back-off.
 pub(super) async fn launch(node: &Node, counted: bool, ready: Ready, also: Vec<Write>, cx: &Context) -> Result<(), ReconcileError> {
-    let Ready { devnet, plan, neighbours, lease } = ready;
+    let Ready { devnet, plan, neighbours, lease, lendable } = ready;
     let (name, namespace) = (node.node_name(), &node.metadata.namespace);
     failpoint("launch/leased");
     let now = cx.clock.now();
@@ -77,6 +80,10 @@ pub(super) async fn launch(node: &Node, counted: bool, ready: Ready, also: Vec<W
 
     let mut next = starting(node, &launch, counted, template(&devnet, node), now);
     note_limits(&mut next, cx, now);
+    match lendable {
+        Some(condition) => drop(next.status.conditions.set(condition, now)),
+        None => drop(next.status.conditions.remove(PORTS_RESERVED)),
+    }
     let what = if counted { "Restarting" } else { "Starting" };
     let story = Story::new("node", what, format!("starts {}", launch.spec.argv.first().map_or("", String::as_str)))
         .desired("running")
@@ -129,7 +136,8 @@ async fn make_ready(node: &Node, cx: &Context) -> Result<Option<Ready>, Reconcil
     let ports = planned_ports(&devnet, node, cx).await?;
     cx.ports.probe(node, &ports).await?;
     let neighbours = if node.spec.role == SERVICE { cx.nodes(&node.metadata.namespace, &node.spec.devnet_ref).await? } else { Vec::new() };
-    Ok(Some(Ready { devnet, plan, neighbours, lease }))
+    let lendable = cx.ports.lendable(node, &ports);
+    Ok(Some(Ready { devnet, plan, neighbours, lease, lendable }))
 }
 
 /// Commits the intent; what was parked for the node is free then.

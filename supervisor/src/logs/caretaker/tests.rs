@@ -7,7 +7,7 @@ use crate::{
         parts::{Layout, PartKind},
         testing::{TestDisk, lost_of},
     },
-    sys::SystemClock,
+    sys::{ManualClock, SystemClock},
 };
 use nix::{
     sys::resource::{UsageWho, getrusage},
@@ -45,16 +45,24 @@ impl Bench {
     }
 
     fn on(limits: Limits, disk: Arc<dyn Disk>) -> Self {
+        Self::at(limits, disk, Arc::new(SystemClock))
+    }
+
+    fn at(limits: Limits, disk: Arc<dyn Disk>, clock: Arc<dyn Clock>) -> Self {
         let ((orders, ordered), (reporter, reports)) = (mpsc::unbounded_channel(), mpsc::unbounded_channel());
         let stop = CancellationToken::new();
-        let caretaker = Caretaker::new(Some(1), Arc::new(SystemClock), disk, reporter).unwrap();
+        let caretaker = Caretaker::new(Some(1), clock, disk, reporter).unwrap();
         let caretaker = tokio::spawn(caretaker.run(ordered, stop.clone()));
         Self { dir: tempfile::tempdir().unwrap(), limits, orders, reports, stop, caretaker }
     }
 
     fn log(&self, launch: &str, running: bool) -> KeptLog {
+        self.log_of("net/a", launch, running)
+    }
+
+    fn log_of(&self, node: &str, launch: &str, running: bool) -> KeptLog {
         let path = self.dir.path().join(format!("{launch}.log"));
-        KeptLog { path, node: Key::node("default", "net/a"), launch: LaunchId(launch.into()), running, forked: false, limits: self.limits }
+        KeptLog { path, node: Key::node("default", node), launch: LaunchId(launch.into()), running, forked: false, limits: self.limits }
     }
 
     fn open(&self, log: &KeptLog) -> File {
@@ -63,6 +71,14 @@ impl Bench {
 
     fn keep(&self, log: &KeptLog) {
         self.orders.send(Order::Keep(log.clone())).unwrap();
+    }
+
+    /// A log of these bytes, the last of them so old, that is kept from now on.
+    fn grown(&self, log: &KeptLog, text: &[u8], age: Duration) {
+        let mut file = self.open(log);
+        file.write_all(text).unwrap();
+        file.set_modified(std::time::SystemTime::now() - age).unwrap();
+        self.keep(log);
     }
 
     async fn report(&mut self) -> Finding {
@@ -168,6 +184,60 @@ async fn beyond_its_cap_a_node_loses_its_oldest_lines_those_of_ended_launches_fi
     until("it fits for good", || on_disk(&new.path) <= 400 * KIB).await;
     let lost = lost_of(&new.path, &written);
     assert!(lost.len() == 1 && lost[0].start == 0 && lost[0].end > 400 * KIB, "{lost:?}");
+    bench.end().await;
+}
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+#[tokio::test(start_paused = true)]
+async fn what_is_older_than_the_age_cap_goes_when_its_time_has_come_and_what_is_in_use_stays() {
+    let clock = Arc::new(ManualClock::at(SystemClock.now()));
+    let caps = Caps { node_bytes: u64::MAX, devnet_bytes: u64::MAX, age: 60 * MINUTE };
+    let bench = Bench::at(Limits { rotate: 64 * KIB, caps }, Arc::new(RealDisk), clock.clone());
+    let (old, young, running) = (bench.log("l1", false), bench.log("l2", false), bench.log("l3", true));
+    let text = noise(8 * KIB, 1); // too little to be compressed
+    for (log, minutes) in [(&old, 50), (&young, 20), (&running, 90)] {
+        bench.grown(log, &text, minutes * MINUTE);
+    }
+    let is_lost = |log: &KeptLog| lost_of(&log.path, &text).first() == Some(&(0..8 * KIB));
+    until("all are known", || [&old, &young, &running].iter().all(|log| crate::logs::parts::folder(&log.path).exists())).await;
+    tokio::time::sleep(5 * MINUTE).await; // by its timer, not by its clock: it looks, and nothing is due
+    assert!([&old, &young, &running].iter().all(|log| lost_of(&log.path, &text).is_empty()));
+    clock.advance(11 * MINUTE);
+    tokio::time::sleep(6 * MINUTE).await; // nothing grows: only that timer can tell
+    until("the old one goes", || is_lost(&old)).await;
+    assert!(!is_lost(&young) && !is_lost(&running));
+    bench.keep(&KeptLog { running: false, ..running.clone() });
+    until("what was in use goes when it is not any more", || is_lost(&running)).await;
+    clock.advance(30 * MINUTE);
+    until("and the young one in its turn", || is_lost(&young)).await;
+    bench.end().await;
+}
+
+#[tokio::test]
+async fn beyond_the_cap_of_a_devnet_the_oldest_lines_of_any_of_its_nodes_go_and_none_of_another() {
+    let caps = Caps { node_bytes: u64::MAX, devnet_bytes: 450 * KIB, age: Duration::from_secs(86_400) };
+    let bench = Bench::new(Limits { rotate: 64 * KIB, caps });
+    let (first, second) = (bench.log_of("net/a", "l1", false), bench.log_of("net/b", "l2", false));
+    let (other, running) = (bench.log_of("other/a", "l3", false), bench.log_of("net/c", "l4", true));
+    let texts = [noise(200 * KIB, 1), noise(200 * KIB, 2), noise(300 * KIB, 3)];
+    for (log, text, minutes) in [(&first, &texts[0], 180), (&second, &texts[1], 120), (&other, &texts[2], 240)] {
+        bench.grown(log, text, minutes * MINUTE);
+    }
+    let mut node = bench.open(&running);
+    bench.keep(&running);
+    let mut written = Vec::new();
+    let sum = || [&first, &second, &running].iter().map(|log| on_disk(&log.path)).sum::<u64>();
+    for (round, kib, expect) in [(4, 100, [true, false]), (5, 200, [true, true])] {
+        let text = noise(kib * KIB, round);
+        node.write_all(&text).unwrap();
+        written.extend(text);
+        until("it fits", || layout(&running).floor() + 64 * KIB >= written.len() as u64 && sum() <= 450 * KIB).await;
+        let lost = [(&first, 0), (&second, 1)].map(|(log, at)| lost_of(&log.path, &texts[at]).first() == Some(&(0..200 * KIB)));
+        assert_eq!(lost, expect, "after {} bytes", written.len());
+    }
+    assert_eq!(lost_of(&running.path, &written), []);
+    assert_eq!(lost_of(&other.path, &texts[2]), [], "another devnet has a cap of its own");
     bench.end().await;
 }
 

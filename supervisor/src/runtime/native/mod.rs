@@ -114,6 +114,7 @@ impl NativeRuntime {
         let Machine { driver, kernel, keeper, subreaper, open } = machine;
         let home_id = home_hash(home.root());
         let holder = keeper.clone().map(|keeper| -> ScopeHolder { Arc::new(move || keeper.pid().map_err(io::Error::other)) });
+        let driver = if kernel.cgroups { driver } else { DriverChoice::None };
         let cgroups = Cgroups::detect(driver, &home_id, holder)?;
         let cgroups = if kernel.cgroup_kill { cgroups } else { cgroups.without_kill_file() };
         clear_away(&cgroups, &open);

@@ -14,6 +14,10 @@ const INOTIFY_INSTANCES: u64 = 128;
 const INOTIFY_SPARE: u64 = 8;
 const INOTIFY_WATCHES: u64 = 8192;
 const GIB: u64 = 1 << 30;
+/// Less memory than this, and the next node may have the kernel end another one.
+const SPARE_MEMORY: u64 = 512 << 20;
+/// With more threads per processor that want to run, blocks and probes come late.
+const BUSY: f64 = 4.0;
 /// Leased ports come from 10000 up to the ephemeral range and from above it.
 const LEASABLE_FROM: u64 = 10_000;
 const LEASABLE_PORTS: u64 = 1000;
@@ -23,6 +27,8 @@ const SPARE_SHARE: u64 = 5;
 pub(super) fn judge(facts: &Facts) -> Vec<Finding> {
     let mut findings = vec![user_manager(facts), controllers(facts), linger(facts), unit(facts), daemon(facts)];
     findings.extend(limits(facts));
+    findings.extend(memory(facts));
+    findings.extend(load(facts));
     findings.extend([disk(facts), ports(facts)]);
     findings.extend(strangers(facts));
     findings.extend(lendable(facts));
@@ -141,6 +147,23 @@ fn open_files(facts: &Facts) -> Finding {
     ok(CHECK, found)
 }
 
+fn memory(facts: &Facts) -> Option<Finding> {
+    const CHECK: &str = "memory";
+    let (available, total) = facts.memory?;
+    let gib = |bytes: u64| bytes as f64 / GIB as f64;
+    let found = format!("{:.1} of {:.1} GiB can be had", gib(available), gib(total));
+    let remedy = "dvbctl top shows who has it; dvbctl stop NAME, or spec.resources.memory";
+    Some(if available < SPARE_MEMORY { warn(CHECK, found, remedy) } else { ok(CHECK, found) })
+}
+
+fn load(facts: &Facts) -> Option<Finding> {
+    const CHECK: &str = "load";
+    let (load, processors) = facts.load?;
+    let found = format!("{load:.1} on {processors} processors");
+    let remedy = "dvbctl top shows who works; stop what you do not need, or take a longer spec.blockTime";
+    Some(if load > BUSY * processors as f64 { warn(CHECK, found, remedy) } else { ok(CHECK, found) })
+}
+
 fn disk(facts: &Facts) -> Finding {
     const CHECK: &str = "disk";
     let Some(free) = facts.free_bytes else { return fail(CHECK, format!("{} cannot be looked at", facts.home), "dvbctl --home DIR") };
@@ -233,6 +256,8 @@ mod tests {
             inotify_instances: Some(128),
             inotify_used: Some(20),
             inotify_watches: Some(1 << 20),
+            memory: Some((6 * GIB, 8 * GIB)),
+            load: Some((1.5, 2)),
             home: "/h".into(),
             free_bytes: Some(100 * GIB),
             ephemeral: Some((32_768, 60_999)),
@@ -278,6 +303,9 @@ mod tests {
         check(|facts| facts.inotify_instances = Some(16), &[("inotify instances", Warn)]);
         check(|facts| facts.inotify_used = Some(125), &[("inotify instances", Warn)]);
         check(|facts| facts.inotify_watches = Some(100), &[("inotify watches", Warn)]);
+        check(|facts| facts.memory = Some((GIB / 4, 8 * GIB)), &[("memory", Warn)]);
+        check(|facts| facts.load = Some((9.0, 2)), &[("load", Warn)]);
+        check(|facts| (facts.memory, facts.load) = (None, None), &[]);
         check(|facts| facts.free_bytes = Some(GIB), &[("disk", Warn)]);
         check(|facts| facts.free_bytes = Some(1), &[("disk", Fail)]);
         check(|facts| facts.ephemeral = Some((10_000, 65_000)), &[("ports", Warn)]);
