@@ -13,6 +13,8 @@ const CHAIN: &str = "apiVersion: devnet.builder/v1\nkind: Devnet\nmetadata: {nam
                      spec: {plugin: commonware, validators: 2, blockTime: 300ms, localhost: false}\n";
 const ROUNDS: u32 = 100;
 const CHAINS: u32 = 6;
+/// On a loaded machine only a fifth of the rounds is sure: what has not begun by then is left out, but not with DVB_TEST_FULL.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// What fills caches and starts what stays: the plugins, threads.
 const FIRST: u32 = 3;
 
@@ -38,7 +40,9 @@ fn come_and_go(name: &str, document: &str, rounds: u32) -> String {
     let (daemon, keeper) = (home.daemon_pid().unwrap(), home.keeper().unwrap());
     let before = settled(&home, daemon, keeper);
     let start = Instant::now();
-    (0..rounds).for_each(|_| round());
+    let is_full = std::env::var_os("DVB_TEST_FULL").is_some();
+    let goes_on = |done: &u32| is_full || *done < rounds / 5 || start.elapsed() < PATIENCE;
+    let rounds = (0..rounds).take_while(goes_on).inspect(|_| round()).count() as u32;
     let each = start.elapsed() / rounds;
     let after = settled(&home, daemon, keeper);
     assert_eq!((home.daemon_pid(), home.keeper()), (Some(daemon), Some(keeper)));

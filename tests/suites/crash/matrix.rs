@@ -1,0 +1,171 @@
+//! At which step of which deed a daemon is killed.
+
+/// What is done to come by a failpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Deed {
+    Up,
+    UpChain,
+    /// A node is killed; its daemon has started it.
+    Kill,
+    /// A node is killed; its daemon has adopted it.
+    KillAdopted,
+    /// A validator is killed.
+    KillChain,
+    Stop,
+    StopAdopted,
+    Restart,
+    Freeze,
+    Thaw,
+    Reset,
+    Delete,
+    DeleteChain,
+    /// A service leaves the spec.
+    Shrink,
+    /// The daemon is killed twice: the second time when it deals with a launch that the first did not record.
+    Recover,
+    /// The chain gets another binary.
+    Upgrade,
+    /// Its state is written to a file.
+    Export,
+    /// It gets one that cannot run.
+    UpgradeBack,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Cgroups {
+    AsTheyAre,
+    None,
+}
+
+impl Cgroups {
+    pub(super) fn suffix(self) -> &'static str {
+        match self {
+            Self::AsTheyAre => "",
+            Self::None => " without cgroups",
+        }
+    }
+}
+
+/// Each failpoint with what leads to it. `@N`: the N-th time.
+pub(super) const MATRIX: &[(&str, Deed)] = &[
+    ("launch/leased", Deed::Up),
+    ("launch/intended", Deed::Up),
+    ("launch/cgroup", Deed::Up),
+    ("launch/forked", Deed::Up),
+    ("launch/forked@2", Deed::Up),
+    ("launch/kept", Deed::Up),
+    ("launch/started", Deed::Up),
+    ("launch/recorded", Deed::Up),
+    ("launch/recorded@2", Deed::Up),
+    ("launch/leased", Deed::UpChain),
+    ("launch/intended", Deed::UpChain),
+    ("launch/cgroup@2", Deed::UpChain),
+    ("launch/forked", Deed::UpChain),
+    ("launch/forked@2", Deed::UpChain),
+    ("launch/forked@3", Deed::UpChain),
+    ("launch/kept", Deed::UpChain),
+    ("launch/kept@2", Deed::UpChain),
+    ("launch/started", Deed::UpChain),
+    ("launch/recorded", Deed::UpChain),
+    ("launch/leased@3", Deed::KillChain),
+    ("launch/forked@4", Deed::KillChain),
+    ("launch/recorded@3", Deed::KillChain),
+    ("launch/intended@3", Deed::Kill),
+    ("launch/forked@3", Deed::Kill),
+    ("launch/started@3", Deed::Restart),
+    ("port/bound", Deed::Kill),
+    ("port/bound", Deed::Stop),
+    ("port/released", Deed::Kill),
+    ("keeper/put", Deed::Up),
+    ("keeper/put@2", Deed::Up),
+    ("keeper/release", Deed::Kill),
+    ("keeper/release", Deed::Delete),
+    ("recover/found", Deed::Recover),
+    ("recover/cleared", Deed::Recover),
+    ("exit/seen", Deed::Kill),
+    ("exit/reaped", Deed::Kill),
+    ("exit/certified", Deed::Kill),
+    ("exit/recorded", Deed::Kill),
+    ("exit/release", Deed::Kill),
+    ("exit/destroyed", Deed::Kill),
+    ("exit/seen", Deed::KillAdopted),
+    ("exit/reaped", Deed::KillAdopted),
+    ("exit/recorded", Deed::KillAdopted),
+    ("exit/destroyed", Deed::KillAdopted),
+    ("stop/announced", Deed::Stop),
+    ("stop/signalled", Deed::Stop),
+    ("stop/signalled@2", Deed::Stop),
+    ("stop/kill", Deed::Stop),
+    ("stop/gone", Deed::Stop),
+    ("exit/reaped", Deed::Stop),
+    ("exit/recorded", Deed::Stop),
+    ("exit/destroyed", Deed::Stop),
+    ("stop/announced", Deed::StopAdopted),
+    ("stop/signalled", Deed::StopAdopted),
+    ("stop/gone", Deed::StopAdopted),
+    ("stop/announced", Deed::Restart),
+    ("stop/gone", Deed::Restart),
+    ("exit/cleared", Deed::Restart),
+    ("freeze/frozen", Deed::Freeze),
+    ("freeze/frozen@2", Deed::Freeze),
+    ("freeze/thawed", Deed::Thaw),
+    ("freeze/thawed@2", Deed::Thaw),
+    ("reset/stopped", Deed::Reset),
+    ("reset/wiped", Deed::Reset),
+    ("delete/stopped", Deed::Delete),
+    ("delete/files", Deed::Delete),
+    ("delete/files", Deed::DeleteChain),
+    ("lease/released", Deed::Delete),
+    ("lease/released", Deed::DeleteChain),
+    ("lease/returned", Deed::Shrink),
+    ("stop/signalled", Deed::Delete),
+    ("remove/stopped", Deed::Shrink),
+    ("remove/files", Deed::Shrink),
+    ("provision/placed", Deed::Up),
+    ("provision/made", Deed::Up),
+    ("provision/committed", Deed::Up),
+    ("provision/staged", Deed::UpChain),
+    ("provision/home", Deed::UpChain),
+    ("provision/home@2", Deed::UpChain),
+    ("provision/shared", Deed::UpChain),
+    ("provision/made", Deed::UpChain),
+    ("store/commit", Deed::Up),
+    ("store/commit@4", Deed::Up),
+    ("store/commit@8", Deed::Up),
+    ("store/committed", Deed::Up),
+    ("store/committed@4", Deed::Up),
+    ("store/committed@8", Deed::Up),
+    ("store/published", Deed::Up),
+    ("store/published@4", Deed::Up),
+    ("store/published@8", Deed::Up),
+    ("rotate/copied", Deed::Up),
+    ("rotate/renamed", Deed::Up),
+    ("rotate/renamed@2", Deed::Up),
+    ("rotate/punched", Deed::Up),
+    ("rotate/packed", Deed::Restart),
+    ("upgrade/saved", Deed::Upgrade),
+    ("upgrade/switched", Deed::Upgrade),
+    ("provision/committed@2", Deed::Upgrade),
+    ("upgrade/put-back", Deed::UpgradeBack),
+    ("upgrade/switched-back", Deed::UpgradeBack),
+    ("export/still", Deed::Export),
+    ("export/written", Deed::Export),
+];
+
+/// These also where there are no cgroups: what belongs to a launch is found by session, launch id and log.
+pub(super) const WITHOUT_CGROUPS: &[(&str, Deed)] = &[
+    ("launch/forked", Deed::Up),
+    ("launch/recorded@2", Deed::Up),
+    ("launch/forked@2", Deed::UpChain),
+    ("launch/forked@3", Deed::Kill),
+    ("launch/forked@4", Deed::KillChain),
+    ("recover/found", Deed::Recover),
+    ("exit/reaped", Deed::Kill),
+    ("exit/seen", Deed::KillAdopted),
+    ("stop/signalled", Deed::Stop),
+    ("stop/kill", Deed::Stop),
+    ("stop/gone", Deed::StopAdopted),
+    ("stop/gone", Deed::Restart),
+    ("freeze/frozen", Deed::Freeze),
+    ("delete/stopped", Deed::Delete),
+];
