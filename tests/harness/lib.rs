@@ -14,7 +14,7 @@ mod limits;
 mod output;
 mod process;
 
-pub use binaries::{Wasmd, binary, program, wasmd, wasmds};
+pub use binaries::{Wasmd, binary, program, wasmd, wasmds, with_other_bytes};
 pub use by_hand::ByHand;
 pub use census::{all_pids, is_daemon};
 pub use chain::{NODES, quickstart};

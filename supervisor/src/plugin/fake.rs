@@ -43,6 +43,8 @@ struct State {
     failures: BTreeMap<String, VecDeque<PluginError>>,
     jobs: BTreeMap<String, Vec<Job>>,
     violations: Vec<Violation>,
+    /// Beside those that it always has.
+    capabilities: Vec<String>,
     health: BTreeMap<String, Health>,
     class: Classified,
     listeners: BTreeMap<String, Vec<HeightSender>>,
@@ -70,6 +72,10 @@ impl FakePlugin {
     /// What `probe` answers for this node (short name) from now on; before it is set, the node does not answer.
     pub fn set_health(&self, node: &str, health: Health) {
         self.state().health.insert(node.to_owned(), health);
+    }
+    /// What it can do beside transactions, governance, exports and forks.
+    pub fn add_capability(&self, name: &str) {
+        self.state().capabilities.push(name.to_owned());
     }
     /// What every launch plan from now on hands over.
     pub fn set_secrets(&self, secrets: Vec<(String, Vec<u8>)>) {
@@ -150,7 +156,7 @@ impl ChainPlugin for FakePlugin {
             name: self.name.clone(),
             version: "0".into(),
             api_version: 1,
-            capabilities: vec!["tx".into(), "gov".into(), "export".into(), "fork".into()],
+            capabilities: ["tx", "gov", "export", "fork"].map(str::to_owned).into_iter().chain(self.state().capabilities.clone()).collect(),
             ..PluginInfo::default()
         })
     }
@@ -159,7 +165,7 @@ impl ChainPlugin for FakePlugin {
         self.begin("initialize", "").await?;
         Ok(match self.jobs("initialize", outcomes) {
             Some(jobs) => Reply::Jobs(jobs),
-            None => Reply::Done(Initialized { sdk_version: "fake-1".into(), binary_version: "1".into(), state: b"fake".to_vec() }),
+            None => Reply::Done(Initialized { sdk_version: "fake-1".into(), binary_version: "1".into(), state: b"fake".to_vec(), lacks: Vec::new() }),
         })
     }
 
@@ -221,7 +227,13 @@ impl ChainPlugin for FakePlugin {
         Ok(receiver.boxed())
     }
 
-    async fn classify(&self, _devnet: &DevnetContext, node: &PlacedNode, _exit: &Exit, _log_tail: &[Vec<u8>]) -> Result<Classified, PluginError> {
+    async fn classify(
+        &self,
+        _devnet: &DevnetContext,
+        node: &PlacedNode,
+        _exit: Option<&Exit>,
+        _log_tail: &[Vec<u8>],
+    ) -> Result<Classified, PluginError> {
         self.begin("classify", &node.name).await?;
         Ok(self.state().class.clone())
     }
