@@ -255,7 +255,7 @@ pub(crate) mod tests {
             assert!(error.contains(why), "{error}");
         };
         check("/app.burner.v1.MsgBurn", json!({"ownr": "x"}), "ownr");
-        check("/app.burner.v1.MsgBurn", json!({"amount": "many"}), "many");
+        check("/app.burner.v1.MsgBurn", json!({"amount": "many"}), "invalid digit");
         check("/app.burner.v1.MsgMint", json!({}), "no such message");
         check("/app.burner.v1.MsgUpdateParams", json!({"params": {"share": "half"}}), "share: `half` is no decimal fraction");
     }
