@@ -79,10 +79,11 @@ async fn an_export_whose_memory_cannot_be_limited_says_so_once_and_one_whose_can
     assert_eq!((limits.status, limits.message.as_str()), (ConditionStatus::False, "no process is behind this"));
     let told = |events: Vec<crate::model::Event>| events.into_iter().filter(|event| event.reason == "LimitsNotEnforced").count();
     assert_eq!(told(rig.events().await), 1);
-    rig.store.commit(vec![Write::Delete { key: key(), expect: crate::store::Expect::Any }]).await.unwrap();
     rig.runtime.set_capabilities(Capabilities { limits: true, ..rig.runtime.capabilities() });
-    request(&rig, |_| {}).await;
-    assert!(ended(&rig).await.status.conditions.get("LimitsEnforced").is_none());
+    let held = Key::export(NS, &format!("{NET}/held"));
+    request(&rig, |export| export.metadata.name.clone_from(&held.name)).await;
+    let done = rig.until::<Export>(&held, "the export ends", |export| export.status.phase.is_final()).await;
+    assert!(done.status.conditions.get("LimitsEnforced").is_none());
     assert_eq!(told(rig.events().await), 1);
 }
 
