@@ -260,7 +260,7 @@ async fn replies_that_nobody_can_act_on_are_refused() {
         mock.plan_nodes(&devnet).await.map(drop),
         mock.genesis(&genesis).await.map(drop),
         mock.launch(&launch).await.map(drop),
-        mock.classify(&devnet, &node(), &Exit::default(), &[]).await.map(drop),
+        mock.classify(&devnet, &node(), Some(&Exit::default()), &[]).await.map(drop),
     ];
     for (error, expect) in errors.into_iter().zip(calls) {
         assert!(matches!(&error, Err(PluginError::BadReply { call, .. }) if call == expect), "{expect}: {error:?}");
@@ -321,7 +321,7 @@ async fn a_slow_classification_is_given_up_and_the_plugin_lives() {
     let mock = bench.mock().await;
     mock.info().await.unwrap();
     let begun = Instant::now();
-    let error = mock.classify(&devnet(), &node(), &Exit::default(), &[b"x".to_vec()]).await.unwrap_err();
+    let error = mock.classify(&devnet(), &node(), Some(&Exit::default()), &[b"x".to_vec()]).await.unwrap_err();
     assert!(matches!(error, PluginError::TimedOut { .. }) && begun.elapsed() < Duration::from_secs(2), "{error}");
     assert_eq!(bench.state().await, "Running");
     bench.end().await;

@@ -1,6 +1,7 @@
 //! Where the programs under test lie.
 
-use std::path::PathBuf;
+use crate::TestHome;
+use std::path::{Path, PathBuf};
 
 /// A program of the workspace, beside this test's own executable (`target/<profile>/deps/e2e-…`).
 pub fn binary(name: &str) -> PathBuf {
@@ -49,4 +50,13 @@ fn find(version: &'static str, sdk: &'static str) -> Option<Wasmd> {
         eprintln!("SKIP: no wasmd {version} (SDK {sdk}); name it in DVB_TEST_WASMDS (see tests/binaries.yaml for how dvbctl builds it)");
     }
     found.map(|path| Wasmd { version, sdk, path })
+}
+
+/// The same release with other bytes: what stands behind the end of an ELF file changes nothing of what it does.
+pub fn with_other_bytes(home: &TestHome, program: &Path, name: &str) -> String {
+    let copy = home.path().join(name);
+    std::fs::copy(program, &copy).expect("a copy of the program");
+    let mut file = std::fs::OpenOptions::new().append(true).open(&copy).expect("the copy opens");
+    std::io::Write::write_all(&mut file, name.as_bytes()).expect("the copy takes more bytes");
+    copy.display().to_string()
 }

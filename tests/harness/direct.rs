@@ -21,7 +21,7 @@ pub fn transfers(home: &TestHome, devnet: &str, signers: &[&str], each: usize) -
     let (spec, node) = (home.devnet(devnet)["spec"].clone(), home.node(&format!("{devnet}/validator-0"))["spec"].clone());
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let prefixes = Prefixes { account: "wasm".into(), validator: "wasmvaloper".into(), consensus: "wasmvalcons".into() };
-    let chain = Chain { sdk_version: String::new(), binary_version: String::new(), comet_version: String::new(), prefixes };
+    let chain = Chain { prefixes, ..Chain::default() };
     let context = pb::DevnetContext {
         seed: text(&spec["seed"]),
         chain_id: text(&spec["chainId"]),

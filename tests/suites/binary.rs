@@ -4,7 +4,7 @@ use e2e::{TestHome, binary, quickstart};
 use nix::sys::signal::{Signal, kill};
 use std::{
     fs::{self, OpenOptions},
-    io::Write as _,
+    io::{Read as _, Write as _},
     os::unix::fs::PermissionsExt as _,
     path::Path,
     time::Duration,
@@ -112,5 +112,44 @@ fn a_rebuilt_binary_is_taken_by_refresh_binary_and_by_nothing_else() {
     let after = home.node(node)["spec"]["binaryHash"].clone();
     assert_ne!(after, hash);
     assert_eq!(home.devnet("quick")["status"]["binary"]["sha256"], after);
+    home.all_rise("quick", 1);
+}
+
+/// Half of the file, and the rest when `go` exists.
+fn serve_slowly(bytes: Vec<u8>, go: std::path::PathBuf) -> String {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", bytes.len());
+            let (first, rest) = bytes.split_at(bytes.len() / 2);
+            let _ = stream.read(&mut [0; 4096]); // one short request
+            let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(first)); // or its client went away
+            while !go.exists() {
+                std::thread::sleep(Duration::from_millis(20)); // the test's word comes as a file
+            }
+            let _ = stream.write_all(rest);
+        }
+    });
+    format!("http://{address}/devchain-v2")
+}
+
+#[test]
+fn an_upgrade_by_url_tells_of_its_download_and_asks_nothing_of_the_chain_before_it_is_whole() {
+    let home = TestHome::new();
+    home.up_quickstart("quick", "{backoff: 300ms}");
+    let bytes = fs::read(binary("devchain-v2")).unwrap();
+    let (go, sha256) = (home.path().join("go"), dvb_plugin_sdk::sha256_hex(&bytes));
+    let url = serve_slowly(bytes, go.clone());
+    let height = (home.highest("quick") + 60).to_string();
+    home.ctl(&["upgrade", "create", "quick", "--name", "v2", "--height", &height, "--url", &url, "--sha256", &sha256, "--skip-vote"]).ok();
+    let status = |home: &TestHome| home.json(&["get", "upgrade", "quick/v2"])["status"].clone();
+    home.eventually("it says what it downloads", Duration::from_secs(30), |home| {
+        let now = status(home);
+        now["phase"] == "Pending" && now["message"] == format!("downloading {url}").as_str()
+    });
+    fs::write(&go, "").unwrap();
+    home.ctl(&["upgrade", "status", "quick/v2", "--wait", "--timeout", "150s"]).ok().prints("Completed");
+    assert_eq!(home.devnet("quick")["status"]["binary"]["sha256"], sha256.as_str());
     home.all_rise("quick", 1);
 }

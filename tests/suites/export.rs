@@ -114,6 +114,39 @@ fn an_export_goes_on_after_a_kill_of_the_daemon_and_no_node_notices() {
 }
 
 #[test]
+fn who_waits_for_an_export_is_told_how_much_is_written() {
+    let home = TestHome::new();
+    let (part, go) = (home.path().join("part"), home.path().join("go"));
+    let wait = |file: &Path| format!("while [ ! -e {} ]; do sleep 0.05; done", file.display());
+    // The last argument but none after it is the file: so much is in it, then more, then the state itself.
+    let steps = format!("for to; do :; done\nhead -c 3000 /dev/zero > \"$to\"; {}; head -c 9000 /dev/zero > \"$to\"; {}", wait(&part), wait(&go));
+    let script = format!("if [ \"$1\" = export ]; then {steps}; fi\nexec {} \"$@\"", binary("devchain").display());
+    let program = home.program("slow", &script);
+    let spec = format!("{{plugin: commonware, validators: 2, blockTime: 300ms, localhost: false, binary: {{path: {program}}}}}");
+    let file = home.file("slow.yaml", &format!("apiVersion: devnet.builder/v1\nkind: Devnet\nmetadata: {{name: slow}}\nspec: {spec}\n"));
+    home.ctl(&["up", &file]).ok();
+    home.ctl(&["export", "create", "slow", "kept"]).ok();
+    let bytes = |home: &TestHome| status(home, "slow/kept")["bytes"].as_u64().unwrap_or_default();
+    home.eventually("something is written", SOON, |home| bytes(home) == 3_000);
+    let mut waiting =
+        home.command(&["export", "status", "slow/kept", "--wait", "--timeout", "60s"]).stderr(std::process::Stdio::piped()).spawn().unwrap();
+    let mut said = std::io::BufReader::new(waiting.stderr.take().unwrap());
+    let mut until = |words: &str| {
+        let mut line = String::new();
+        while !line.contains(words) {
+            line.clear();
+            assert!(std::io::BufRead::read_line(&mut said, &mut line).unwrap() > 0, "it ended without `{words}`");
+        }
+    };
+    until("2.9Ki so far");
+    fs::write(&part, "").unwrap();
+    until("8.8Ki so far");
+    fs::write(&go, "").unwrap();
+    until("Completed");
+    assert!(waiting.wait().unwrap().success());
+}
+
+#[test]
 fn a_frozen_devnet_is_exported_when_it_is_thawed_and_not_let_go_on_before() {
     let home = TestHome::new();
     home.up_quickstart("quick", QUICK);

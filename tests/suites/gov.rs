@@ -150,3 +150,70 @@ fn a_daemon_that_is_killed_under_a_proposal_makes_it_no_second_one() {
     home.ctl(&words).ok().prints("proposal 1 is voted on");
     assert_eq!((proposals(&home), home.rows("transactions")), (1, 1));
 }
+
+/// The chain's own `init` tells which modules it has: this one hides x/gov.
+#[test]
+fn a_chain_without_governance_is_refused_a_vote_by_its_binary_or_in_its_own_words() {
+    let Some(program) = e2e::wasmd() else { return };
+    let home = TestHome::new();
+    let hide = "for to; do :; done; sed -i 's/\"gov\":/\"none\":/' \"$to/config/genesis.json\"";
+    let script = format!("{0} \"$@\" || exit\n[ \"$1\" != init ] || {{ {hide}; }}", program.display());
+    let without = home.program("without", &format!("[ \"$1\" != start ] || exec {} \"$@\"\n{script}", program.display()));
+    let file = |name: &str, program: &Path, more: &str| {
+        let text = format!(
+            "apiVersion: devnet.builder/v1\nkind: Devnet\nmetadata: {{name: {name}}}\nspec: {{plugin: cosmos, validators: 1, localhost: false, blockTime: 400ms, \
+             binary: {{path: {}}}{more}}}\n",
+            program.display()
+        );
+        home.file(&format!("{name}.yaml"), &text)
+    };
+    home.ctl(&["up", &file("bare", Path::new(&without), ""), "--timeout", "90s"]).ok();
+    let upgrade = |devnet: &str| home.ctl(&["upgrade", "create", devnet, "--name", "v0.60", "--binary", "/bin/cat"]);
+    upgrade("bare").exits(4).says("has no governance to vote on it (its binary has no module gov)").says("--skip-vote");
+    home.ctl(&["gov", "list", "bare"]).exits(1).says("its binary has no module gov");
+    let types = home.ctl(&["tx", "types", "bare"]).ok().stdout;
+    assert!(types.contains("bank/send") && !types.contains("gov/"), "{types}");
+
+    // Of this one only the chain knows.
+    home.ctl(&["up", &file("cut", &program, ", genesis: {patch: {app_state: {gov: null}}}"), "--timeout", "90s"]).ok();
+    home.all_rise("cut", 1);
+    let other = e2e::with_other_bytes(&home, &program, "other");
+    home.ctl(&["upgrade", "create", "cut", "--name", "v0.60", "--binary", &other, "--assume-handler"]).ok();
+    home.ctl(&["upgrade", "status", "cut/v0.60", "--wait", "--timeout", "90s"]).exits(1);
+    let ended = home.json(&["get", "upgrade", "cut/v0.60"])["status"].clone();
+    let why = ended["why"].as_str().unwrap_or_default();
+    assert!(ended["phase"] == "Failed" && why.contains("has no governance") && why.contains("collections: not found"), "{ended}");
+    assert!(why.contains("--skip-vote"), "{why}");
+    home.all_rise("cut", 1);
+}
+
+/// ibc is known here by no table: the chain describes its messages itself.
+#[test]
+fn on_each_sdk_messages_and_parameters_that_only_the_chain_describes_are_json_too() {
+    for wasmd in wasmds() {
+        let home = TestHome::new();
+        up(&home, &wasmd.path, LONG);
+        let transfer = |message: &str| {
+            let payload = format!(r#"{{"messages": [{{"@type": "/ibc.applications.transfer.v1.MsgTransfer", {message}}}]}}"#);
+            home.ctl(&["tx", "submit", "net", "--type", "any", "--signer", "account:0", "--payload", &payload, "--wait", "--timeout", "60s"])
+        };
+        let sender = crate::tx::address(&home, "net", "account:0");
+        let coins = r#""token": {"denom": "stake", "amount": "5"}, "timeout_timestamp": "1900000000000000000""#;
+        let from = format!(r#""source_port": "transfer", "source_channel": "channel-7", "sender": "{sender}", "receiver": "x", {coins}"#);
+        transfer(&from).exits(1).says("channel-7").says("not found");
+        transfer(&from.replace("source_port", "source_prt")).exits(1).says("MsgTransfer").says("source_prt");
+        if wasmd.sdk == "v0.47" {
+            continue; // its ibc keeps its parameters elsewhere
+        }
+        home.ctl(&["gov", "propose", "net", "--title", "No transfers", "--param", "transfer.send_enabled=false"])
+            .ok()
+            .says("transfer.send_enabled: true → false");
+        home.ctl(&["gov", "show", "net", "1"])
+            .ok()
+            .prints("transfer.send_enabled: true → false")
+            .prints("ibc.applications.transfer.v1.MsgUpdateParams");
+        let proposal = home.json(&["gov", "show", "net", "1"]);
+        assert!(proposal["messages"][0]["signer"].as_str().is_some_and(|signer| signer.starts_with("wasm1")), "{proposal}");
+        home.ctl(&["gov", "propose", "net", "--title", "X", "--param", "transfr.send_enabled=false"]).exits(4).says("did you mean transfer?");
+    }
+}

@@ -28,6 +28,7 @@ mod plugins;
 mod ports;
 mod refused;
 mod scarce;
+mod sick;
 mod stock;
 mod topology;
 mod tx;

@@ -376,20 +376,12 @@ fn a_daemon_that_is_killed_in_the_midst_of_a_roll_goes_on_with_the_nodes_that_ar
     home.all_rise("quick", 2);
 }
 
-/// The same release with other bytes: what stands behind the end of an ELF file changes nothing of what it does.
-fn with_other_bytes(home: &TestHome, program: &Path, name: &str) -> String {
-    let copy = home.path().join(name);
-    std::fs::copy(program, &copy).unwrap();
-    std::io::Write::write_all(&mut std::fs::OpenOptions::new().append(true).open(&copy).unwrap(), name.as_bytes()).unwrap();
-    copy.display().to_string()
-}
-
 #[test]
 fn a_wasmd_binary_rolls_over_the_validators_while_the_chain_goes_on_and_the_daemon_dies() {
     let Some(program) = e2e::wasmd() else { return };
     let home = TestHome::new();
     up_wasmd(&home, &Wasmd { version: "v0.54.0", sdk: "v0.50", path: program.clone() }, "10s");
-    let (fix, before) = (with_other_bytes(&home, &program, "wasmd-fix"), home.pids("wasm"));
+    let (fix, before) = (e2e::with_other_bytes(&home, &program, "wasmd-fix"), home.pids("wasm"));
     home.ctl(&["upgrade", "create", "wasm", "--name", "fix", "--binary", &fix, "--skip-vote", "--rolling"]).ok();
     let rolled = |home: &TestHome| reasons(home, "wasm/fix").iter().filter(|reason| *reason == "Rolling").count();
     home.eventually("the second node was told to change", Duration::from_secs(120), |home| rolled(home) >= 2);

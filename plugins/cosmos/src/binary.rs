@@ -1,10 +1,11 @@
-//! What the binary is: SDK and CometBFT versions, address prefixes. Read from the binary itself, never guessed.
+//! What the binary is and can do: SDK and CometBFT versions, address prefixes, modules. Read from the binary itself, never guessed.
 //!
 //! ```text
-//! Initialize() ──► jobs version, prefixes ──► Chain
-//!                        └─ `keys parse` unknown ──► jobs version, prefixes-debug ──► Chain
+//! Initialize() ──► jobs version, prefixes, defaults, export-help ──► Chain
+//!                        ├─ `keys parse` unknown ──► prefixes-debug in place of prefixes ──► Chain
+//!                        └─ an EVM's module ──────► and key ──► Chain, or refused for its type of key
 //! ```
-//! The jobs of a round do not depend on each other; a host may run them at once.
+//! The jobs of a round do not depend on each other; a host may run them at once. It hands over the outcomes of the last round alone.
 
 use dvb_plugin_sdk::pb;
 use serde::{Deserialize, Serialize};
@@ -19,6 +20,14 @@ pub const NEWEST: Version = Version { major: 0, minor: 53 };
 const VERSION_JOB: &str = "version";
 const PREFIXES_JOB: &str = "prefixes";
 const PREFIXES_FALLBACK_JOB: &str = "prefixes-debug";
+const DEFAULTS_JOB: &str = "defaults";
+const EXPORT_JOB: &str = "export-help";
+const KEY_JOB: &str = "key";
+const OUR_KEYS: &str = "/cosmos.crypto.secp256k1.PubKey";
+/// Has the form from which EVM chains read a number.
+const SOME_CHAIN_ID: &str = "probe_9000-1";
+/// Chains with one of these may have keys of their own; whether they do, `keys add` tells.
+const EVM_MODULES: [&str; 3] = ["evm", "vm", "feemarket"];
 const ZERO_ADDRESS: &str = "0000000000000000000000000000000000000000";
 
 #[derive(Debug, thiserror::Error)]
@@ -29,12 +38,16 @@ pub enum BinaryError {
     TooOld { path: String, found: String },
     #[error("{path} does not tell its address prefix: neither `keys parse` nor `debug addr` printed one ({found})")]
     NoPrefix { path: String, found: String },
+    #[error(
+        "{path} signs with keys of type {found}; the accounts of this plugin are secp256k1 with the coin type 118, which such a chain does not take"
+    )]
+    OtherKeys { path: String, found: String },
     #[error("what Initialize said of the binary is missing or unreadable: {0}")]
     State(#[from] serde_json::Error),
 }
 
 /// What later calls need to know of the chain; travels as the plugin's opaque state.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Chain {
     /// As the binary says: `v0.50.11`.
@@ -42,6 +55,12 @@ pub struct Chain {
     pub binary_version: String,
     pub comet_version: String,
     pub prefixes: Prefixes,
+    /// Those that have a part in the default genesis, in order. Empty: not known, as the binary wrote none without more settings.
+    #[serde(default)]
+    pub modules: Vec<String>,
+    /// It has no command `export`.
+    #[serde(default)]
+    pub lacks_export: bool,
 }
 
 /// Bech32 prefixes of accounts, validators and their consensus keys.
@@ -83,6 +102,17 @@ impl Chain {
         serde_json::to_vec(self).expect("a struct of strings is JSON")
     }
 
+    /// Where the modules are not known, the chain is taken to have it: then it says itself that it has not.
+    pub fn has_module(&self, name: &str) -> bool {
+        self.modules.is_empty() || self.modules.iter().any(|module| module == name)
+    }
+
+    /// Capabilities of this plugin that this binary has not.
+    pub fn lacks(&self) -> Vec<String> {
+        let lacks = [("gov", !self.has_module("gov")), ("upgrade", !self.has_module("upgrade")), ("export", self.lacks_export)];
+        lacks.into_iter().filter(|(_, lacks)| *lacks).map(|(name, _)| name.to_owned()).collect()
+    }
+
     /// Expedited proposals, and proposals that are cancelled: not in 0.47.
     pub fn has_newer_gov(&self) -> bool {
         Version::parse(&self.sdk_version) >= Some(Version { major: 0, minor: 50 })
@@ -102,16 +132,32 @@ pub enum Probe {
 
 /// Reads the jobs' outcomes as far as there are any.
 pub fn probe(binary: &str, work_dir: &str, results: &[pb::JobResult]) -> Result<Probe, BinaryError> {
+    let ask = |name: &str, arguments: &[&str]| probe_job(name, binary, arguments, work_dir);
+    let first = vec![
+        ask(VERSION_JOB, &["version", "--long", "--output", "json"]),
+        ask(DEFAULTS_JOB, &["init", "probe", "--chain-id", SOME_CHAIN_ID]),
+        ask(EXPORT_JOB, &["export", "--help"]),
+    ];
+    let by_keys = ask(PREFIXES_JOB, &["keys", "parse", ZERO_ADDRESS, "--output", "json"]);
     if results.is_empty() {
-        return Ok(Probe::Jobs(vec![version_job(binary, work_dir), prefixes_job(binary, work_dir)]));
+        return Ok(Probe::Jobs([first, vec![by_keys]].concat()));
     }
     let version = read_version(binary, results)?;
-    match read_prefixes(results) {
-        Some(prefixes) => Ok(Probe::Known(Chain { prefixes, ..version })),
-        None if outcome(results, PREFIXES_FALLBACK_JOB).is_none() => {
-            Ok(Probe::Jobs(vec![version_job(binary, work_dir), prefixes_fallback_job(binary, work_dir)]))
+    let (prefixes, modules) = (read_prefixes(results), read_modules(&format!("{work_dir}/{DEFAULTS_JOB}")));
+    let has_evm = modules.iter().any(|module| EVM_MODULES.contains(&module.as_str()));
+    let (wants_key, is_last) = (has_evm && outcome(results, KEY_JOB).is_none(), outcome(results, PREFIXES_FALLBACK_JOB).is_some());
+    match prefixes {
+        None if is_last => Err(BinaryError::NoPrefix { path: binary.into(), found: describe(results, PREFIXES_FALLBACK_JOB) }),
+        Some(prefixes) if !wants_key => {
+            refuse_other_keys(binary, results)?;
+            Ok(Probe::Known(Chain { prefixes, modules, lacks_export: !has_export(results), ..version }))
         }
-        None => Err(BinaryError::NoPrefix { path: binary.into(), found: describe(results, PREFIXES_FALLBACK_JOB) }),
+        known => {
+            let by_debug = ask(PREFIXES_FALLBACK_JOB, &["debug", "addr", ZERO_ADDRESS]);
+            let prefixes = if known.is_some() && !is_last { by_keys } else { by_debug };
+            let key = ask(KEY_JOB, &["keys", "add", "probe", "--dry-run", "--keyring-backend", "test", "--output", "json"]);
+            Ok(Probe::Jobs(first.into_iter().chain([prefixes]).chain(has_evm.then_some(key)).collect()))
+        }
     }
 }
 
@@ -144,18 +190,6 @@ pub fn outcome<'a>(results: &'a [pb::JobResult], name: &str) -> Option<&'a pb::J
     results.iter().rev().find(|r| r.name == name)
 }
 
-fn version_job(binary: &str, work: &str) -> pb::Job {
-    probe_job(VERSION_JOB, binary, &["version", "--long", "--output", "json"], work)
-}
-
-fn prefixes_job(binary: &str, work: &str) -> pb::Job {
-    probe_job(PREFIXES_JOB, binary, &["keys", "parse", ZERO_ADDRESS, "--output", "json"], work)
-}
-
-fn prefixes_fallback_job(binary: &str, work: &str) -> pb::Job {
-    probe_job(PREFIXES_FALLBACK_JOB, binary, &["debug", "addr", ZERO_ADDRESS], work)
-}
-
 /// In a home of its own: each command writes default files there.
 fn probe_job(name: &str, binary: &str, arguments: &[&str], work: &str) -> pb::Job {
     job(name, binary, arguments, &format!("{work}/{name}"))
@@ -177,8 +211,7 @@ fn read_version(binary: &str, results: &[pb::JobResult]) -> Result<Chain, Binary
         tracing::warn!(%sdk_version, "newer than any SDK that this plugin was tried with");
     }
     let comet_version = ["github.com/cometbft/cometbft", "github.com/cometbft/cometbft/v2"].iter().find_map(|m| dependency(&version, m));
-    let prefixes = Prefixes::default();
-    Ok(Chain { sdk_version, binary_version: text("version"), comet_version: comet_version.unwrap_or_default(), prefixes })
+    Ok(Chain { sdk_version, binary_version: text("version"), comet_version: comet_version.unwrap_or_default(), ..Chain::default() })
 }
 
 /// The version of a Go module in `build_deps`: "path@version" or "path@version => path@version", where the right side counts.
@@ -200,6 +233,30 @@ fn read_prefixes(results: &[pb::JobResult]) -> Option<Prefixes> {
         let consensus = labelled("Bech32 Con:").unwrap_or_default();
         Some(Prefixes { account: labelled("Bech32 Acc:")?, validator: labelled("Bech32 Val:")?, consensus })
     })
+}
+
+/// By the genesis that `init` left in this home. A chain whose `init` wants more than a name leaves none.
+fn read_modules(home: &str) -> Vec<String> {
+    let genesis: Option<Value> = serde_json::from_str(&read(&format!("{home}/config/genesis.json"))).ok();
+    let state = genesis.as_ref().and_then(|genesis| genesis["app_state"].as_object());
+    state.map(|state| state.keys().cloned().collect()).unwrap_or_default()
+}
+
+/// A program answers the help of a command that it has not with that of itself.
+fn has_export(results: &[pb::JobResult]) -> bool {
+    let Some(result) = outcome(results, EXPORT_JOB) else { return true };
+    let printed = read(&result.stdout_path) + &read(&result.stderr_path);
+    printed.lines().skip_while(|line| line.trim() != "Usage:").nth(1).is_some_and(|usage| usage.split_whitespace().nth(1) == Some("export"))
+}
+
+/// Only of chains that were asked for a key.
+fn refuse_other_keys(binary: &str, results: &[pb::JobResult]) -> Result<(), BinaryError> {
+    let printed = outcome(results, KEY_JOB).map(|result| read(&result.stdout_path) + &read(&result.stderr_path)).unwrap_or_default();
+    let is_key = |word: &&str| word.starts_with("/") && word.ends_with(".PubKey");
+    match printed.split(['"', '\\', ' ']).find(is_key) {
+        Some(found) if found != OUR_KEYS => Err(BinaryError::OtherKeys { path: binary.into(), found: found.trim_start_matches('/').into() }),
+        _ => Ok(()),
+    }
 }
 
 fn hrp(address: &str) -> Option<String> {
@@ -260,7 +317,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut results = vec![ran(dir.path(), "version", 0, VERSION, ""), ran(dir.path(), "prefixes", 1, "", "Error: unknown command")];
         let Probe::Jobs(jobs) = probe("/b", "/w", &results).unwrap() else { panic!("wants a second round") };
-        assert_eq!(jobs[1].argv, ["/b", "debug", "addr", ZERO_ADDRESS, "--home", "/w/prefixes-debug"]);
+        assert_eq!(jobs.last().unwrap().argv, ["/b", "debug", "addr", ZERO_ADDRESS, "--home", "/w/prefixes-debug"]);
+        assert_eq!(jobs[0].name, "version");
         let printed = "Address: [0 0]\nBech32 Acc: wasm1qqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqel32wk\nBech32 Val: wasmvaloper1qqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqvrykqv\n";
         results.push(ran(dir.path(), "prefixes-debug", 0, printed, ""));
         assert_eq!(known(probe("/b", "/w", &results).unwrap()).prefixes.validator, "wasmvaloper");
@@ -277,6 +335,55 @@ mod tests {
         check(0, "hello\n", "", "succeeded and printed: hello");
         check(0, "", "", "succeeded and printed nothing");
         check(0, "{}", "", "names no cosmos_sdk_version");
+    }
+
+    /// What a binary with these modules and this help is taken for, when it prints keys as `key`.
+    fn asked(modules: &Value, help: &str, key: &str) -> Result<Chain, BinaryError> {
+        let dir = tempfile::tempdir().unwrap();
+        let work = dir.path().to_str().unwrap();
+        std::fs::create_dir_all(dir.path().join("defaults/config")).unwrap();
+        std::fs::write(dir.path().join("defaults/config/genesis.json"), serde_json::json!({ "app_state": modules }).to_string()).unwrap();
+        let answer = |job: pb::Job| {
+            let printed = match job.name.as_str() {
+                "version" => VERSION,
+                "prefixes" => FORMATS,
+                "export-help" => help,
+                "key" => key,
+                _ => "",
+            };
+            ran(dir.path(), &job.name, 0, printed, "")
+        };
+        let mut results = Vec::new();
+        for _ in 0..3 {
+            match probe("/b", work, &results)? {
+                Probe::Known(chain) => return Ok(chain),
+                Probe::Jobs(jobs) => results = jobs.into_iter().map(answer).collect(),
+            }
+        }
+        panic!("asks for ever");
+    }
+
+    const EXPORTS: &str = "Export state to JSON\n\nUsage:\n  wasmd export [flags]\n\nFlags:\n";
+
+    #[test]
+    fn what_a_binary_can_do_is_read_from_its_default_genesis_and_its_help() {
+        let lacks = |modules: Value, help: &str| asked(&modules, help, "").unwrap().lacks();
+        let all = serde_json::json!({"bank": {}, "gov": {}, "upgrade": {}});
+        assert!(lacks(all.clone(), EXPORTS).is_empty());
+        assert_eq!(lacks(serde_json::json!({"bank": {}, "upgrade": {}}), EXPORTS), ["gov"]);
+        assert_eq!(lacks(serde_json::json!({"bank": {}}), EXPORTS), ["gov", "upgrade"]);
+        assert_eq!(lacks(all, "A chain\n\nUsage:\n  chaind [command]\n\nAvailable Commands:\n  start\n"), ["export"]);
+        // `init` wrote nothing: the chain will say itself what it has not.
+        assert!(lacks(Value::Null, EXPORTS).is_empty());
+    }
+
+    #[test]
+    fn a_chain_whose_keys_are_of_another_type_is_refused_by_that_type() {
+        let evm = serde_json::json!({"evm": {}, "gov": {}, "upgrade": {}});
+        let key = |kind: &str| format!(r#"{{"name":"probe","pubkey":"{{\"@type\":\"/{kind}\",\"key\":\"A\"}}","mnemonic":"a b"}}"#);
+        let refused = asked(&evm, EXPORTS, &key("ethermint.crypto.v1.ethsecp256k1.PubKey")).unwrap_err().to_string();
+        assert!(refused.contains("keys of type ethermint.crypto.v1.ethsecp256k1.PubKey") && refused.contains("coin type 118"), "{refused}");
+        assert!(asked(&evm, EXPORTS, &key("cosmos.crypto.secp256k1.PubKey")).is_ok(), "some have an EVM and the usual keys");
     }
 
     #[test]

@@ -3,6 +3,9 @@
 //! A Cosmos binary names its end in one line: `panic: ...`, `ERR failure when running app err=...` (0.50 and later) or
 //! `Error: ...` (0.47), often before sixty lines of usage. A panic's text may go over many lines, up to its stack. Only such
 //! passages decide; what a healthy node logs never does. The host waits 300 ms, so of each line only its beginning is read.
+//!
+//! CometBFT ends neither on a consensus failure nor on another app hash: the process lives on and makes no blocks. Of a node that lives and
+//! stands still, the refusal of a block counts as well; one that goes on refuses the odd block of others.
 
 use dvb_plugin_sdk::pb;
 use regex::Regex;
@@ -105,7 +108,13 @@ pub fn classify(request: &pb::ClassifyExitRequest) -> pb::ExitClass {
             return found(rule.class, line, rule.remedy);
         }
     }
+    if request.alive
+        && let Some((rule, line)) = refused_block(&lines)
+    {
+        return found(rule.class, line, rule.remedy);
+    }
     match passages.first() {
+        Some([line, ..]) if head(line).contains(CONSENSUS_FAILURE) => found("consensus-failure", line, CONSENSUS_REMEDY),
         Some(passage) if stack_is_of_genesis(&lines) => found("genesis-mismatch", passage.last().map_or("", String::as_str), GENESIS_REMEDY),
         Some([line, ..]) if !line.contains(RETURNED_ERROR) && !line.starts_with("Error:") => found("panic", line, STACK_REMEDY),
         Some([line, ..]) => found("unknown", line, ""),
@@ -130,6 +139,12 @@ pub fn shorten(line: &str) -> String {
         Some((end, _)) => format!("{}...", &line[..end]),
         None => line.to_owned(),
     }
+}
+
+/// The last block that this node refused for another state than its own.
+fn refused_block(lines: &[String]) -> Option<(&'static Rule, &String)> {
+    let rule = RULES.iter().find(|rule| rule.class == "app-hash")?;
+    Some((rule, lines.iter().rev().find(|line| rule.texts.iter().any(|text| line.contains(text)))?))
 }
 
 fn upgrade_needed(lines: &[String]) -> Option<pb::ExitClass> {
@@ -164,9 +179,11 @@ fn fatal_passages(lines: &[String]) -> Vec<&[String]> {
 
 /// 0.50 and later log the error that ended `start`.
 const RETURNED_ERROR: &str = "failure when running app";
+const CONSENSUS_FAILURE: &str = "CONSENSUS FAILURE!!!";
+const CONSENSUS_REMEDY: &str = "the chain's code could not apply a block: the stack is in the node's log; another binary, or `reset`, goes on";
 
 fn is_panic(line: &str) -> bool {
-    line.starts_with("panic:") || line.starts_with("fatal error:") || line.starts_with("[signal SIG") || head(line).contains("CONSENSUS FAILURE!!!")
+    line.starts_with("panic:") || line.starts_with("fatal error:") || line.starts_with("[signal SIG") || head(line).contains(CONSENSUS_FAILURE)
 }
 
 fn is_stack(line: &str) -> bool {
@@ -239,7 +256,8 @@ mod tests {
         check("Error: unknown flag: --no-such", "bad-flag");
         check("Error: listen tcp 127.0.191.4:26657: bind: address already in use", "port-busy");
         check("panic: Expected signing info for validator 2C6F0D but not found", "panic");
-        check(r#"5:45AM ERR CONSENSUS FAILURE!!! err="failed to apply block; error no validator signing info found""#, "panic");
+        check(r#"5:45AM ERR CONSENSUS FAILURE!!! err="failed to apply block; error no validator signing info found""#, "consensus-failure");
+        check(r#"5:45AM ERR CONSENSUS FAILURE!!! err="failed to apply block; error halt per configuration height 73 time 0""#, "consensus-failure");
         check("panic: genesis supply is incorrect, expected 5stake, got 3000000000000stake", "genesis-mismatch");
         check("panic: not bonded pool balance is different from not bonded coins:  <-> 1000000000stake", "genesis-mismatch");
         check("panic: invalid coin denomination: got stake, expected uother: invalid request", "genesis-mismatch");
@@ -283,6 +301,22 @@ mod tests {
     #[test]
     fn an_app_hash_that_differs_is_recognised() {
         check("panic: Failed to process committed block (7:AB): wrong Block.Header.AppHash.  Expected 0A, got 0B", "app-hash");
+        check(
+            r#"11:49PM ERR CONSENSUS FAILURE!!! err="precommit step; +2/3 prevoted for an invalid block: wrong Block.Header.AppHash.  Expected 4B, got 78" module=consensus stack="goroutine 172""#,
+            "app-hash",
+        );
+    }
+
+    /// Two of four came to another state: no block finds enough votes, and nobody fails.
+    #[test]
+    fn a_refused_block_tells_of_another_state_only_where_a_living_node_stands_still() {
+        let refusal = r#"11:49PM ERR prevote step: consensus deems this block invalid; prevoting nil err="wrong Block.Header.AppHash.  Expected 1B, got FC" height=2 module=consensus round=0"#;
+        let class = |alive| {
+            let log_tail = vec![refusal.as_bytes().to_vec(), b"11:49PM INF dialing a peer".to_vec()];
+            classify(&pb::ClassifyExitRequest { log_tail, alive, ..Default::default() })
+        };
+        assert_eq!((class(true).class.as_str(), class(false).class.as_str()), ("app-hash", "unknown"));
+        assert!(class(true).message.contains("Expected 1B, got FC"), "{}", class(true).message);
     }
 
     #[test]

@@ -2,7 +2,9 @@
 //!
 //! Every module keeps what `init` gave it unless it is named here; keys that a version lacks are passed over.
 
+use num_bigint::BigUint;
 use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
 
 /// Tokens of each account and each validator's operator, in the bond denom.
 pub const BALANCE: u64 = 1_000_000_000_000;
@@ -24,6 +26,11 @@ pub enum GenesisError {
     Missing(String),
     #[error("the genesis patch sets {0}, which the spec itself says: {1}")]
     Forbidden(String, &'static str),
+    #[error(
+        "spec.genesis.patch: the supply does not add up: bank.supply says {says}{denom}, the balances are {sum}{denom} together; leave bank.supply \
+         out of the patch, and the chain counts them"
+    )]
+    Supply { denom: String, says: BigUint, sum: BigUint },
 }
 
 /// What the spec adds to the chain's default genesis.
@@ -77,7 +84,35 @@ pub fn complete(mut genesis: Value, additions: Additions<'_>) -> Result<Value, G
     for patch in additions.patches {
         dvb_plugin_sdk::merge(&mut genesis, patch);
     }
+    check_supply(&genesis)?;
     Ok(genesis)
+}
+
+/// A supply that a patch names must be that of the balances; none is counted by the chain. Amounts that are none it refuses itself.
+fn check_supply(genesis: &Value) -> Result<(), GenesisError> {
+    let bank = &genesis["app_state"]["bank"];
+    let says = sums(bank["supply"].as_array().into_iter().flatten());
+    if says.is_empty() {
+        return Ok(());
+    }
+    let balances = bank["balances"].as_array().into_iter().flatten();
+    let sums = sums(balances.filter_map(|balance| balance["coins"].as_array()).flatten());
+    let of = |amounts: &BTreeMap<&str, BigUint>, denom: &str| amounts.get(denom).cloned().unwrap_or_default();
+    match says.keys().chain(sums.keys()).find(|denom| of(&says, denom) != of(&sums, denom)) {
+        Some(denom) => Err(GenesisError::Supply { denom: (*denom).to_owned(), says: of(&says, denom), sum: of(&sums, denom) }),
+        None => Ok(()),
+    }
+}
+
+/// Of coins, by denom.
+fn sums<'a>(coins: impl Iterator<Item = &'a Value>) -> BTreeMap<&'a str, BigUint> {
+    let mut sums: BTreeMap<&str, BigUint> = BTreeMap::new();
+    for coin in coins {
+        if let (Some(denom), Some(amount)) = (coin["denom"].as_str(), coin["amount"].as_str().and_then(|amount| amount.parse::<BigUint>().ok())) {
+            *sums.entry(denom).or_default() += amount;
+        }
+    }
+    sums
 }
 
 fn fund(state: &mut Map<String, Value>, addresses: &[String], denom: &str) -> Result<(), GenesisError> {
@@ -238,6 +273,20 @@ mod tests {
         assert!(made["app_state"]["extra"].is_object());
         assert_eq!(made["app_state"]["gov"]["params"]["voting_period"], "3s");
         assert!(made["app_state"].get("wasm").is_none());
+    }
+
+    #[test]
+    fn a_supply_that_is_not_that_of_the_balances_is_refused_with_both_numbers() {
+        let funded = ["wasm1a".to_owned(), "wasm1b".to_owned()];
+        let made = |supply: Value| {
+            let patches = [json!({"app_state": {"bank": {"supply": supply}}})];
+            complete(template(), additions("stake", &funded, &patches)).map(drop).map_err(|error| error.to_string())
+        };
+        assert_eq!(made(json!([{"denom": "stake", "amount": "2000000000000"}])), Ok(()));
+        let refused = made(json!([{"denom": "stake", "amount": "5"}])).unwrap_err();
+        assert!(refused.contains("bank.supply says 5stake, the balances are 2000000000000stake together"), "{refused}");
+        let other = made(json!([{"denom": "stake", "amount": "2000000000000"}, {"denom": "uatom", "amount": "7"}])).unwrap_err();
+        assert!(other.contains("says 7uatom, the balances are 0uatom"), "{other}");
     }
 
     #[test]

@@ -22,6 +22,7 @@ use crate::{
 use dvb_plugin_sdk::{StagingError, pb, sha256_file, sha256_hex, write_staged};
 use serde_json::{Value, json};
 use std::{
+    collections::BTreeSet,
     io,
     path::{Path, PathBuf},
 };
@@ -205,6 +206,11 @@ impl<'a> Generation<'a> {
                 .and_then(|()| std::fs::rename(&genesis, &unpatched))
                 .map_err(|source| ForkError::Io { action: "rename", path: genesis.clone(), source })?;
             fork::rewrite(&unpatched, &genesis, &mut Edit::merge(patch.clone()))?;
+        }
+        if self.patches.iter().any(|patch| patch.pointer("/app_state/bank").is_some())
+            && let Err(ForkError::Supply { denom, says, sum }) = Base::read(&genesis, &self.chain.prefixes.account, &BTreeSet::new())
+        {
+            return Err(GenesisError::Supply { denom, says, sum }.into());
         }
         let sha256 = sha256_file(&genesis).map_err(|source| ForkError::Io { action: "read", path: genesis, source })?;
         self.files.push(pb::StagedFile { path: GENESIS.into(), sha256 });

@@ -121,7 +121,7 @@ mod tests {
 
     fn chain(sdk: &str) -> Chain {
         let prefixes = Prefixes { account: "wasm".into(), validator: "wasmvaloper".into(), consensus: String::new() };
-        Chain { sdk_version: sdk.into(), binary_version: String::new(), comet_version: String::new(), prefixes }
+        Chain { sdk_version: sdk.into(), prefixes, ..Chain::default() }
     }
 
     fn devnet() -> pb::DevnetContext {

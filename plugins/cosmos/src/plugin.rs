@@ -48,6 +48,7 @@ impl Plugin for Cosmos {
             Probe::Jobs(jobs) => Ok(pb::InitializeResponse { jobs, ..pb::InitializeResponse::default() }),
             Probe::Known(chain) => Ok(pb::InitializeResponse {
                 state: chain.to_state(),
+                lacks: chain.lacks(),
                 sdk_version: chain.sdk_version,
                 binary_version: chain.binary_version,
                 ..pb::InitializeResponse::default()

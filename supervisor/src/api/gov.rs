@@ -4,7 +4,7 @@ use super::{
     Context, admission,
     change::key_of,
     devnets::reply,
-    status,
+    hopeless, status,
     watch::{shutting_down, until_shutdown},
 };
 use crate::{
@@ -164,6 +164,10 @@ impl Governance {
         let info = plugin.info().await.map_err(|error| error.fault())?;
         if !info.capabilities.iter().any(|capability| capability == GOV_CAPABILITY) {
             return Err(Fault::new(FaultCode::Unimplemented, format!("plugin {} has no governance", devnet.spec.plugin)).about(key.name.as_str()));
+        }
+        if hopeless::lacks(&self.0, &devnet, GOV_CAPABILITY).await {
+            let message = format!("the chain of {} has no governance: its binary has no module gov", key.name);
+            return Err(Fault::new(FaultCode::Unimplemented, message).about(key.name.as_str()));
         }
         let nodes = self.nodes(key).await?;
         let ready = ready(&nodes);

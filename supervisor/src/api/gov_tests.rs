@@ -93,3 +93,37 @@ async fn without_a_ready_node_a_list_says_so_and_a_watch_waits_for_one() {
     served.cx.store.commit(vec![Write::create(plan), Write::create(node)]).await.unwrap();
     assert_eq!(next(&mut watch).await.unwrap().unwrap().status, "passed");
 }
+
+#[tokio::test]
+async fn what_the_devnets_binary_lacks_is_refused_and_named() {
+    let served = serve().await;
+    served.plugin.add_capability("upgrade");
+    served.apply(wanted("net")).await.unwrap();
+    let metadata = Meta { name: "net".into(), namespace: "default".into(), ..Meta::default() };
+    let lacks = ["gov", "export"].map(str::to_owned).to_vec();
+    let plan = Plan { metadata, spec: PlanBody { devnet_ref: "net".into(), lacks, ..PlanBody::default() } };
+    served.cx.store.commit(vec![Write::create(plan)]).await.unwrap();
+    let refused = fault(&client(&served).list(list()).await.unwrap_err());
+    assert_eq!(
+        (refused.code, refused.message.as_str()),
+        (FaultCode::Unimplemented, "the chain of net has no governance: its binary has no module gov")
+    );
+
+    let named = |name: &str| Some(v1::Metadata { name: name.into(), namespace: "default".into(), ..v1::Metadata::default() });
+    let binary = Some(v1::BinarySource { path: Some("/bin/cat".into()), ..v1::BinarySource::default() });
+    let spec = v1::UpgradeSpec { devnet_ref: "net".into(), binary, ..v1::UpgradeSpec::default() };
+    let upgrade =
+        |skip_vote| v1::Upgrade { metadata: named("v2"), spec: Some(v1::UpgradeSpec { skip_vote, ..spec.clone() }), ..v1::Upgrade::default() };
+    let ask = async |skip_vote| {
+        let request = v1::ApplyUpgradeRequest { upgrade: Some(upgrade(skip_vote)), dry_run: true, beside: None };
+        v1::upgrade_service_client::UpgradeServiceClient::new(served.channel.clone()).apply(request).await
+    };
+    let refused = fault(&ask(false).await.unwrap_err());
+    assert!(refused.message.contains("its binary has no module gov") && refused.remedy.unwrap().contains("--skip-vote"), "{}", refused.message);
+    ask(true).await.unwrap();
+
+    let spec = v1::ExportSpec { devnet_ref: "net".into(), ..v1::ExportSpec::default() };
+    let export = v1::Export { metadata: named("snap"), spec: Some(spec), ..v1::Export::default() };
+    let refused = v1::export_service_client::ExportServiceClient::new(served.channel.clone()).create(export).await.unwrap_err();
+    assert_eq!(fault(&refused).message, "the binary of net has no command `export`");
+}

@@ -3,7 +3,7 @@
 use super::{Context, foresight::WORD_WITHIN, names};
 use crate::{
     binaries,
-    model::{Devnet, DevnetPhase, Export, Fault, FaultCode, Kind, Object, Upgrade, Violation},
+    model::{Devnet, DevnetPhase, Export, Fault, FaultCode, Key, Kind, Object, Upgrade, Violation},
     plugin::{EXPORTS_NEWEST, PluginInfo, gov::GOV_CAPABILITY, upgrade::UPGRADE_CAPABILITY},
     store::Selector,
 };
@@ -12,7 +12,7 @@ use tokio::time::timeout;
 
 /// The binary, as far as a look at it tells, and what the chain's family is able to do.
 pub(super) async fn upgrade(cx: &Context, wanted: &Upgrade, devnet: &Devnet) -> Result<(), Fault> {
-    let (name, plugin) = (devnet.metadata.name.as_str(), devnet.spec.plugin.as_str());
+    let name = devnet.metadata.name.as_str();
     if !devnet.spec.has_chain() {
         let fault = Fault::new(FaultCode::Unimplemented, format!("devnet {name} has no chain that could be upgraded: its plugin is exec"));
         return Err(fault.about(name).remedy("change spec.services in its file, then dvbctl apply"));
@@ -24,10 +24,9 @@ pub(super) async fn upgrade(cx: &Context, wanted: &Upgrade, devnet: &Devnet) -> 
         return Err(Fault { violations, ..fault }.about(name));
     }
     if !wanted.spec.skip_vote
-        && let Some(info) = info(cx, plugin).await
-        && !can_vote(&info)
+        && let Some(lack) = cannot_vote(cx, devnet).await
     {
-        let message = format!("the chain of {name} has no governance to vote on it (plugin {plugin})");
+        let message = format!("the chain of {name} has no governance to vote on it ({lack})");
         let violation = Violation { suggestion: Some("skipVote: true".into()), ..Violation::new("spec.skipVote", message) };
         return Err(Fault::invalid(vec![violation]).about(name).remedy("add --skip-vote, or spec.skipVote: true"));
     }
@@ -79,8 +78,26 @@ async fn info(cx: &Context, plugin: &str) -> Option<PluginInfo> {
     timeout(WORD_WITHIN, async { cx.plugins.get(plugin).await.ok()?.info().await.ok() }).await.ok()?
 }
 
-fn can_vote(info: &PluginInfo) -> bool {
-    [UPGRADE_CAPABILITY, GOV_CAPABILITY].iter().all(|needed| info.capabilities.iter().any(|capability| capability == needed))
+/// Who lacks what a vote on an upgrade takes: the plugin, or the binary by what it says of itself. None also when nobody knows yet.
+async fn cannot_vote(cx: &Context, devnet: &Devnet) -> Option<String> {
+    let plugin = devnet.spec.plugin.as_str();
+    let info = info(cx, plugin).await?;
+    for needed in [GOV_CAPABILITY, UPGRADE_CAPABILITY] {
+        if !info.capabilities.iter().any(|capability| capability == needed) {
+            return Some(format!("plugin {plugin}"));
+        }
+        if lacks(cx, devnet, needed).await {
+            return Some(format!("its binary has no module {needed}"));
+        }
+    }
+    None
+}
+
+/// The devnet's binary is known not to have this capability of its plugin.
+pub(super) async fn lacks(cx: &Context, devnet: &Devnet, capability: &str) -> bool {
+    let key = Key::new(Kind::Plan, &devnet.metadata.namespace, &devnet.metadata.name);
+    let Ok(Some(Object::Plan(plan))) = cx.store.get(&key).await else { return false };
+    plan.spec.lacks.iter().any(|lacking| lacking == capability)
 }
 
 async fn is_the_running_one(wanted: &Upgrade, devnet: &Devnet) -> bool {

@@ -106,7 +106,7 @@ async fn payloads(plugin: &dyn ChainPlugin, context: &DevnetContext, signer: &st
 }
 
 /// With what provisioning found out, if it has.
-async fn context(cx: &Context, devnet: &Devnet) -> Option<DevnetContext> {
+pub(super) async fn context(cx: &Context, devnet: &Devnet) -> Option<DevnetContext> {
     let (namespace, name) = (&devnet.metadata.namespace, &devnet.metadata.name);
     let Some(Object::Plan(plan)) = cx.store.get(&Key::new(Kind::Plan, namespace, name)).await.ok()? else {
         return Some(DevnetContext::of(devnet));

@@ -328,7 +328,8 @@ impl Transactions {
         if !info.capabilities.iter().any(|capability| capability == TX_CAPABILITY) {
             return Err(Fault::new(FaultCode::Unimplemented, format!("plugin {} makes no transactions", devnet.spec.plugin)));
         }
-        let support = plugin.tx_support(&crate::plugin::DevnetContext::of(&devnet)).await.map_err(|error| error.fault())?;
+        let context = impossible::context(&self.0, &devnet).await.unwrap_or_else(|| crate::plugin::DevnetContext::of(&devnet));
+        let support = plugin.tx_support(&context).await.map_err(|error| error.fault())?;
         let item = |kind: crate::plugin::tx::TxType| v1::TxType { name: kind.name, description: kind.description, template: kind.template };
         Ok(v1::TxTypesResponse { items: support.types.into_iter().map(item).collect() })
     }

@@ -3,10 +3,10 @@
 use super::testing::{NET, NS, Rig, node_key, service};
 use crate::{
     model::{
-        Addresses, Desired, Devnet, DevnetPhase, EventType, Exit, Kind, Node, NodeOverride, NodePhase, Object, RestartPolicy, RestartSpec,
+        Addresses, Desired, Devnet, DevnetPhase, EventType, Exit, ExitClass, Kind, Node, NodeOverride, NodePhase, Object, RestartPolicy, RestartSpec,
         ServiceSpec, Span, Violation,
     },
-    plugin::{Health, PluginError},
+    plugin::{Classified, Health, PluginError},
     runtime::RuntimeError,
     store::Selector,
 };
@@ -346,4 +346,17 @@ async fn blocks_in_a_row_forget_a_restart_before_its_minute_is_over() {
     (2..=31).for_each(|height| rig.plugin.announce("validator-0", height));
     let node = rig.node_until("validator-0", "it is stable", |node| node.status.recent_restarts == 0).await;
     assert_eq!(node.status.restart_count, 1);
+}
+
+/// Its process lives on, so only its log tells.
+#[tokio::test]
+async fn a_node_that_lives_and_makes_no_blocks_is_asked_for_its_last_words() {
+    let rig = Rig::running(|spec| spec.block_time = Some(Span::millis(100))).await;
+    rig.plugin.announce("validator-0", 5);
+    rig.node_until("validator-0", "it makes blocks", |node| node.status.conditions.is_true("Progressing")).await;
+    rig.plugin.set_class(Classified { class: ExitClass::ConsensusFailure, message: "CONSENSUS FAILURE!!! a nil map".into(), remedy: None });
+    let node = rig.node_until("validator-0", "it is told to stand still", |node| node.status.conditions.is_false("Progressing")).await;
+    let still = node.status.conditions.get("Progressing").unwrap();
+    assert_eq!((still.reason.as_str(), still.message.as_str()), ("ConsensusFailure", "CONSENSUS FAILURE!!! a nil map"));
+    assert_eq!(node.status.phase, NodePhase::Running);
 }

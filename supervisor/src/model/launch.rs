@@ -142,6 +142,8 @@ pub enum ExitClass {
     PortBusy,
     DbLocked,
     AppHash,
+    /// A block could not be applied: the process may live on, its chain does not.
+    ConsensusFailure,
     UpgradeNeeded,
     BadFlag,
     /// The program is missing or cannot be executed here.

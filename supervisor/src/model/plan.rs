@@ -29,6 +29,9 @@ pub struct PlanBody {
     /// What Initialize returned, hex; opaque.
     pub initialized: String,
     pub sdk_version: String,
+    /// Capabilities of the plugin that the devnet's binary has not.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub lacks: Vec<String>,
     pub nodes: Vec<PlannedNode>,
 }
 

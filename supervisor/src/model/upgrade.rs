@@ -165,6 +165,9 @@ pub struct UpgradeNotes {
     pub rolled: Vec<String>,
     /// Stopped by its user, and started again only to come to the height.
     pub lent: Vec<String>,
+    /// Failed before the height, and tried once more to come to it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub revived: Vec<String>,
 }
 
 /// The part of a devnet's spec that a switch changes.

@@ -196,7 +196,13 @@ impl ChainPlugin for Client {
         Ok(items.boxed())
     }
 
-    async fn classify(&self, devnet: &DevnetContext, node: &PlacedNode, exit: &Exit, log_tail: &[Vec<u8>]) -> Result<Classified, PluginError> {
+    async fn classify(
+        &self,
+        devnet: &DevnetContext,
+        node: &PlacedNode,
+        exit: Option<&Exit>,
+        log_tail: &[Vec<u8>],
+    ) -> Result<Classified, PluginError> {
         let call = "ClassifyExit";
         let request = requests::exit(devnet, node, exit, log_tail);
         let lease = self.slot.lease().await?;

@@ -43,6 +43,8 @@ struct State {
     failures: BTreeMap<String, VecDeque<PluginError>>,
     jobs: BTreeMap<String, Vec<Job>>,
     violations: Vec<Violation>,
+    /// Beside those that it always has.
+    capabilities: Vec<String>,
     health: BTreeMap<String, Health>,
     class: Classified,
     listeners: BTreeMap<String, Vec<HeightSender>>,
@@ -75,6 +77,10 @@ impl FakePlugin {
     /// Signal and grace of every launch plan from now on; else none, and ten seconds.
     pub fn set_stop(&self, signal: &str, grace: Duration) {
         self.state().stop = Some((signal.to_owned(), grace));
+    }
+    /// What it can do beside transactions, governance, exports and forks.
+    pub fn add_capability(&self, name: &str) {
+        self.state().capabilities.push(name.to_owned());
     }
     /// What every launch plan from now on hands over.
     pub fn set_secrets(&self, secrets: Vec<(String, Vec<u8>)>) {
@@ -155,7 +161,7 @@ impl ChainPlugin for FakePlugin {
             name: self.name.clone(),
             version: "0".into(),
             api_version: 1,
-            capabilities: vec!["tx".into(), "gov".into(), "export".into(), "fork".into()],
+            capabilities: ["tx", "gov", "export", "fork"].map(str::to_owned).into_iter().chain(self.state().capabilities.clone()).collect(),
             ..PluginInfo::default()
         })
     }
@@ -164,7 +170,7 @@ impl ChainPlugin for FakePlugin {
         self.begin("initialize", "").await?;
         Ok(match self.jobs("initialize", outcomes) {
             Some(jobs) => Reply::Jobs(jobs),
-            None => Reply::Done(Initialized { sdk_version: "fake-1".into(), binary_version: "1".into(), state: b"fake".to_vec() }),
+            None => Reply::Done(Initialized { sdk_version: "fake-1".into(), binary_version: "1".into(), state: b"fake".to_vec(), lacks: Vec::new() }),
         })
     }
 
@@ -228,7 +234,13 @@ impl ChainPlugin for FakePlugin {
         Ok(receiver.boxed())
     }
 
-    async fn classify(&self, _devnet: &DevnetContext, node: &PlacedNode, _exit: &Exit, _log_tail: &[Vec<u8>]) -> Result<Classified, PluginError> {
+    async fn classify(
+        &self,
+        _devnet: &DevnetContext,
+        node: &PlacedNode,
+        _exit: Option<&Exit>,
+        _log_tail: &[Vec<u8>],
+    ) -> Result<Classified, PluginError> {
         self.begin("classify", &node.name).await?;
         Ok(self.state().class.clone())
     }

@@ -176,6 +176,9 @@ pub struct Initialized {
     pub sdk_version: String,
     pub binary_version: String,
     pub state: Vec<u8>,
+    /// Capabilities of the family that this binary has not.
+    #[serde(default)]
+    pub lacks: Vec<String>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -308,7 +311,9 @@ pub trait ChainPlugin: tx::TxPlugin + gov::GovPlugin + upgrade::UpgradePlugin + 
     async fn probe(&self, devnet: &DevnetContext, node: &PlacedNode) -> Result<Health, PluginError>;
     /// Heights as the node announces them; the stream ends when the node or the plugin goes away.
     async fn heights(&self, devnet: &DevnetContext, node: &PlacedNode) -> Result<BoxStream<'static, Result<BlockHeight, PluginError>>, PluginError>;
-    async fn classify(&self, devnet: &DevnetContext, node: &PlacedNode, exit: &Exit, log_tail: &[Vec<u8>]) -> Result<Classified, PluginError>;
+    /// Why a node ended, or, without an exit, why one that lives makes no blocks.
+    async fn classify(&self, devnet: &DevnetContext, node: &PlacedNode, exit: Option<&Exit>, log_tail: &[Vec<u8>])
+    -> Result<Classified, PluginError>;
 }
 
 /// All plugins that were found.

@@ -6,6 +6,7 @@ use crate::{
     context::Context,
     error::{Error, Exit},
     follow::{given_up, in_vain, until},
+    render,
     watch::{Change, watch},
 };
 use dvb_proto::devnet::v1::{Export, ListRequest};
@@ -14,11 +15,19 @@ use tokio::time::Instant;
 
 pub(in crate::commands) async fn ended(ctx: &Context, client: &Client, wanted: &str) -> Result<Export, Error> {
     let (devnet, what) = (wanted.split('/').next().unwrap_or_default(), format!("export {wanted}"));
+    let mut written = 0;
     let has_ended = |change: Change<Export>, said: &mut String| match change {
         Change::Added(export) | Change::Modified(export) => {
             let line = told(&export);
-            if line != *said {
-                ctx.note(&line);
+            let bytes = export.status.as_ref().map_or(0, |status| status.bytes);
+            // Large files are told of at each doubling: a line for each piece would bury the rest.
+            if line != *said || (phase(&export) == "Exporting" && bytes > 0 && bytes >= written * 2) {
+                written = bytes;
+                ctx.note(if phase(&export) == "Exporting" && bytes > 0 {
+                    format!("{line}, {} so far", render::time::bytes(bytes))
+                } else {
+                    line.clone()
+                });
                 *said = line;
             }
             matches!(phase(&export), "Completed" | "Failed").then_some(Ok(export))

@@ -11,7 +11,12 @@ use super::{
 use crate::{
     binary::Chain,
     config,
-    tx::{any, json, messages, wire::Wire},
+    tx::{
+        any,
+        described::{self, Described},
+        json, messages,
+        wire::Wire,
+    },
 };
 use cosmos_sdk_proto::{
     Any,
@@ -28,17 +33,20 @@ use std::collections::BTreeMap;
 const GOV_KIND: &str = "tallying";
 
 /// A module whose parameters governance can change.
-struct Module {
-    name: &'static str,
+struct Module<'a> {
+    name: String,
     /// Of its MsgUpdateParams.
     url: String,
-    query: &'static str,
+    query: String,
     /// The field of the query's answer that holds them.
     field: u32,
-    names: fn() -> Vec<&'static str>,
-    read: fn(&[u8]) -> std::result::Result<Value, String>,
-    write: fn(Value) -> std::result::Result<Vec<u8>, String>,
+    names: Vec<String>,
+    read: Read<'a>,
+    write: Write<'a>,
 }
+
+type Read<'a> = Box<dyn Fn(&[u8]) -> std::result::Result<Value, String> + Send + Sync + 'a>;
+type Write<'a> = Box<dyn Fn(Value) -> std::result::Result<Vec<u8>, String> + Send + Sync + 'a>;
 
 /// The messages that set `values`, and what they change.
 pub async fn draft(request: &pb::DraftParamChangeRequest) -> Result<pb::DraftParamChangeResponse> {
@@ -48,21 +56,24 @@ pub async fn draft(request: &pb::DraftParamChangeRequest) -> Result<pb::DraftPar
     if request.values.is_empty() {
         return Err(invalid("no parameter is named; write one as in staking.max_validators=50"));
     }
-    let known = modules();
+    let address = config::address(&request.node.clone().unwrap_or_default(), "rpc").map_err(|error| invalid(error.to_string()))?;
+    let mut wire = Wire::open(&address).await?;
+    let usual = modules();
+    let strange = request.values.keys().any(|path| !usual.iter().any(|module| path.split('.').next() == Some(module.name.as_str())));
+    let chain = if strange { described::ask(&devnet.binary_sha256, &mut wire).await? } else { None };
+    let known = and_described(usual, chain.as_deref());
     let mut wanted: BTreeMap<usize, Vec<(&str, Value)>> = BTreeMap::new();
     for (path, text) in &request.values {
         let (at, field) = locate(path, &known)?;
         let value = serde_json::from_str(text).unwrap_or_else(|_| Value::from(text.as_str()));
         wanted.entry(at).or_default().push((field, value));
     }
-    let address = config::address(&request.node.clone().unwrap_or_default(), "rpc").map_err(|error| invalid(error.to_string()))?;
-    let mut wire = Wire::open(&address).await?;
     let (mut drafted, mut changes) = (Vec::new(), Vec::new());
     for (at, values) in wanted {
         let module = &known[at];
         let before = module.current(&mut wire).await?;
         let after = module.changed(&before, values)?;
-        drafted.push(any::unpack(&module.message(&authority, &after)));
+        drafted.push(any::unpack(&module.message(&authority, &after), chain.as_deref()));
         changes.extend(module.difference(&before, &after)?);
     }
     if changes.is_empty() {
@@ -72,8 +83,8 @@ pub async fn draft(request: &pb::DraftParamChangeRequest) -> Result<pb::DraftPar
 }
 
 /// What these messages of a proposal would change now.
-pub(super) async fn changes(messages: &[Any], wire: &mut Wire) -> Result<Vec<pb::ParamChange>> {
-    let (known, mut changes) = (modules(), Vec::new());
+pub(super) async fn changes(messages: &[Any], chain: Option<&Described>, wire: &mut Wire) -> Result<Vec<pb::ParamChange>> {
+    let (known, mut changes) = (and_described(modules(), chain), Vec::new());
     for message in messages {
         let Some(module) = known.iter().find(|module| module.url == message.type_url) else { continue };
         let Some(after) = nested(&message.value, 2) else { continue };
@@ -83,14 +94,14 @@ pub(super) async fn changes(messages: &[Any], wire: &mut Wire) -> Result<Vec<pb:
     Ok(changes)
 }
 
-impl Module {
+impl Module<'_> {
     /// Of now, as bytes.
     async fn current(&self, wire: &mut Wire) -> Result<Vec<u8>> {
-        let request = match self.name {
+        let request = match self.name.as_str() {
             "gov" => gov::v1::QueryParamsRequest { params_type: GOV_KIND.into() }.encode_to_vec(),
             _ => Vec::new(),
         };
-        let answer = wire.query(self.query, &request).await?;
+        let answer = wire.query(&self.query, &request).await?;
         if answer.code != 0 {
             return Err(refused(&format!("the parameters of {}", self.name), &answer));
         }
@@ -126,7 +137,7 @@ impl Module {
 
     fn difference(&self, before: &[u8], after: &[u8]) -> Result<Vec<pb::ParamChange>> {
         let mut found = Vec::new();
-        differ(self.name, &self.show(before)?, &self.show(after)?, &mut found);
+        differ(&self.name, &self.show(before)?, &self.show(after)?, &mut found);
         Ok(found)
     }
 
@@ -135,9 +146,9 @@ impl Module {
         let params = (self.read)(bytes).map_err(|why| PluginFault::Internal(format!("the parameters of {}: {why}", self.name)))?;
         let mut shown = json::from_wire(json!({ "params": params }), json::fractions(&self.url));
         let mut params = Map::new();
-        for name in (self.names)() {
+        for name in &self.names {
             let there = shown["params"].get_mut(name).map(Value::take);
-            params.insert(name.to_owned(), there.unwrap_or_else(|| self.zero(name)));
+            params.insert(name.clone(), there.unwrap_or_else(|| self.zero(name)));
         }
         Ok(Value::Object(params))
     }
@@ -151,7 +162,7 @@ impl Module {
     /// Fields of these parameters that only the chain knows.
     fn foreign(&self, bytes: &[u8]) -> Result<Vec<u8>> {
         let unreadable = |why: String| PluginFault::Internal(format!("the parameters of {}: {why}", self.name));
-        let known = (self.read)(bytes).and_then(self.write).map_err(unreadable)?;
+        let known = (self.read)(bytes).and_then(|params| (self.write)(params)).map_err(unreadable)?;
         let written: Vec<u32> = fields(&known).into_iter().map(|field| field.number).collect();
         let foreign: Vec<u8> =
             fields(bytes).into_iter().filter(|field| !written.contains(&field.number)).flat_map(|field| field.whole.to_vec()).collect();
@@ -163,7 +174,7 @@ impl Module {
     }
 
     fn unknown(&self, field: &str) -> PluginFault {
-        let names = (self.names)();
+        let names: Vec<&str> = self.names.iter().map(String::as_str).collect();
         let first = field.split('.').next().unwrap_or_default();
         let hint =
             nearest(first, &names).map_or_else(|| format!("there are {}", names.join(", ")), |name| format!("did you mean {}.{name}?", self.name));
@@ -172,8 +183,8 @@ impl Module {
 }
 
 /// The module and the field of `staking.max_validators`.
-fn locate<'a>(path: &'a str, known: &[Module]) -> Result<(usize, &'a str)> {
-    let names: Vec<&str> = known.iter().map(|module| module.name).collect();
+fn locate<'a>(path: &'a str, known: &[Module<'_>]) -> Result<(usize, &'a str)> {
+    let names: Vec<&str> = known.iter().map(|module| module.name.as_str()).collect();
     let Some((module, field)) = path.split_once('.').filter(|(_, field)| !field.is_empty()) else {
         return Err(invalid(format!("`{path}` names no parameter; write MODULE.FIELD, as in staking.max_validators")));
     };
@@ -217,7 +228,24 @@ fn nearest<'a>(given: &str, names: &[&'a str]) -> Option<&'a str> {
     likely.max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, name)| name)
 }
 
-fn modules() -> Vec<Module> {
+/// With those that the chain describes beyond the usual ones. Of two of one name the first counts.
+fn and_described<'a>(mut known: Vec<Module<'a>>, chain: Option<&'a Described>) -> Vec<Module<'a>> {
+    let Some(chain) = chain else { return known };
+    for described::Settable { module, url, query, field, params } in chain.settable() {
+        if known.iter().any(|known| known.name == module || known.url == url) {
+            continue;
+        }
+        let names = params.fields().map(|field| field.name().to_owned()).collect();
+        let written = params.clone();
+        let read = Box::new(move |bytes: &[u8]| chain.decode(&params, bytes));
+        let write = Box::new(move |json| chain.encode(&written, json));
+        known.push(Module { name: module, url, query, field, names, read, write });
+    }
+    known
+}
+
+/// Those of the SDK and of wasm, which are known without a word of the chain.
+fn modules() -> Vec<Module<'static>> {
     vec![
         module::<auth::v1beta1::MsgUpdateParams, auth::v1beta1::Params>("auth", "/cosmos.auth.v1beta1.Query/Params", 1),
         module::<bank::v1beta1::MsgUpdateParams, bank::v1beta1::Params>("bank", "/cosmos.bank.v1beta1.Query/Params", 1),
@@ -234,17 +262,17 @@ fn modules() -> Vec<Module> {
     ]
 }
 
-fn module<M: Name, P: Message + Default + Serialize + DeserializeOwned>(name: &'static str, query: &'static str, field: u32) -> Module {
+fn module<M: Name, P: Message + Default + Serialize + DeserializeOwned>(name: &str, query: &str, field: u32) -> Module<'static> {
     Module {
-        name,
+        name: name.into(),
         url: M::type_url(),
-        query,
+        query: query.into(),
         field,
-        names: field_names::<P>,
-        read: |bytes| {
+        names: field_names::<P>().into_iter().map(str::to_owned).collect(),
+        read: Box::new(|bytes| {
             P::decode(bytes).map_err(|error| error.to_string()).and_then(|params| serde_json::to_value(params).map_err(|error| error.to_string()))
-        },
-        write: |json| serde_json::from_value::<P>(json).map(|params| params.encode_to_vec()).map_err(|error| error.to_string()),
+        }),
+        write: Box::new(|json| serde_json::from_value::<P>(json).map(|params| params.encode_to_vec()).map_err(|error| error.to_string())),
     }
 }
 
@@ -252,7 +280,7 @@ fn module<M: Name, P: Message + Default + Serialize + DeserializeOwned>(name: &'
 mod tests {
     use super::*;
 
-    fn named(name: &str) -> Module {
+    fn named(name: &str) -> Module<'static> {
         modules().into_iter().find(|module| module.name == name).unwrap()
     }
 
@@ -275,9 +303,9 @@ mod tests {
         assert_eq!((params.max_validators, params.max_entries, params.bond_denom.as_str()), (50, 7, "stake"));
         let changes = module.difference(&staking(), &after).unwrap();
         assert_eq!(changes, [pb::ParamChange { path: "staking.max_validators".into(), old: "100".into(), new: "50".into() }]);
-        let message = any::unpack(&module.message("wasm1gov", &after));
+        let message = any::unpack(&module.message("wasm1gov", &after), None);
         assert_eq!((&message["authority"], &message["params"]["max_validators"]), (&json!("wasm1gov"), &json!(50)));
-        assert_eq!(any::pack(&message).unwrap(), module.message("wasm1gov", &after));
+        assert_eq!(any::pack(&message, None).unwrap(), module.message("wasm1gov", &after));
     }
 
     #[test]
@@ -303,6 +331,23 @@ mod tests {
         let slashing = named("slashing").changed(&[], vec![("slash_fraction_downtime", json!(0.25))]).unwrap();
         let slashing = slashing::v1beta1::Params::decode(slashing.as_slice()).unwrap();
         assert_eq!(slashing.slash_fraction_downtime, b"250000000000000000");
+    }
+
+    #[test]
+    fn parameters_of_a_module_that_only_the_chain_describes_are_changed_in_the_same_way() {
+        let chain = crate::tx::described::tests::described();
+        let known = and_described(modules(), Some(&chain));
+        let (at, field) = locate("burner.share", &known).unwrap();
+        let before = (known[at].write)(json!({"rate": "0.5", "blocks": "7"})).unwrap();
+        let newer = [before.as_slice(), &[0xba, 1, 3, b'n', b'e', b'w']].concat();
+        let after = known[at].changed(&newer, vec![(field, json!(0.25))]).unwrap();
+        assert!(after.ends_with(&[0xba, 1, 3, b'n', b'e', b'w']), "what nobody describes goes back untouched");
+        let changes = known[at].difference(&newer, &after).unwrap();
+        let told: Vec<_> = changes.iter().map(|change| (change.path.as_str(), change.new.as_str())).collect();
+        assert_eq!(told, [("burner.share", "\"0.250000000000000000\"")]);
+        let message = any::unpack(&known[at].message("wasm1gov", &before), Some(&chain));
+        assert_eq!((&message["signer"], &message["params"]["blocks"]), (&json!("wasm1gov"), &json!("7")));
+        assert!(locate("burnr.share", &known).unwrap_err().to_string().contains("did you mean burner?"));
     }
 
     #[test]

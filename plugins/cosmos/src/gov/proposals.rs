@@ -4,7 +4,11 @@ use super::{authority, invalid, params, refused};
 use crate::{
     binary::Chain,
     config,
-    tx::{any, wire::Wire},
+    tx::{
+        any,
+        described::{self, Described},
+        wire::Wire,
+    },
 };
 use cosmos_sdk_proto::{
     cosmos::{
@@ -36,8 +40,11 @@ pub async fn list(request: &pb::ListProposalsRequest) -> Result<pb::ListProposal
     let rules = found.and_then(|answer| answer.params).unwrap_or_default();
     let found = if request.ids.is_empty() { all(&mut wire).await? } else { some(&mut wire, &request.ids).await? };
     let mut proposals = Vec::with_capacity(found.len());
+    let strange = found.iter().flat_map(|proposal| &proposal.messages).any(|message| !any::is_known(&message.type_url));
+    let binary = request.devnet.as_ref().map(|devnet| devnet.binary_sha256.as_str()).unwrap_or_default();
+    let described = if strange { described::ask(binary, &mut wire).await? } else { None };
     for proposal in found {
-        let mut told = told(&proposal);
+        let mut told = told(&proposal, described.as_deref());
         if proposal.status() == ProposalStatus::VotingPeriod {
             let query = QueryTallyResultRequest { proposal_id: proposal.id };
             let (answer, _) = ask::<QueryTallyResultResponse>(&mut wire, "TallyResult", &query).await?;
@@ -45,7 +52,7 @@ pub async fn list(request: &pb::ListProposalsRequest) -> Result<pb::ListProposal
         }
         if !request.ids.is_empty() {
             told.votes = votes(&mut wire, proposal.id).await?;
-            told.changes = params::changes(&proposal.messages, &mut wire).await?;
+            told.changes = params::changes(&proposal.messages, described.as_deref(), &mut wire).await?;
         }
         proposals.push(told);
     }
@@ -108,8 +115,8 @@ async fn ask<A: Message + Default>(wire: &mut Wire, method: &str, query: &impl M
     }
 }
 
-fn told(proposal: &Proposal) -> pb::Proposal {
-    let messages: Vec<Value> = proposal.messages.iter().map(any::unpack).collect();
+fn told(proposal: &Proposal, described: Option<&Described>) -> pb::Proposal {
+    let messages: Vec<Value> = proposal.messages.iter().map(|message| any::unpack(message, described)).collect();
     let Proposal { id, title, summary, proposer, metadata, expedited, failed_reason, .. } = proposal.clone();
     pb::Proposal {
         id,

@@ -1,7 +1,7 @@
 //! What only a node can tell: accounts, gas, prices; and what it is handed and asked for.
 
 use super::{
-    invalid, messages,
+    described, invalid, messages,
     refusal::{self, Standing},
     sign::{self, Unsigned},
     signers::Signers,
@@ -77,7 +77,20 @@ pub async fn build(request: &pb::BuildTxRequest) -> Result<pb::BuildTxResponse> 
     let (mut gas, mut sequence) = (Gas::default(), request.next_sequence);
     let mut outcomes = Vec::with_capacity(request.intents.len());
     for intent in &request.intents {
-        let outcome = match messages::read(intent, &from, &signers) {
+        let mut said = messages::read(intent, &from, &signers, None);
+        if let Err(PluginFault::FailedPrecondition(words)) = said {
+            said = match &mut node {
+                Some((wire, _)) => match described::ask(&devnet.binary_sha256, wire).await? {
+                    Some(chain) => messages::read(intent, &from, &signers, Some(&chain)),
+                    None => Err(invalid(format!("{words}: the chain describes none of its messages"))),
+                },
+                None => {
+                    outcomes.push(pb::BuildOutcome { outcome: Some(pb::build_outcome::Outcome::Built(untold(intent))) });
+                    continue;
+                }
+            };
+        }
+        let outcome = match said {
             Err(fault) => Err(pb::TxRefusal { class: "invalid".into(), message: fault.to_string(), ..pb::TxRefusal::default() }),
             Ok(said) => {
                 let unsigned = Unsigned { messages: said.messages, memo: intent.memo.clone(), ..Unsigned::default() };
@@ -97,6 +110,11 @@ pub async fn build(request: &pb::BuildTxRequest) -> Result<pb::BuildTxResponse> 
         });
     }
     Ok(pb::BuildTxResponse { outcomes })
+}
+
+/// Nothing can be said against it without a node. What has no body cannot be signed.
+fn untold(intent: &pb::TxIntent) -> pb::UnsignedTx {
+    pb::UnsignedTx { gas_limit: intent.gas_limit, meaning: format!("{}: known to the chain alone", intent.r#type), ..pb::UnsignedTx::default() }
 }
 
 pub async fn broadcast(request: &pb::BroadcastTxRequest) -> Result<pb::BroadcastTxResponse> {

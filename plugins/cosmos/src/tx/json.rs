@@ -4,7 +4,7 @@
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::Value;
 
-const PLACES: usize = 18;
+pub(crate) const PLACES: usize = 18;
 
 /// How the wire holds a decimal fraction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,7 +108,7 @@ fn find<'a>(value: &'a mut Value, path: &str) -> Option<&'a mut Value> {
 }
 
 /// `0.2` to `200000000000000000`.
-fn scale(text: &str) -> Option<String> {
+pub(crate) fn scale(text: &str) -> Option<String> {
     let (sign, digits) = text.strip_prefix('-').map_or(("", text), |digits| ("-", digits));
     let (whole, part) = digits.split_once('.').unwrap_or((digits, ""));
     let is_number = |text: &str| text.chars().all(|c| c.is_ascii_digit());
@@ -120,7 +120,8 @@ fn scale(text: &str) -> Option<String> {
     Some(if all.is_empty() { "0".to_owned() } else { format!("{sign}{all}") })
 }
 
-fn unscale(digits: &str) -> Option<String> {
+/// And back.
+pub(crate) fn unscale(digits: &str) -> Option<String> {
     let (sign, digits) = digits.strip_prefix('-').map_or(("", digits), |digits| ("-", digits));
     if digits.is_empty() || !digits.chars().all(|c| c.is_ascii_digit()) {
         return None;

@@ -1,6 +1,6 @@
 //! Types of transaction: a payload in, protobuf messages and a line for people out.
 
-use super::{any, invalid, signers::Signers};
+use super::{any, described::Described, invalid, signers::Signers};
 use crate::binary::Chain;
 use cosmos_sdk_proto::{
     Any,
@@ -59,19 +59,20 @@ pub(super) fn types() -> Vec<pb::TxType> {
 }
 
 pub(super) fn takes(chain: &Chain, kind: &str) -> bool {
-    kind != CANCEL || chain.has_newer_gov()
+    (chain.has_module("gov") || !kind.starts_with("gov/")) && (kind != CANCEL || chain.has_newer_gov())
 }
 
-pub(super) fn read(intent: &pb::TxIntent, from: &str, signers: &Signers<'_>) -> Result<Said> {
+/// `described`: by the chain, for messages that are not known here. FailedPrecondition: it would be needed, and is not there.
+pub(super) fn read(intent: &pb::TxIntent, from: &str, signers: &Signers<'_>, described: Option<&Described>) -> Result<Said> {
     match intent.r#type.as_str() {
         SEND => send(payload(intent)?, from, signers),
         DELEGATE => stake(payload(intent)?, from, signers, DELEGATE),
         UNBOND => stake(payload(intent)?, from, signers, UNBOND),
         VOTE => vote(payload(intent)?, from),
         DEPOSIT => deposit(payload(intent)?, from),
-        PROPOSE => propose(payload(intent)?, from, signers.chain()),
+        PROPOSE => propose(payload(intent)?, from, signers.chain(), described),
         CANCEL => cancel(payload(intent)?, from, signers.chain()),
-        ANY => anything(payload(intent)?),
+        ANY => anything(payload(intent)?, described),
         other => {
             let names: Vec<String> = types().into_iter().map(|kind| kind.name).collect();
             Err(invalid(format!("there is no transaction type `{other}`; there are {}", names.join(", "))))
@@ -195,7 +196,7 @@ struct Propose {
     expedited: bool,
 }
 
-fn propose(propose: Propose, from: &str, chain: &Chain) -> Result<Said> {
+fn propose(propose: Propose, from: &str, chain: &Chain, described: Option<&Described>) -> Result<Said> {
     let Propose { title, summary, deposit, messages, mut metadata, expedited } = propose;
     if expedited && !chain.has_newer_gov() {
         return Err(invalid(format!("expedited proposals came with SDK 0.50, and this chain has {}: leave expedited out", chain.sdk_version)));
@@ -205,7 +206,7 @@ fn propose(propose: Propose, from: &str, chain: &Chain) -> Result<Said> {
     }
     let meaning = format!("proposes `{title}` with a deposit of {deposit}");
     let message = MsgSubmitProposal {
-        messages: messages.iter().map(any::pack).collect::<Result<_>>()?,
+        messages: messages.iter().map(|message| any::pack(message, described)).collect::<Result<_>>()?,
         initial_deposit: coins(&deposit)?,
         proposer: from.into(),
         metadata,
@@ -222,11 +223,11 @@ struct Anything {
     messages: Vec<Value>,
 }
 
-fn anything(Anything { messages }: Anything) -> Result<Said> {
+fn anything(Anything { messages }: Anything, described: Option<&Described>) -> Result<Said> {
     if messages.is_empty() {
         return Err(invalid("payload.messages is empty"));
     }
-    let messages: Vec<Any> = messages.iter().map(any::pack).collect::<Result<_>>()?;
+    let messages: Vec<Any> = messages.iter().map(|message| any::pack(message, described)).collect::<Result<_>>()?;
     let names: Vec<&str> = messages.iter().map(|message| message.type_url.trim_start_matches('/')).collect();
     Ok(Said { meaning: names.join(", "), messages })
 }
@@ -268,7 +269,7 @@ mod tests {
         let (devnet, chain) = (devnet(), chain());
         let signers = Signers::new(&devnet, &chain);
         let intent = pb::TxIntent { r#type: kind.into(), payload: payload.into(), ..pb::TxIntent::default() };
-        read(&intent, &signers.address("account:0").unwrap(), &signers)
+        read(&intent, &signers.address("account:0").unwrap(), &signers, None)
     }
 
     #[test]
@@ -298,6 +299,14 @@ mod tests {
     }
 
     #[test]
+    fn a_chain_without_governance_takes_none_of_its_transactions() {
+        let without = Chain { modules: vec!["bank".into()], ..chain() };
+        let taken: Vec<_> = types().into_iter().map(|kind| kind.name).filter(|name| takes(&without, name)).collect();
+        assert_eq!(taken, [SEND, DELEGATE, UNBOND, ANY]);
+        assert!(takes(&chain(), VOTE), "of a chain whose modules are not known all are tried");
+    }
+
+    #[test]
     fn what_an_older_sdk_lacks_is_refused_by_name() {
         let (devnet, chain) = (devnet(), Chain { sdk_version: "v0.47.5".into(), ..chain() });
         let signers = Signers::new(&devnet, &chain);
@@ -306,7 +315,7 @@ mod tests {
             [(CANCEL, r#"{"proposal": 1}"#), (PROPOSE, r#"{"title": "T", "summary": "S", "deposit": "1stake", "expedited": true}"#)]
         {
             let intent = pb::TxIntent { r#type: kind.into(), payload: payload.into(), ..pb::TxIntent::default() };
-            let words = read(&intent, &from, &signers).unwrap_err().to_string();
+            let words = read(&intent, &from, &signers, None).unwrap_err().to_string();
             assert!(words.contains("SDK 0.50") && words.contains("v0.47.5"), "{words}");
         }
     }

@@ -3,12 +3,13 @@
 //! ```text
 //! signers   account:N, validator:N, addresses ──► keys        sign     SIGN_MODE_DIRECT
 //! messages, any   type and payload ──► protobuf messages      refusal  what a code of the chain means
-//! json      the JSON form of messages as chains write it
+//! json      the JSON form of messages as chains write it     described  messages that the chain itself describes
 //! wire      JSON-RPC over one connection ──► chain            chain    accounts, gas, sending, finding
 //! ```
 
 pub(crate) mod any;
 mod chain;
+pub(crate) mod described;
 pub(crate) mod json;
 pub(crate) mod messages;
 mod refusal;

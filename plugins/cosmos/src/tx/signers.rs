@@ -143,7 +143,7 @@ pub(crate) mod tests {
 
     pub(crate) fn chain() -> Chain {
         let prefixes = Prefixes { account: "wasm".into(), validator: "wasmvaloper".into(), consensus: "wasmvalcons".into() };
-        Chain { sdk_version: "v0.50.11".into(), binary_version: String::new(), comet_version: String::new(), prefixes }
+        Chain { sdk_version: "v0.50.11".into(), prefixes, ..Chain::default() }
     }
 
     pub(crate) fn devnet() -> pb::DevnetContext {

@@ -13,11 +13,12 @@ use std::{
 use tonic::Code;
 
 const CLASSIFY_LIMIT: Duration = Duration::from_millis(300);
-const CLASSES: [&str; 12] = [
+const CLASSES: [&str; 13] = [
     "oom",
     "port-busy",
     "db-locked",
     "app-hash",
+    "consensus-failure",
     "upgrade-needed",
     "bad-flag",
     "no-program",

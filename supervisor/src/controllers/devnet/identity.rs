@@ -133,7 +133,7 @@ mod tests {
     fn an_answer_is_kept_whole_and_a_damaged_one_is_none() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("deep/answer.json");
-        let answer = Initialized { sdk_version: "v0.50.11".into(), binary_version: "v1".into(), state: vec![0, 255] };
+        let answer = Initialized { sdk_version: "v0.50.11".into(), binary_version: "v1".into(), state: vec![0, 255], lacks: vec!["gov".into()] };
         assert_eq!(recall(&path), None);
         keep(&path, &answer).unwrap();
         assert_eq!(recall(&path), Some(answer));

@@ -232,6 +232,7 @@ async fn plan_write(
         binary_sha256: binary.sha256.clone(),
         initialized: hex(&initialized.state),
         sdk_version: initialized.sdk_version.clone(),
+        lacks: initialized.lacks.clone(),
         nodes,
     };
     let metadata = Meta {

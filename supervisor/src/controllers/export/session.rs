@@ -3,7 +3,7 @@
 use super::super::{
     Context, Edit, ReconcileError, Story,
     node::{handle_of, job_spec, launch_name},
-    placing::{SERVICE, placed, stored_context},
+    placing::{LIMITS_ENFORCED, SERVICE, limits_condition, placed, stored_context},
     sessions::{in_a_row, pause},
 };
 use super::{
@@ -15,8 +15,8 @@ use super::{
 use crate::{
     clone::{Clone as TreeClone, Cloned, Cost, Keep},
     model::{
-        ByteSize, CloneReport, Devnet, Export, ExportPhase, FROZEN, Fault, FaultCode, Key, Kind, Launch, LaunchPhase, Node, NodeName, NodePhase,
-        Resources,
+        ByteSize, CloneReport, ConditionStatus, Devnet, Export, ExportPhase, FROZEN, Fault, FaultCode, Key, Kind, Launch, LaunchPhase, Node,
+        NodeName, NodePhase, Resources,
     },
     plugin::{DevnetContext, ExportRequest, Job, JobOutcome},
     runtime::{Handle, JobResult},
@@ -103,6 +103,7 @@ impl Session {
     }
 
     async fn attempt(&self, export: &Export, files: &Files) -> Result<(), ReconcileError> {
+        self.tell_of_limits(export).await?;
         let (node, pause) = self.choose(export).await?;
         files.begin()?;
         let (devnet, context) = self.context(export).await?;
@@ -241,6 +242,22 @@ impl Session {
         running(node, &self.cx).await
     }
 
+    /// Where the daemon can set no limits, the chain's program may take all the memory that there is: that is said once.
+    async fn tell_of_limits(&self, export: &Export) -> Result<(), ReconcileError> {
+        let limits = Resources { memory_bytes: Some(memory(export).0), ..Resources::default() };
+        let unheld = limits_condition(Some(&limits), self.cx.runtime.capabilities()).filter(|condition| condition.status != ConditionStatus::True);
+        let now = self.cx.clock.now();
+        Ok(apply::edit(&self.key, &self.cx, |export| match &unheld {
+            None if export.status.conditions.remove(LIMITS_ENFORCED) => Edit::Quiet,
+            Some(condition) if export.status.conditions.set(condition.clone(), now) => {
+                let message = format!("its memory is not limited: {}", condition.message);
+                Edit::Tell(Story::new("export", "LimitsNotEnforced", message).warn().observed(format!("{LIMITS_ENFORCED}=False")))
+            }
+            _ => Edit::Skip,
+        })
+        .await?)
+    }
+
     async fn exporting(&self, files: &Files) -> Result<(), ReconcileError> {
         let to = files.state();
         Ok(apply::edit(&self.key, &self.cx, |export| {
@@ -253,7 +270,7 @@ impl Session {
 
     /// Runs one job within its memory; the size of what it has written goes into the status meanwhile.
     async fn run_job(&self, job: &Job, export: &Export, files: &Files) -> Result<JobOutcome, ReconcileError> {
-        let memory = export.spec.memory.unwrap_or(MEMORY);
+        let memory = memory(export);
         let path = [self.key.namespace.as_str(), &export.spec.devnet_ref, "jobs"];
         let mut spec = job_spec(job, &path, &files.work());
         spec.limits = Resources { memory_bytes: Some(memory.0), ..Resources::default() };
@@ -326,6 +343,11 @@ impl Session {
         }
         std::future::pending().await
     }
+}
+
+/// What the chain's program may take.
+fn memory(export: &Export) -> ByteSize {
+    export.spec.memory.unwrap_or(MEMORY)
 }
 
 fn tells_of_a_full_disk(line: &str) -> bool {

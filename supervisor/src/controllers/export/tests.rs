@@ -2,8 +2,8 @@
 
 use super::super::testing::{NET, NS, Rig, node_key};
 use crate::{
-    model::{DevnetPhase, Exit, Export, ExportPhase, Key, NodePhase, Object, Timestamp},
-    runtime::{JobResult, JobSpec, Runtime, RuntimeError},
+    model::{ConditionStatus, DevnetPhase, Exit, Export, ExportPhase, Key, NodePhase, Object, Timestamp},
+    runtime::{Capabilities, JobResult, JobSpec, Runtime, RuntimeError},
     store::{Write, ailing::Ailing, fixtures},
 };
 use nix::sys::signal::Signal;
@@ -66,6 +66,25 @@ async fn the_last_validator_stands_still_for_its_clone_and_the_file_alone_stays(
     assert_eq!(fs::read_dir(rig.home.export(NS, NET, "before")).unwrap().count(), 1, "clone and work are gone");
     assert_eq!(rig.runtime.jobs().last().unwrap().limits.memory_bytes, Some(1 << 30));
     assert_eq!(rig.devnet().await.unwrap().status.phase, DevnetPhase::Running);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_export_whose_memory_cannot_be_limited_says_so_once_and_one_whose_can_says_nothing() {
+    let rig = rig().await;
+    rig.runtime.answer_jobs(export_state);
+    request(&rig, |_| {}).await;
+    let done = ended(&rig).await;
+    assert_eq!(done.status.phase, ExportPhase::Completed, "{:?}", done.status.message);
+    let limits = done.status.conditions.get("LimitsEnforced").expect("a fake runtime has no controllers");
+    assert_eq!((limits.status, limits.message.as_str()), (ConditionStatus::False, "no process is behind this"));
+    let told = |events: Vec<crate::model::Event>| events.into_iter().filter(|event| event.reason == "LimitsNotEnforced").count();
+    assert_eq!(told(rig.events().await), 1);
+    rig.runtime.set_capabilities(Capabilities { limits: true, ..rig.runtime.capabilities() });
+    let held = Key::export(NS, &format!("{NET}/held"));
+    request(&rig, |export| export.metadata.name.clone_from(&held.name)).await;
+    let done = rig.until::<Export>(&held, "the export ends", |export| export.status.phase.is_final()).await;
+    assert!(done.status.conditions.get("LimitsEnforced").is_none());
+    assert_eq!(told(rig.events().await), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

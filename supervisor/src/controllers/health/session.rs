@@ -1,11 +1,15 @@
 //! One node's health session: probes until it is ready, then listens to its blocks.
 
-use super::super::{Context, Edit, Story, node::handle_of, placing::placed};
+use super::super::{
+    Context, Edit, Story,
+    node::{class_reason, handle_of},
+    placing::placed,
+};
 use crate::{
     holders::{Holder, has_socket, holder_of, is_in_a_container, listeners_at},
-    logs,
-    model::{Condition, ConditionStatus, Devnet, HealthCheck, Key, Kind, Launch, LaunchId, Node, PlacedNode, Readiness, Timestamp},
-    plugin::{BlockHeight, ChainPlugin, DevnetContext, Health, PluginError},
+    logs::{self, LastWords},
+    model::{Condition, ConditionStatus, Devnet, ExitClass, HealthCheck, Key, Kind, Launch, LaunchId, Node, PlacedNode, Readiness, Timestamp},
+    plugin::{BlockHeight, ChainPlugin, Classified, DevnetContext, Health, PluginError},
     runtime::Handle,
     store::StoreError,
 };
@@ -27,6 +31,8 @@ const UNREACHABLE_AFTER: Duration = Duration::from_secs(5);
 /// Blocks that may be missing before a node counts as stalled.
 const MISSING_BLOCKS: u32 = 5;
 const STALL_FLOOR: Duration = Duration::from_secs(10);
+/// So many of its last lines are looked through for why a node makes no blocks: one that lives goes on to speak of other things.
+const LAST_WORDS: usize = 200;
 /// So many blocks in a row, each when it is made, and a node counts as stable, however short the time: fast chains need not wait a minute.
 const STABLE_BLOCKS: u32 = 30;
 /// A process without any other sign of readiness is ready when it has lived for so long: most that cannot run end sooner.
@@ -115,6 +121,7 @@ impl Session {
     async fn chain(&self, devnet: &DevnetContext) -> Result<(), Stop> {
         let mut begun = Instant::now();
         let mut unreachable_since: Option<Instant> = None;
+        let mut still = Still::default();
         loop {
             let found = self.probe(devnet).await;
             match found {
@@ -128,7 +135,11 @@ impl Session {
                 Ok(health) => {
                     self.see(&health);
                     if let Some(class) = health.sick {
-                        self.set_progressing(false, super::super::node::class_reason(class), &health.message).await?;
+                        self.set_progressing(false, class_reason(class), &health.message).await?;
+                    } else if still.stands(health.height, self.stall_after)
+                        && let Some(said) = self.last_words(devnet).await
+                    {
+                        self.set_progressing(false, class_reason(said.class), &said.message).await?;
                     }
                     self.set_ready(false, "NotReady", &health.message).await?;
                     // It answers: its next block is a reason to ask again, before the next probe is due.
@@ -206,13 +217,25 @@ impl Session {
         blocks + 1
     }
 
-    /// No block for long: ask the node whether it knows why.
+    /// No block for long: ask the node whether it knows why, then its log.
     async fn stalled(&self, devnet: &DevnetContext, height: u64) -> Result<(), Stop> {
         let sick = self.probe(devnet).await.ok().and_then(|health| Some((health.sick?, health.message)));
+        let sick = match sick {
+            None => self.last_words(devnet).await.map(|said| (said.class, said.message)),
+            known => known,
+        };
         match sick {
-            Some((class, message)) => self.set_progressing(false, super::super::node::class_reason(class), &message).await,
+            Some((class, message)) => self.set_progressing(false, class_reason(class), &message).await,
             None => self.set_progressing(false, "NoNewBlock", &format!("no block for {:?}; the height stays at {height}", self.stall_after)).await,
         }
+    }
+
+    /// What the log of a node that lives says of why it makes no blocks; none where its plugin reads nothing of the kind in it.
+    async fn last_words(&self, devnet: &DevnetContext) -> Option<Classified> {
+        let log = self.log.clone();
+        let tail = on_blocking_thread(move || Some(LastWords::read(&log, LAST_WORDS).telling_lines())).await?;
+        let said = self.plugin().await.ok()?.classify(devnet, &self.node, None, &tail).await.ok()?;
+        Some(said).filter(|said| said.class != ExitClass::Unknown)
     }
 
     async fn plugin(&self) -> Result<Arc<dyn ChainPlugin>, PluginError> {
@@ -400,6 +423,26 @@ impl Meter {
     async fn handle(&self) -> Option<Handle> {
         let launch = Arc::<Launch>::try_from(self.cx.store.get(&self.launch).await.ok()??).ok()?;
         handle_of(&launch)
+    }
+}
+
+/// How long a node that answers has been at one height.
+#[derive(Default)]
+struct Still {
+    height: u64,
+    since: Option<Instant>,
+}
+
+impl Still {
+    /// True once each time that the height has not moved for so long.
+    fn stands(&mut self, height: u64, long: Duration) -> bool {
+        let moved = self.height != height;
+        let since = *self.since.get_or_insert_with(Instant::now);
+        if moved || since.elapsed() >= long {
+            (self.height, self.since) = (height, Some(Instant::now()));
+            return !moved;
+        }
+        false
     }
 }
 

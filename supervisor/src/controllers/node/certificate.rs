@@ -94,7 +94,7 @@ async fn classify(node: &Node, exit: &Exit, tail: &[Vec<u8>], cx: &Context) -> O
         let plan = cx.plan(&node.metadata.namespace, &name.devnet).await.ok()??;
         let plugin = cx.plugins.get(&devnet.spec.plugin).await.ok()?;
         let context = stored_context(&devnet, &plan.spec, &[]);
-        plugin.classify(&context, &placed(node), exit, tail).await.ok()
+        plugin.classify(&context, &placed(node), Some(exit), tail).await.ok()
     };
     tokio::time::timeout(CLASSIFY_WITHIN, asked).await.ok().flatten()
 }

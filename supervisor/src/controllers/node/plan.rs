@@ -242,6 +242,7 @@ pub(in super::super) fn class_reason(class: ExitClass) -> &'static str {
         ExitClass::PortBusy => "PortBusy",
         ExitClass::DbLocked => "DatabaseLocked",
         ExitClass::AppHash => "AppHashMismatch",
+        ExitClass::ConsensusFailure => "ConsensusFailure",
         ExitClass::UpgradeNeeded => "UpgradeNeeded",
         ExitClass::BadFlag => "BadFlag",
         ExitClass::NoProgram => "NoProgram",

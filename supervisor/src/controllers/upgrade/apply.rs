@@ -10,8 +10,8 @@ use super::{
 };
 use crate::{
     model::{
-        BinaryStatus, Condition, ConditionStatus, Desired, Devnet, EventId, FaultCode, HaltProof, Key, Node, PastUpgrade, Upgrade, UpgradePhase,
-        UpgradeStatus, VerifiedBlock,
+        BinaryStatus, Condition, ConditionStatus, Desired, Devnet, EventId, FaultCode, HaltProof, Key, Node, NodeSpec, PastUpgrade, Upgrade,
+        UpgradePhase, UpgradeStatus, VerifiedBlock,
     },
     plugin::{PluginError, upgrade::Schedule},
     store::Write,
@@ -53,6 +53,7 @@ pub(super) async fn apply(upgrade: &Upgrade, seen: &Seen, step: Step, cx: &Conte
         }
         Step::Tell(names) => tell(upgrade, seen, &names, cx).await,
         Step::Lend(names) => lend(upgrade, seen, names, cx).await,
+        Step::Revive(names) => revive(upgrade, seen, names, cx).await,
         Step::Untell => untell(upgrade, seen, cx).await,
         Step::Skip { why } => switch::skip(upgrade, seen, why, cx).await,
         Step::Hold => hold(upgrade, seen, cx).await,
@@ -259,14 +260,33 @@ async fn lend(upgrade: &Upgrade, seen: &Seen, names: Vec<String>, cx: &Context) 
     commit(upgrade, Some(story), also, change, cx).await
 }
 
+async fn revive(upgrade: &Upgrade, seen: &Seen, names: Vec<String>, cx: &Context) -> Result<(), ReconcileError> {
+    let message = format!("tries {} once more, failed and not at the height yet", names.join(", "));
+    let mut also = Vec::new();
+    for node in seen.nodes.iter().filter(|node| names.contains(&short(node))) {
+        let story = Story::new("upgrade", "RestartRequested", &message).desired("running").action("restart");
+        also.extend(changed(node, story, |spec| spec.restart_request += 1, cx));
+    }
+    let story = Story::new("upgrade", "RestartsFailed", message.clone()).action("restart").desired("Completed");
+    let change = |next: &mut Upgrade| {
+        next.status.notes.revived.extend(names);
+        next.status.message = message;
+    };
+    commit(upgrade, Some(story), also, change, cx).await
+}
+
 /// The writes that start or stop one node.
 pub(super) fn wanted(node: &Arc<Node>, desired: Desired, why: &str, cx: &Context) -> Vec<Write> {
+    let story = Story::new("upgrade", "SpecChanged", why).desired(format!("{desired:?}").to_lowercase()).action("update");
+    changed(node, story, |spec| spec.desired = desired, cx)
+}
+
+fn changed(node: &Arc<Node>, story: Story, change: impl FnOnce(&mut NodeSpec), cx: &Context) -> Vec<Write> {
     let mut next = Node::clone(node);
-    next.spec.desired = desired;
+    change(&mut next.spec);
     next.metadata.generation += 1;
     let mut writes = Vec::new();
     let key = Key::node(&node.metadata.namespace, &node.metadata.name);
-    let story = Story::new("upgrade", "SpecChanged", why).desired(format!("{desired:?}").to_lowercase()).action("update");
     next.status.cause = Some(cx.tell_into(&mut writes, &key, node.status.cause.clone(), story));
     writes.push(Write::update(next));
     writes

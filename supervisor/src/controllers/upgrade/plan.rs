@@ -88,6 +88,8 @@ pub(super) enum Step {
     Tell(Vec<String>),
     /// Start nodes that their user stopped: they must come to the height with the old binary.
     Lend(Vec<String>),
+    /// Try nodes once more that have failed: they too must come to the height.
+    Revive(Vec<String>),
     /// Take the height back from all nodes that were told.
     Untell,
     /// Let the old binary pass the height.
@@ -244,6 +246,13 @@ fn waiting(upgrade: &Upgrade, facts: &Facts<'_>) -> Step {
     let stopped: Vec<String> = others.iter().filter(|node| node.spec.desired == Desired::Stopped).map(|node| short(node)).collect();
     if !stopped.is_empty() {
         return Step::Lend(stopped);
+    }
+    let failed: Vec<&Arc<Node>> = others.iter().copied().filter(|node| node.status.phase == NodePhase::Failed && !node.is_asked_anew()).collect();
+    if let Some(node) = failed.iter().find(|node| status.notes.revived.contains(&short(node))) {
+        return Step::RollBack { why: format!("{} cannot come to height {height} with the old binary: {}", short(node), last_words(node)) };
+    }
+    if !failed.is_empty() {
+        return Step::Revive(failed.into_iter().map(|node| short(node)).collect());
     }
     let named: Vec<String> = others.iter().map(|node| plight(node, facts)).collect();
     look(format!("{} of {} nodes have halted at height {height}; not yet: {}", halted.len(), facts.nodes.len(), named.join(", ")))
@@ -430,7 +439,7 @@ fn can_be_told(node: &Node, others_halted: bool) -> bool {
 /// Why a node with the new binary will not come to anything, if so.
 fn broken(upgrade: &Upgrade, node: &Node) -> Option<String> {
     let (name, status) = (short(node), &node.status);
-    let words = status.last_exit.as_ref().map(|exit| exit.message.clone()).unwrap_or_default();
+    let words = last_words(node);
     if status.phase == NodePhase::Failed && !node.is_asked_anew() {
         return Some(format!("{name} failed with the new binary: {words}"));
     }
@@ -439,8 +448,13 @@ fn broken(upgrade: &Upgrade, node: &Node) -> Option<String> {
         return Some(format!("{name} dies again and again with the new binary: {words}"));
     }
     let sick = status.conditions.get("Progressing").filter(|_| status.conditions.is_false("Progressing"))?;
-    let hopeless = [ExitClass::AppHash, ExitClass::UpgradeNeeded, ExitClass::Panic].map(class_reason);
+    let hopeless = [ExitClass::AppHash, ExitClass::ConsensusFailure, ExitClass::UpgradeNeeded, ExitClass::Panic].map(class_reason);
     hopeless.contains(&sick.reason.as_str()).then(|| format!("{name} cannot go on with the new binary: {}", sick.message))
+}
+
+/// How its last process ended.
+fn last_words(node: &Node) -> String {
+    node.status.last_exit.as_ref().map(|exit| exit.message.clone()).unwrap_or_default()
 }
 
 fn overdue(upgrade: &Upgrade, facts: &Facts<'_>) -> bool {

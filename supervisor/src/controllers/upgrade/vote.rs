@@ -11,7 +11,7 @@ use super::{
 use crate::{
     model::{Key, Meta, Node, PlacedNode, Transaction, TransactionPhase, TransactionSpec, TransactionStatus, Uid, Upgrade, UpgradePhase},
     plugin::{
-        DevnetContext,
+        DevnetContext, PluginError,
         gov::{GOV_CAPABILITY, GovParams, ProposalStatus},
     },
     store::{StoreError, Write},
@@ -46,7 +46,14 @@ pub(super) async fn draft(upgrade: &Upgrade, seen: &Seen, cx: &Context) -> Resul
         return fail(format!("plugin {} tells nothing of governance; add --skip-vote", seen.devnet.spec.plugin)).await;
     }
     // Of no proposal in particular: what the chain asks of all is wanted.
-    let params = chain.plugin.proposals(&chain.devnet, &node, &[u64::MAX]).await?.params;
+    let params = match chain.plugin.proposals(&chain.devnet, &node, &[u64::MAX]).await {
+        Ok(proposals) => proposals.params,
+        // The node answers, and its chain has no such thing.
+        Err(PluginError::Rejected { code, message, .. }) if code == "FailedPrecondition" => {
+            return fail(format!("the chain of {} has no governance to vote on it: {message}; add --skip-vote", seen.devnet.metadata.name)).await;
+        }
+        Err(error) => return Err(error.into()),
+    };
     let block_ms = seen.devnet.spec.block_time.map_or(USUAL_BLOCK_MS, |time| time.as_millis()).max(1);
     let first = first_height(seen.height, &params, block_ms);
     let height = match upgrade.height() {

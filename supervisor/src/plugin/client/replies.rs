@@ -84,7 +84,7 @@ pub(super) fn initialized(reply: pb::InitializeResponse) -> Checked<Reply<Initia
     if !reply.jobs.is_empty() {
         return jobs(reply.jobs).map(Reply::Jobs);
     }
-    Ok(Reply::Done(Initialized { sdk_version: reply.sdk_version, binary_version: reply.binary_version, state: reply.state }))
+    Ok(Reply::Done(Initialized { sdk_version: reply.sdk_version, binary_version: reply.binary_version, state: reply.state, lacks: reply.lacks }))
 }
 
 pub(super) fn export(reply: pb::ExportPlan) -> Checked<ExportPlan> {

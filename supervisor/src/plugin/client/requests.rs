@@ -108,14 +108,15 @@ pub(super) fn node_ref(context: &DevnetContext, node: &PlacedNode) -> pb::NodeRe
     pb::NodeRef { devnet: Some(devnet(context)), node: Some(placed(node)) }
 }
 
-pub(super) fn exit(context: &DevnetContext, node: &PlacedNode, exit: &Exit, log_tail: &[Vec<u8>]) -> pb::ClassifyExitRequest {
+pub(super) fn exit(context: &DevnetContext, node: &PlacedNode, exit: Option<&Exit>, log_tail: &[Vec<u8>]) -> pb::ClassifyExitRequest {
     let last = &log_tail[log_tail.len().saturating_sub(TAIL_LINES)..];
     pb::ClassifyExitRequest {
         devnet: Some(devnet(context)),
         node: Some(placed(node)),
-        exit_code: exit.code,
-        signal: exit.signal,
-        oom_killed: exit.oom_killed,
+        exit_code: exit.and_then(|exit| exit.code),
+        signal: exit.and_then(|exit| exit.signal),
+        oom_killed: exit.is_some_and(|exit| exit.oom_killed),
+        alive: exit.is_none(),
         log_tail: last.iter().map(|line| line[..line.len().min(TAIL_LINE)].to_vec()).collect(),
     }
 }

@@ -102,6 +102,26 @@ fn rolls_back(step: Step, words: &str) {
     }
 }
 
+/// The others have halted; without it the upgrade would wait for ever.
+#[test]
+fn a_node_that_failed_before_the_height_is_tried_once_more_and_then_all_go_back() {
+    let halted = || {
+        World::new(UpgradePhase::Waiting).edit(|world| {
+            world.height = HEIGHT;
+            world.halt(0);
+            world.upgrade.status.notes.told = vec!["validator-0".into(), "validator-1".into()];
+            let node = world.node(1);
+            (node.status.phase, node.status.pid) = (NodePhase::Failed, None);
+            node.status.last_exit = Some(LastExit { class: ExitClass::Panic, message: "exit code 2: a nil map".into(), ..LastExit::default() });
+        })
+    };
+    assert_eq!(halted().step(), Step::Revive(vec!["validator-1".into()]));
+    let tried = || halted().edit(|world| world.upgrade.status.notes.revived = vec!["validator-1".into()]);
+    waits_for(tried().edit(|world| world.node(1).spec.restart_request = 1).step(), "not yet: validator-1");
+    waits_for(tried().edit(|world| world.node(1).status.phase = NodePhase::Starting).step(), "not yet: validator-1");
+    rolls_back(tried().step(), "validator-1 cannot come to height 30 with the old binary: exit code 2: a nil map");
+}
+
 #[test]
 fn the_new_binary_is_checked_only_when_its_turn_has_come_and_the_chain_runs() {
     let pending = || World::new(UpgradePhase::Pending);
