@@ -93,7 +93,11 @@ fn a_disk_that_fills_up_in_the_middle_of_an_export_is_named_with_the_mend_which_
 
 fn an_export_on_a_full_disk(home: &TestHome, plugin: &str, program: &Path) {
     let (begun, go) = (home.path().join("begun"), home.path().join("go"));
-    let hold = format!("if [ \"$1\" = export ]; then : > {}; while [ ! -e {} ]; do sleep 0.05; done; fi", begun.display(), go.display());
+    let hold = format!(
+        "if [ \"$1\" = export ] && [ \"$2\" != --help ]; then : > {}; while [ ! -e {} ]; do sleep 0.05; done; fi",
+        begun.display(),
+        go.display()
+    );
     let libraries = program.with_file_name("lib");
     let chain = home.program("chain", &format!("{hold}\nLD_LIBRARY_PATH={} exec {} \"$@\"", libraries.display(), program.display()));
     let spec = format!("{{plugin: {plugin}, binary: {{path: {chain}}}, validators: 2, blockTime: 300ms, localhost: false}}");

@@ -111,10 +111,10 @@ impl Keys<'_> {
         if !by.is_empty() {
             return Err(KeyError::HomeInUse { node: node.metadata.name.clone(), by });
         }
-        self.rivals(node).await?.map_or(Ok(()), Err)?;
         let name = socket::name(genesis, key);
         let bound = blocking("bind the socket of a key", move || socket::bind(&name)).await?;
         let socket = bound.map_err(|by| KeyError::InUse { node: node.metadata.name.clone(), by: self.described(by) })?;
+        self.rivals(node).await?.map_or(Ok(()), Err)?; // who holds the lease is better known than one who does not
         let mut writes = Vec::new();
         if signed_elsewhere.is_some() {
             row.spec.sign_mark = present; // it is told once
