@@ -28,10 +28,10 @@ use crate::{
     },
     config::{Home, Settings},
     keeper::Keeper,
-    model::{Fault, Timestamp},
+    model::{Fault, Kind, Timestamp},
     observe::Observations,
     plugin::Plugins,
-    store::{Limits, SqliteStore, Store, StoreError},
+    store::{Limits, Selector, SqliteStore, Store, StoreError},
     sys::{self, Clock, Kernel, SystemClock},
 };
 use futures::future::BoxFuture;
@@ -39,6 +39,7 @@ use reload::Reload;
 use std::{
     io,
     os::fd::{AsFd, OwnedFd},
+    path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
@@ -119,6 +120,8 @@ pub enum DaemonError {
     Listener(std::io::Error),
     #[error("cannot start: {fault}{}", remedy(fault))]
     Furnish { fault: Box<Fault> },
+    #[error("the home {} was {} when its devnets were made, and their files and processes go by that path\n  mend: {}", is.display(), was.display(), way_back(was, is))]
+    Moved { was: PathBuf, is: PathBuf },
     #[error("the controllers ended by themselves; the log tells why")]
     ControllersEnded,
 }
@@ -231,8 +234,28 @@ async fn open(config: Config, reload: Reload) -> Result<Base, DaemonError> {
     let opened = tokio::task::spawn_blocking(move || SqliteStore::open(&path, for_store, limits)).await;
     let store = opened.map_err(|panic| store_fault(StoreError::Other(panic.to_string())))?.map_err(store_fault)?;
     let store: Arc<dyn Store> = Arc::new(store);
+    stays_in_place(&home, store.as_ref()).await?;
     let observations = Arc::new(Observations::default());
     Ok(Base { home, settings, kernel, reload, store, observations, clock, stop: CancellationToken::new() })
+}
+
+/// Rows name folders of the home by their whole paths: from a copy, a daemon would work in the folders of the home that it was copied from.
+async fn stays_in_place(home: &Home, store: &dyn Store) -> Result<(), DaemonError> {
+    const PLACE: &str = "home";
+    let is = home.root().to_string_lossy();
+    match store.meta_value(PLACE).await.map_err(store_fault)? {
+        Some(was) if was == is => return Ok(()),
+        Some(was) if !store.list(&Selector::kind(Kind::Devnet)).await.map_err(store_fault)?.0.is_empty() => {
+            return Err(DaemonError::Moved { was: was.into(), is: home.root().to_owned() });
+        }
+        Some(_) | None => {}
+    }
+    store.set_meta_value(PLACE, &is).await.map_err(store_fault)
+}
+
+fn way_back(was: &Path, is: &Path) -> String {
+    let back = format!("mv {} {}", is.display(), was.display());
+    if was.exists() { format!("dvbctl --home {}; a copy can only take its place: move that away, then {back}", was.display()) } else { back }
 }
 
 /// The store's instance id is drawn once and stays: it tells this store from another one at the same path.

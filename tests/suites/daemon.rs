@@ -36,6 +36,30 @@ fn a_home_whose_name_was_misspelt_is_told_and_not_made() {
 }
 
 #[test]
+fn a_home_that_was_moved_or_copied_is_refused_with_the_way_back() {
+    let home = TestHome::new();
+    let services =
+        "apiVersion: devnet.builder/v1\nkind: Devnet\nmetadata: {name: net}\nspec: {plugin: exec, services: [{name: a, command: [sleep, '1000']}]}\n";
+    home.ctl(&["up", &home.file("devnet.yaml", services)]).ok();
+    home.ctl(&["daemon", "stop", "--with-nodes"]).ok();
+    let (was, is) = (home.home(), home.path().join("moved"));
+    fs::rename(was, &is).unwrap();
+    let elsewhere = is.to_str().unwrap();
+    let refused = |mend: &str| {
+        let told = home.ctl(&["--home", elsewhere, "daemon", "start"]).exits(5);
+        told.says(&format!("the home {elsewhere} was {} when its devnets were made", was.display())).says(mend);
+    };
+    let back = format!("mv {elsewhere} {}", was.display());
+    refused(&format!("mend: {back}"));
+    fs::create_dir(was).unwrap();
+    refused(&format!("mend: dvbctl --home {}; a copy can only take its place: move that away, then {back}", was.display()));
+    fs::remove_dir(was).unwrap();
+    fs::rename(&is, was).unwrap();
+    home.ctl(&["daemon", "start"]).ok();
+    home.ctl(&["wait", "net", "--for=Running", "--timeout", "60s"]).ok();
+}
+
+#[test]
 fn the_daemon_starts_on_demand_and_status_tells_whether_it_runs() {
     let home = TestHome::new();
     home.ctl(&["daemon", "status"]).exits(5).says("does not run").says("dvbctl daemon start");
