@@ -125,9 +125,9 @@ fn who_waits_for_an_export_is_told_how_much_is_written() {
     home.ctl(&["export", "create", "slow", "kept"]).ok();
     let bytes = |home: &TestHome| status(home, "slow/kept")["bytes"].as_u64().unwrap_or_default();
     home.eventually("something is written", SOON, |home| bytes(home) == 3_000);
-    let waiting =
+    let mut waiting =
         home.command(&["export", "status", "slow/kept", "--wait", "--timeout", "60s"]).stderr(std::process::Stdio::piped()).spawn().unwrap();
-    let mut said = std::io::BufReader::new(waiting.stderr.unwrap());
+    let mut said = std::io::BufReader::new(waiting.stderr.take().unwrap());
     let mut until = |words: &str| {
         let mut line = String::new();
         while !line.contains(words) {
@@ -140,6 +140,7 @@ fn who_waits_for_an_export_is_told_how_much_is_written() {
     until("8.8Ki so far");
     fs::write(&go, "").unwrap();
     until("Completed");
+    assert!(waiting.wait().unwrap().success());
 }
 
 #[test]
