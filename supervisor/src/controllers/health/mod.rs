@@ -8,6 +8,8 @@
 //! ```
 //! Ready and Progressing are conditions on the node and are written when they turn; heights, peers and usage are observations.
 
+mod http;
+mod meter;
 mod session;
 
 use super::{Action, Context, ReconcileError, Reconciler, node::launch_name, placing::stored_context};

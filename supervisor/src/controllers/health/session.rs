@@ -1,22 +1,18 @@
 //! One node's health session: probes until it is ready, then listens to its blocks.
 
-use super::super::{
-    Context, Edit, Story,
-    node::{class_reason, handle_of},
-    placing::placed,
+use super::{
+    super::{Context, Edit, Story, node::class_reason, placing::placed},
+    http::http_ok,
+    meter::Meter,
 };
 use crate::{
     holders::{Holder, has_socket, holder_of, is_in_a_container, listeners_at},
     logs::{self, LastWords},
     model::{Condition, ConditionStatus, Devnet, ExitClass, HealthCheck, Key, Kind, Launch, LaunchId, Node, PlacedNode, Readiness, Timestamp},
     plugin::{BlockHeight, ChainPlugin, Classified, DevnetContext, Health, PluginError},
-    runtime::Handle,
     store::StoreError,
 };
 use futures::StreamExt;
-use http_body_util::Empty;
-use hyper::Request;
-use hyper_util::rt::TokioIo;
 use std::{path::PathBuf, pin::pin, sync::Arc, time::Duration};
 use tokio::{net::TcpStream, time::Instant};
 use tokio_util::sync::CancellationToken;
@@ -391,41 +387,6 @@ impl Session {
     }
 }
 
-/// How much of the machine one launch uses.
-#[derive(Clone)]
-struct Meter {
-    cx: Context,
-    node: Key,
-    /// Its row has the handle: a copy for each of hundreds of nodes would be in memory for hours.
-    launch: Key,
-}
-
-impl Meter {
-    /// Samples when somebody reads nodes, for ever.
-    async fn run(&self) {
-        let mut reads = self.cx.observations.reads();
-        loop {
-            self.sample().await;
-            tokio::time::sleep(SLOWEST_PROBE).await; // at most one sample a second, however often somebody reads
-            if reads.changed().await.is_err() {
-                return;
-            }
-        }
-    }
-
-    async fn sample(&self) {
-        let Some(handle) = self.handle().await else { return };
-        if let Ok(usage) = self.cx.runtime.usage(&handle).await {
-            self.cx.observations.update(&self.node, |seen| seen.usage = Some(usage));
-        }
-    }
-
-    async fn handle(&self) -> Option<Handle> {
-        let launch = Arc::<Launch>::try_from(self.cx.store.get(&self.launch).await.ok()??).ok()?;
-        handle_of(&launch)
-    }
-}
-
 /// How long a node that answers has been at one height.
 #[derive(Default)]
 struct Still {
@@ -473,29 +434,6 @@ fn pause(waited: Duration) -> Duration {
     (waited / 8).clamp(FIRST_PROBE, SLOWEST_PROBE)
 }
 
-/// GET answers with a status below 400; else why not.
-async fn http_ok(target: &str, path: &str) -> Result<(), String> {
-    let ask = async {
-        let request = Request::get(path).header(hyper::header::HOST, target).body(Empty::<&[u8]>::new()).map_err(|error| error.to_string())?;
-        let stream = TcpStream::connect(target).await.map_err(|error| error.to_string())?;
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
-        let answer = sender.send_request(request);
-        // The connection does the work; it goes with this future.
-        tokio::pin!(connection, answer);
-        let answer = tokio::select! {
-            biased;
-            answer = &mut answer => answer,
-            _ = &mut connection => answer.await,
-        };
-        answer.map(|answer| answer.status()).map_err(|error| error.to_string())
-    };
-    let answer = tokio::time::timeout(SLOWEST_PROBE, ask).await;
-    match answer.unwrap_or_else(|_| Err(format!("no answer within {SLOWEST_PROBE:?}")))? {
-        status if status.as_u16() < 400 => Ok(()),
-        status => Err(format!("answers {status}")),
-    }
-}
-
 fn note_check(node: &mut Node, kind: &str, value: bool, message: &str, now: Timestamp) {
     let check = HealthCheck { name: kind.to_owned(), status: if value { "Passing" } else { "Failing" }.into(), message: message.to_owned(), at: now };
     match node.status.health_checks.iter_mut().find(|old| old.name == kind) {
@@ -507,21 +445,6 @@ fn note_check(node: &mut Node, kind: &str, value: bool, message: &str, now: Time
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-
-    /// A server on a free port that gives one answer and closes.
-    async fn answers(head: &'static str, path: &str) -> (bool, String) {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let target = listener.local_addr().unwrap().to_string();
-        let server = async {
-            let (mut stream, _) = listener.accept().await.unwrap();
-            let mut asked = [0; 1024];
-            let length = stream.read(&mut asked).await.unwrap();
-            stream.write_all(head.as_bytes()).await.unwrap();
-            String::from_utf8_lossy(&asked[..length]).into_owned()
-        };
-        tokio::join!(async { http_ok(&target, path).await.is_ok() }, server)
-    }
 
     #[test]
     fn a_session_keeps_no_room_for_what_it_does_only_at_first() {
@@ -532,28 +455,11 @@ mod tests {
         assert!(future < 2 * session, "{future} bytes for a session of {session}");
     }
 
-    #[tokio::test]
-    async fn http_is_ready_below_400_and_asks_for_the_path() {
-        let (ok, asked) = answers("HTTP/1.1 204 No Content\r\n\r\n", "/health?x=1").await;
-        assert!(ok && asked.starts_with("GET /health?x=1 HTTP/1.1\r\n"), "{asked}");
-        assert!(answers("HTTP/1.1 302 Found\r\nlocation: /x\r\ncontent-length: 0\r\n\r\n", "/").await.0);
-        assert!(!answers("HTTP/1.1 503 Busy\r\ncontent-length: 0\r\n\r\n", "/").await.0);
-        assert!(!answers("SSH-2.0-x\r\n", "/").await.0);
-    }
-
     #[test]
     fn probes_follow_the_time_that_a_node_takes_and_never_stop_or_crowd() {
         let check = |waited: u64, want: u64| assert_eq!(pause(Duration::from_millis(waited)), Duration::from_millis(want), "{waited} ms");
         check(0, 25);
         check(1_600, 200);
         check(60_000, 1_000);
-    }
-
-    #[tokio::test]
-    async fn http_is_not_ready_when_nobody_listens() {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let target = listener.local_addr().unwrap().to_string();
-        drop(listener);
-        assert!(http_ok(&target, "/").await.unwrap_err().contains("refused"));
     }
 }
