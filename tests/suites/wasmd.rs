@@ -258,6 +258,8 @@ fn a_chain_binary_that_exits_at_once_fails_with_its_last_words_and_is_healed_by_
     let restart = "restart: {backoff: 50ms, maxRestarts: 1}";
     let file = devnet(&home, "unlucky", Path::new(&broken), &["localhost: false", restart]);
     home.ctl(&["up", &file, "--timeout", "30s"]).exits(1).says("unlucky/").says("7");
+    // It ends with the first node that has failed for good.
+    home.eventually("the first has failed too", Duration::from_secs(30), |home| home.node("unlucky/validator-0")["status"]["phase"] == "Failed");
     let node = home.node("unlucky/validator-0");
     assert_eq!(node["status"]["lastExit"]["code"], 7, "{node}");
     assert!(node["status"]["lastExit"]["logTail"].to_string().contains("no such luck"), "{node}");
