@@ -70,8 +70,9 @@ impl Index {
 
 /// All before this offset was written before `since`; 0 when the index cannot tell. Blocking.
 pub(super) fn offset_at(log: &Path, since: Timestamp) -> io::Result<u64> {
-    // After a clock that was set back the first later entry counts: rather a few lines too many.
-    Ok(read(log)?.iter().take_while(|entry| entry.at <= since).last().map_or(0, |entry| entry.offset))
+    // Times are whole milliseconds, so an equal one may be later. After a clock that was set back the first later entry counts: rather a
+    // few lines too many.
+    Ok(read(log)?.iter().take_while(|entry| entry.at < since).last().map_or(0, |entry| entry.offset))
 }
 
 fn read(log: &Path) -> io::Result<Vec<Entry>> {
@@ -114,7 +115,7 @@ mod tests {
         for (second, size) in [(0, 0), (3, 200), (4, 2 << 20), (20, 2 << 20), (21, 3_000_000)] {
             index.note(&log, at(second), size).unwrap();
         }
-        for (second, expect) in [(-1, 0), (3, 0), (4, 2 << 20), (20, 2 << 20), (21, 3_000_000), (99, 3_000_000)] {
+        for (second, expect) in [(-1, 0), (4, 0), (5, 2 << 20), (21, 2 << 20), (22, 3_000_000), (99, 3_000_000)] {
             assert_eq!(offset_at(&log, at(second)).unwrap(), expect, "{second}");
         }
         let mut again = Index::open(&log).unwrap();

@@ -201,7 +201,7 @@ mod tests {
         for (at, size) in [(1, 0), (2, 8), (9, 16)] {
             index.note(&path, minute(at), size).unwrap();
         }
-        for (since, expect) in [(0, 0), (1, 0), (2, 8), (5, 8), (9, 16)] {
+        for (since, expect) in [(0, 0), (2, 0), (3, 8), (5, 8), (10, 16)] {
             assert_eq!(since_offset(&path, minute(since), minute(-1)).unwrap(), expect, "{since}");
         }
     }

@@ -236,10 +236,10 @@ impl Caretaker {
     }
 
     /// Looks at logs on a thread for blocking work, then decides about each when to look again.
-    async fn look(&mut self, logs: Vec<Tracked>, how: fn(&mut Tracked, Option<u64>, &dyn Disk, Timestamp) -> Look) {
+    async fn look(&mut self, logs: Vec<Tracked>, how: fn(&mut Tracked, Option<u64>, &dyn Disk, &dyn Clock) -> Look) {
         let (disk_floor, disk, clock) = (self.disk_floor, self.disk.clone(), self.clock.clone());
         let look = move |mut tracked: Tracked| {
-            let look = how(&mut tracked, disk_floor, disk.as_ref(), clock.now());
+            let look = how(&mut tracked, disk_floor, disk.as_ref(), clock.as_ref());
             (tracked, look)
         };
         let Ok(looked) = tokio::task::spawn_blocking(move || logs.into_iter().map(look).collect::<Vec<_>>()).await else { return };

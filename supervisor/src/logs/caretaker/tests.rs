@@ -4,6 +4,7 @@ use super::*;
 use crate::{
     logs::{
         RealDisk,
+        index::offset_at,
         parts::{Layout, PartKind},
         testing::{TestDisk, lost_of},
     },
@@ -126,6 +127,32 @@ fn noise(bytes: u64, seed: u64) -> Vec<u8> {
         (state >> 56) as u8
     };
     (0..bytes).map(|at| if at % 100 == 99 { b'\n' } else { next() }).collect()
+}
+
+/// After it is asked for the time a line is written.
+struct Overtaken(PathBuf);
+
+impl Clock for Overtaken {
+    fn now(&self) -> Timestamp {
+        let now = SystemClock.now();
+        File::options().append(true).open(&self.0).unwrap().write_all(b"late\n").unwrap();
+        now
+    }
+    fn fresh_id(&self) -> uuid::Uuid {
+        SystemClock.fresh_id()
+    }
+}
+
+#[test]
+fn what_is_written_while_a_log_is_looked_at_counts_as_later() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("l1.log");
+    fs::write(&path, "early\n").unwrap();
+    let node = Key::node("default", "net/a");
+    let kept = KeptLog { path: path.clone(), node, launch: LaunchId("l1".into()), running: true, forked: true, limits: limits(u64::MAX, u64::MAX) };
+    Tracked::new(kept).look(None, &RealDisk, &Overtaken(path.clone()));
+    let later = Timestamp::from_millis(SystemClock.now().as_millis() + 1_000);
+    assert_eq!(offset_at(&path, later).unwrap(), 6, "`late` was not written before that moment");
 }
 
 #[tokio::test]

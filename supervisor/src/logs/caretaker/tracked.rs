@@ -10,6 +10,7 @@ use crate::{
         rotate::{Loss, Rotated, Rotation},
     },
     model::Timestamp,
+    sys::Clock,
 };
 use std::{
     fs::{self, Metadata},
@@ -81,7 +82,7 @@ impl Tracked {
     }
 
     /// The first look: finishes what a crash left, and finds what waits for compression.
-    pub(super) fn take_up(&mut self, disk_floor: Option<u64>, disk: &dyn Disk, now: Timestamp) -> Look {
+    pub(super) fn take_up(&mut self, disk_floor: Option<u64>, disk: &dyn Disk, clock: &dyn Clock) -> Look {
         let mut look = Look::default();
         let log = &self.kept.path.clone();
         match Rotation::of(log, disk).recover() {
@@ -93,18 +94,18 @@ impl Tracked {
         look.to_pack.extend(layout.segments().filter(|part| part.kind == PartKind::Plain).copied());
         // What was written while no daemon ran is no growth that anybody saw.
         self.size = fs::metadata(log).map(|about| about.len()).unwrap_or(0);
-        let further = self.look(disk_floor, disk, now);
+        let further = self.look(disk_floor, disk, clock);
         look.to_pack.extend(further.to_pack);
         look.reports.extend(further.reports);
         look
     }
 
-    pub(super) fn look(&mut self, disk_floor: Option<u64>, disk: &dyn Disk, now: Timestamp) -> Look {
+    pub(super) fn look(&mut self, disk_floor: Option<u64>, disk: &dyn Disk, clock: &dyn Clock) -> Look {
         let mut look = Look::default();
-        if let Err(error) = self.try_to_look(disk_floor, disk, now, &mut look) {
+        if let Err(error) = self.try_to_look(disk_floor, disk, clock, &mut look) {
             look.reports.extend(self.fail(error));
         }
-        look.reports.extend(self.due_loss(now));
+        look.reports.extend(self.due_loss(clock.now()));
         look
     }
 
@@ -114,7 +115,7 @@ impl Tracked {
         let _ = self.index.note(&self.kept.path, now, self.size);
     }
 
-    fn try_to_look(&mut self, disk_floor: Option<u64>, disk: &dyn Disk, now: Timestamp, look: &mut Look) -> Result<(), LogError> {
+    fn try_to_look(&mut self, disk_floor: Option<u64>, disk: &dyn Disk, clock: &dyn Clock, look: &mut Look) -> Result<(), LogError> {
         let path = self.kept.path.clone();
         let fail = |source| LogError::Io { path: path.clone(), source };
         let about = match fs::metadata(&path) {
@@ -142,7 +143,7 @@ impl Tracked {
         }
         look.grown = size.saturating_sub(self.size);
         self.size = size;
-        let _ = self.index.note(&path, now, size); // see `grows`
+        let _ = self.index.note(&path, clock.now(), size); // the moment after the size, or `--since` would miss what came between; see `grows`
         if self.kept.running {
             let Rotated { segments, losses, unsupported } = rotation.rotate(self.kept.limits.rotate, |total| reserve(disk_floor, total))?;
             look.to_pack.extend(segments);
