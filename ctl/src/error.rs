@@ -262,9 +262,13 @@ fn exit_of(code: &str) -> Option<Exit> {
 fn exit_of_grpc(code: Code) -> Exit {
     match code {
         Code::NotFound => Exit::NotFound,
-        Code::AlreadyExists | Code::InvalidArgument | Code::FailedPrecondition | Code::Aborted | Code::PermissionDenied | Code::Unauthenticated => {
-            Exit::Refused
-        }
+        Code::AlreadyExists
+        | Code::InvalidArgument
+        | Code::FailedPrecondition
+        | Code::Aborted
+        | Code::PermissionDenied
+        | Code::Unauthenticated
+        | Code::Unimplemented => Exit::Refused,
         Code::Unavailable => Exit::Unreachable,
         Code::DeadlineExceeded => Exit::TimedOut,
         _ => Exit::Failed,
@@ -289,6 +293,7 @@ mod tests {
         check(Code::Aborted, Some("Conflict"), Exit::Refused);
         check(Code::FailedPrecondition, Some("HomeMismatch"), Exit::Unreachable);
         check(Code::Unimplemented, Some("Unimplemented"), Exit::Refused);
+        check(Code::Unimplemented, None, Exit::Refused);
         check(Code::Internal, Some("Internal"), Exit::Failed);
         check(Code::Unavailable, None, Exit::Unreachable);
         check(Code::DeadlineExceeded, None, Exit::TimedOut);

@@ -167,8 +167,12 @@ fn take_node(view: &mut View, change: Change<Node>) {
     }
 }
 
+/// What is waited for mostly comes with the next block: only beyond that its devnet is watched, too.
+const GIVE_UP_AFTER: Duration = Duration::from_secs(1);
+
 /// Resolves when the devnet's chain does not go on by itself any more, and `what` needs it. Never before.
 pub(crate) async fn given_up(client: &Client, ctx: &Context, devnet: &str, what: &str) -> Error {
+    sleep(GIVE_UP_AFTER).await;
     let mut feed = Feed::open(client, &Target { namespace: ctx.settings.namespace.clone(), devnet: devnet.to_owned(), node: None });
     loop {
         if let Verdict::Failed { message, remedy } = feed.judge(&Goal::WithoutChain).await {

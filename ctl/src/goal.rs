@@ -120,11 +120,16 @@ impl Goal {
                 };
                 unless_given_up(with_state(view, node.as_deref(), judge), view, node.as_deref())
             }
-            Self::Condition { node, name, status } => with_state(view, node.as_deref(), |state| {
-                let found = state.conditions.iter().find(|condition| condition.r#type.eq_ignore_ascii_case(name));
-                let now = found.map_or("absent", |condition| condition.status.as_str());
-                done_or(now.eq_ignore_ascii_case(status), format!("condition {name} is {now}, not {status}"))
-            }),
+            Self::Condition { node, name, status } => {
+                let judge = |state: State<'_>| {
+                    let found = state.conditions.iter().find(|condition| condition.r#type.eq_ignore_ascii_case(name));
+                    let now = found.map_or("absent", |condition| condition.status.as_str());
+                    done_or(now.eq_ignore_ascii_case(status), format!("condition {name} is {now}, not {status}"))
+                };
+                let verdict = with_state(view, node.as_deref(), judge);
+                let needs_life = name.eq_ignore_ascii_case("Ready") && status.eq_ignore_ascii_case("True");
+                if needs_life { unless_given_up(verdict, view, node.as_deref()) } else { verdict }
+            }
             Self::Height { node, height } => {
                 let judge = |state: State<'_>| match state.height {
                     Some(now) => done_or(now >= *height, format!("height is {now}, below {height}")),

@@ -177,7 +177,8 @@ fn a_wait_for_what_needs_a_failed_node_ends_and_names_it() {
     }
     let named = Some("net/validator-1".to_owned());
     let (running, height) = (Goal::Phase { node: named.clone(), phase: "Running".into() }, Goal::Height { node: named.clone(), height: 5 });
-    for goal in [Goal::Ready { node: named.clone() }, Goal::NodeSettled { node: "net/validator-1".into() }, running, height] {
+    let ready = Goal::Condition { node: named.clone(), name: "ready".into(), status: "True".into() };
+    for goal in [Goal::Ready { node: named.clone() }, Goal::NodeSettled { node: "net/validator-1".into() }, running, height, ready] {
         assert!(matches!(goal.judge(&with_failed_node("Degraded")), Verdict::Failed { message, .. } if message.contains("no such flag")), "{goal:?}");
     }
     let other = Goal::Ready { node: Some("net/validator-0".into()) };

@@ -158,7 +158,7 @@ impl Exports {
         let devnet = self.0.devnet_or(&Key::devnet(namespace, &wanted.spec.devnet_ref), beside).await?;
         let told = |error: crate::plugin::PluginError| error.fault();
         let info = self.0.plugins.get(&devnet.spec.plugin).await.map_err(told)?.info().await.map_err(told)?;
-        if hopeless::lacks(&self.0, &devnet, EXPORT_CAPABILITY).await {
+        if hopeless::lacks(&self.0, &devnet, EXPORT_CAPABILITY).await? {
             let message = format!("the binary of {} has no command `export`", devnet.metadata.name);
             return Err(Fault::new(FaultCode::Unimplemented, message).about(&devnet.metadata.name));
         }

@@ -165,7 +165,7 @@ impl Governance {
         if !info.capabilities.iter().any(|capability| capability == GOV_CAPABILITY) {
             return Err(Fault::new(FaultCode::Unimplemented, format!("plugin {} has no governance", devnet.spec.plugin)).about(key.name.as_str()));
         }
-        if hopeless::lacks(&self.0, &devnet, GOV_CAPABILITY).await {
+        if hopeless::lacks(&self.0, &devnet, GOV_CAPABILITY).await? {
             let message = format!("the chain of {} has no governance: its binary has no module gov", key.name);
             return Err(Fault::new(FaultCode::Unimplemented, message).about(key.name.as_str()));
         }

@@ -24,7 +24,7 @@ pub(super) async fn upgrade(cx: &Context, wanted: &Upgrade, devnet: &Devnet) -> 
         return Err(Fault { violations, ..fault }.about(name));
     }
     if !wanted.spec.skip_vote
-        && let Some(lack) = cannot_vote(cx, devnet).await
+        && let Some(lack) = cannot_vote(cx, devnet).await?
     {
         let message = format!("the chain of {name} has no governance to vote on it ({lack})");
         let violation = Violation { suggestion: Some("skipVote: true".into()), ..Violation::new("spec.skipVote", message) };
@@ -79,25 +79,25 @@ async fn info(cx: &Context, plugin: &str) -> Option<PluginInfo> {
 }
 
 /// Who lacks what a vote on an upgrade takes: the plugin, or the binary by what it says of itself. None also when nobody knows yet.
-async fn cannot_vote(cx: &Context, devnet: &Devnet) -> Option<String> {
+async fn cannot_vote(cx: &Context, devnet: &Devnet) -> Result<Option<String>, Fault> {
     let plugin = devnet.spec.plugin.as_str();
-    let info = info(cx, plugin).await?;
+    let Some(info) = info(cx, plugin).await else { return Ok(None) };
     for needed in [GOV_CAPABILITY, UPGRADE_CAPABILITY] {
         if !info.capabilities.iter().any(|capability| capability == needed) {
-            return Some(format!("plugin {plugin}"));
+            return Ok(Some(format!("plugin {plugin}")));
         }
-        if lacks(cx, devnet, needed).await {
-            return Some(format!("its binary has no module {needed}"));
+        if lacks(cx, devnet, needed).await? {
+            return Ok(Some(format!("its binary has no module {needed}")));
         }
     }
-    None
+    Ok(None)
 }
 
 /// The devnet's binary is known not to have this capability of its plugin.
-pub(super) async fn lacks(cx: &Context, devnet: &Devnet, capability: &str) -> bool {
+pub(super) async fn lacks(cx: &Context, devnet: &Devnet, capability: &str) -> Result<bool, Fault> {
     let key = Key::new(Kind::Plan, &devnet.metadata.namespace, &devnet.metadata.name);
-    let Ok(Some(Object::Plan(plan))) = cx.store.get(&key).await else { return false };
-    plan.spec.lacks.iter().any(|lacking| lacking == capability)
+    let Some(Object::Plan(plan)) = cx.store.get(&key).await.map_err(|error| error.fault())? else { return Ok(false) };
+    Ok(plan.spec.lacks.iter().any(|lacking| lacking == capability))
 }
 
 async fn is_the_running_one(wanted: &Upgrade, devnet: &Devnet) -> bool {

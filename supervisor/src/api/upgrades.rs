@@ -136,7 +136,7 @@ impl Upgrades {
         match self.0.apply_present(caller, &upgrade.clone().into(), dry_run).await {
             Ok(Some(applied)) => return Ok(applied),
             Ok(None) => {}
-            Err(fault) if fault.code == FaultCode::Immutable && self.refused(&Object::from(upgrade.clone()).key()).await?.is_some() => {}
+            Err(fault) if fault.code == FaultCode::Immutable && self.was_refused(&Object::from(upgrade.clone()).key()).await? => {}
             Err(fault) => return Err(fault),
         }
         if upgrade.spec.cancel {
@@ -159,11 +159,8 @@ impl Upgrades {
         named(wanted, namespace, devnet, self.0.clock.now(), Uid::from_uuid(self.0.clock.fresh_id()))
     }
 
-    /// The revision of an upgrade that was refused before anything was done for it: its name is free for a better one.
-    async fn refused(&self, key: &Key) -> Result<Option<Revision>, Fault> {
-        let Some(Object::Upgrade(present)) = self.0.store.get(key).await.map_err(|error| error.fault())? else { return Ok(None) };
-        let was_refused = present.status.phase == UpgradePhase::Failed && present.status.binary.is_none() && !present.is_open();
-        Ok(was_refused.then_some(present.metadata.resource_version))
+    async fn was_refused(&self, key: &Key) -> Result<bool, Fault> {
+        Ok(self.0.store.get(key).await.map_err(|error| error.fault())?.as_ref().and_then(refused).is_some())
     }
 
     /// The height that the chain has reached.
@@ -177,17 +174,13 @@ impl Upgrades {
         let devnet = self.0.devnet(&Key::devnet(&namespace, &wanted.spec.devnet_ref)).await?;
         let reached = self.refuse_the_past(&wanted, &devnet)?;
         let key = Key::upgrade(&namespace, &format!("{}/{}", devnet.metadata.name, wanted.spec.upgrade_name));
-        let refused = self.refused(&key).await?;
-        if let Some(Object::Upgrade(present)) = self.0.store.get(&key).await.map_err(|error| error.fault())?
-            && refused.is_none()
-        {
+        let present = self.0.store.get(&key).await.map_err(|error| error.fault())?;
+        let refused = present.as_ref().and_then(refused);
+        if let Some(Object::Upgrade(present)) = present.filter(|_| refused.is_none()) {
             return Err(exists(&present));
         }
         hopeless::upgrade(&self.0, &wanted, &devnet).await?;
         hopeless::no_change(&self.0, &wanted, &devnet).await?;
-        if let Some(revision) = refused {
-            self.0.store.commit(vec![Write::Delete { key, expect: Expect::At(revision) }]).await.map_err(|error| error.fault())?;
-        }
         let draft = Draft {
             reason: "UpgradeRequested",
             message: match wanted.spec.height {
@@ -200,11 +193,14 @@ impl Upgrades {
         };
         let upgrade = self.identify(wanted, &devnet);
         let name = upgrade.metadata.name.clone();
-        match self.0.write(caller, upgrade.into(), draft, Write::create).await {
+        let write = |object| Write::Put { object, expect: refused.map_or(Expect::Absent, Expect::At) };
+        match self.0.write(caller, upgrade.into(), draft, write).await {
             Ok(object) => Ok(object),
-            Err(StoreError::Exists(_)) => Err(Fault::new(FaultCode::AlreadyExists, format!("upgrade {name} was just asked for by somebody else"))
-                .about(name.as_str())
-                .remedy(format!("dvbctl upgrade status {name}"))),
+            Err(StoreError::Exists(_) | StoreError::Conflict { .. }) => {
+                Err(Fault::new(FaultCode::AlreadyExists, format!("upgrade {name} was just asked for by somebody else"))
+                    .about(name.as_str())
+                    .remedy(format!("dvbctl upgrade status {name}")))
+            }
             Err(error) => Err(error.fault()),
         }
     }
@@ -229,6 +225,13 @@ impl Upgrades {
         self.0.store.commit(vec![Write::Delete { key, expect: Expect::At(revision) }]).await.map_err(|error| error.fault())?;
         message(&object)
     }
+}
+
+/// The revision of an upgrade that was refused before anything was done for it: its name is free for a better one.
+fn refused(present: &Object) -> Option<Revision> {
+    let Object::Upgrade(present) = present else { return None };
+    let was_refused = present.status.phase == UpgradePhase::Failed && present.status.binary.is_none() && !present.is_open();
+    was_refused.then_some(present.metadata.resource_version)
 }
 
 /// What can be said of it without the chain. What its name says already need not stand in the spec again.

@@ -1,11 +1,11 @@
 //! What every controller works with, and the small steps that all of them take.
 
 use crate::{
-    binaries::Binaries,
+    binaries::{Binaries, ResolvedBinary},
     config::Home,
     events::Recorder,
     keylease::Keys,
-    model::{Devnet, DevnetSpec, Event, EventId, EventType, Key, Kind, LaunchId, Node, Plan},
+    model::{BinarySource, Devnet, DevnetSpec, Event, EventId, EventType, Key, Kind, LaunchId, Node, Plan},
     observe::Observations,
     plugin::Plugins,
     ports::Ports,
@@ -16,7 +16,7 @@ use crate::{
 use dvb_proto::endpoint::home_hash;
 use std::sync::Arc;
 
-use super::manager::Wake;
+use super::{ReconcileError, manager::Wake};
 
 /// Everything that controllers touch.
 #[derive(Clone)]
@@ -33,6 +33,26 @@ pub struct Context {
 }
 
 impl Context {
+    /// The binary in the cache. The last line of its download or build is told meanwhile; one that was not told yet is overtaken by the next.
+    pub async fn resolve<F>(&self, source: &BinarySource, mut tell: impl FnMut(String) -> F) -> Result<ResolvedBinary, ReconcileError>
+    where
+        F: Future<Output = Result<(), ReconcileError>>,
+    {
+        let (progress, mut lines) = tokio::sync::watch::channel(String::new());
+        let send = move |line: String| drop(progress.send_replace(line));
+        let fetching = self.binaries.resolve(source, &send);
+        tokio::pin!(fetching);
+        loop {
+            tokio::select! {
+                done = &mut fetching => return Ok(done?),
+                Ok(()) = lines.changed() => {
+                    let line = lines.borrow_and_update().clone();
+                    tell(line).await?;
+                }
+            }
+        }
+    }
+
     pub async fn devnet(&self, namespace: &str, name: &str) -> Result<Option<Arc<Devnet>>, StoreError> {
         Ok(self.store.get(&Key::devnet(namespace, name)).await?.and_then(|object| object.try_into().ok()))
     }

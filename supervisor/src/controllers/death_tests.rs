@@ -121,3 +121,19 @@ async fn those_that_died_together_unseen_come_back_in_the_order_of_the_spec() {
     };
     assert!(first("a-second", "Starting") > first("z-first", "Ready"), "{events:#?}");
 }
+
+#[tokio::test]
+async fn a_neighbour_that_cannot_be_looked_at_keeps_no_other_end_from_the_record() {
+    let rig = Rig::running(|spec| {
+        let (first, mut second) = (service("db"), service("web"));
+        second.after = vec!["db".into()];
+        second.ports.clear();
+        (spec.validators, spec.services) = (Some(0), vec![first, second].into());
+    })
+    .await;
+    let db = rig.node("db").await.unwrap();
+    rig.runtime.estrange(db.status.launch_id.as_ref().unwrap());
+    rig.kill("web", Exit { code: Some(3), ..Exit::default() }).await;
+    let web = rig.node_until("web", "its end is on record", |node| node.status.last_exit.is_some()).await;
+    assert_eq!(web.status.last_exit.as_ref().unwrap().code, Some(3));
+}

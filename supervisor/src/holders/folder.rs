@@ -34,11 +34,12 @@ pub fn folder_users(folder: &Path) -> Vec<FolderUser> {
     users
 }
 
-/// Processes that execute a program of this file name, by rising pid, each with all that it has open for writing. It reads the open files
-/// of these alone. Processes of other users are passed over.
-pub fn program_users(name: &OsStr) -> Vec<FolderUser> {
+/// Processes that execute a program of this file name and are `meant`, by rising pid, each with all that it has open for writing. It reads
+/// the open files of these alone. Processes of other users are passed over.
+pub fn program_users(name: &OsStr, meant: impl Fn(u32) -> bool) -> Vec<FolderUser> {
     let Ok(processes) = all_processes() else { return Vec::new() };
-    let of_name = |process: &Process| process.exe().map(undeleted).is_ok_and(|program| program.file_name() == Some(name));
+    let runs_it = |process: &Process| process.exe().map(undeleted).is_ok_and(|program| program.file_name() == Some(name));
+    let of_name = |process: &Process| runs_it(process) && meant(pid(process));
     let mut users: Vec<FolderUser> = processes.flatten().filter(of_name).filter_map(|process| user(&process, Path::new("/"))).collect();
     users.sort_by_key(|user| user.pid);
     users

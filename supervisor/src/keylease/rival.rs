@@ -28,15 +28,15 @@ pub(super) struct Signing {
 /// machine, and at the open files of those that are left.
 pub(super) fn find(node: &Signing, home_id: &str) -> Vec<Signer> {
     let Some(program) = node.binary.file_name() else { return Vec::new() };
-    let foreign = |user: &FolderUser| process_env(user.pid, HOME_ID_VAR).is_none_or(|home| home != home_id);
-    let suspects: Vec<FolderUser> = program_users(program).into_iter().filter(foreign).collect();
+    // Of hundreds of validators that are our own, each looks at the environment of each, and at the files of none.
+    let is_foreign = |pid| process_env(pid, HOME_ID_VAR).is_none_or(|home| home != home_id);
     let rival = |user: FolderUser| {
         let homes: BTreeSet<&Path> = user.writes.iter().flat_map(|file| homes_of(file, &node.data)).collect();
         let home = homes.into_iter().find(|home| *home == node.home || has_same_key(user.pid, home, node))?.to_owned();
         // That it was started within somebody's node would say nothing here.
         Some(Signer { pid: user.pid, program: user.program, cwd: Some(home), origin: Origin::NoNode })
     };
-    suspects.into_iter().filter_map(rival).collect()
+    program_users(program, is_foreign).into_iter().filter_map(rival).collect()
 }
 
 /// `/x/home/data/state.db/LOG` with `data` is a file of the home `/x/home`.

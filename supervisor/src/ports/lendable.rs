@@ -5,7 +5,8 @@ use crate::model::{Condition, ConditionStatus, Node, PlannedPort};
 
 pub const PORTS_RESERVED: &str = "PortsReserved";
 
-/// What the node should say; None when all of its numbers are safe. Parked ones are; UDP is not looked at, as nowhere else.
+/// What the node should say; None when all of its numbers are safe. Unknown, not False: nothing is wrong yet, and it must not be
+/// told as the cause of what is. Parked ones are; UDP is not looked at, as nowhere else.
 pub(super) fn condition(node: &Node, ports: &[PlannedPort], ephemeral: &Ephemeral) -> Option<Condition> {
     let name = &node.metadata.name;
     let numbered = ports.iter().filter(|port| !port.udp && !port.park).filter_map(|port| Some((*node.spec.ports.get(&port.name)?, &port.name)));
@@ -20,7 +21,7 @@ pub(super) fn condition(node: &Node, ports: &[PlannedPort], ephemeral: &Ephemera
     let reserved = Some(ephemeral.reserved.trim()).filter(|text| !text.is_empty()).map(str::to_owned);
     let list: Vec<String> = reserved.into_iter().chain(lendable.iter().map(|(number, _)| number.to_string())).collect();
     let remedy = format!("take numbers outside that range, or: sudo sysctl net.ipv4.ip_local_reserved_ports={}", list.join(","));
-    let condition = Condition::new(PORTS_RESERVED, ConditionStatus::False, "EphemeralPort", message);
+    let condition = Condition::new(PORTS_RESERVED, ConditionStatus::Unknown, "EphemeralPort", message);
     Some(Condition { remedy: Some(remedy), ..condition })
 }
 

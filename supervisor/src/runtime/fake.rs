@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use futures::future::BoxFuture;
 use nix::sys::signal::Signal;
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 use tokio::sync::watch;
@@ -37,6 +37,7 @@ struct State {
     group_limits: Vec<(Vec<String>, Resources)>,
     failures: VecDeque<RuntimeError>,
     destroy_failures: VecDeque<RuntimeError>,
+    strange: BTreeSet<LaunchId>,
     pidless: bool,
     answer: Option<JobAnswer>,
     capabilities: Capabilities,
@@ -142,6 +143,10 @@ impl FakeRuntime {
     pub fn release_forks(&self) {
         self.forks_held.send_replace(false);
     }
+    /// From now on `adopt` of this launch is an error.
+    pub fn estrange(&self, id: &LaunchId) {
+        self.state().strange.insert(id.clone());
+    }
     /// As if it had vanished while no daemon ran: `adopt` answers Gone.
     pub fn lose(&self, id: &LaunchId) {
         self.state().launches.remove(id);
@@ -227,6 +232,9 @@ impl Runtime for FakeRuntime {
 
     async fn adopt(&self, handle: &Handle) -> Result<Adopted, RuntimeError> {
         let state = self.state();
+        if state.strange.contains(&handle.id) {
+            return Err(RuntimeError::ForeignHandle(handle.id.clone()));
+        }
         let Some(fake) = state.launches.get(&handle.id) else { return Ok(Adopted::Gone) };
         let exit = fake.exit.borrow().clone();
         Ok(exit.map_or(Adopted::Running, Adopted::Exited))

@@ -18,7 +18,8 @@ use tokio::time::Instant;
 pub(in crate::commands) async fn one(ctx: &Context, client: &Client, wanted: &str) -> Result<Transaction, Error> {
     let devnet = wanted.split('/').next().unwrap_or_default();
     let changes = watch::<Transaction>(client, selector(ctx, devnet), wanted);
-    let found = Settling { devnet: devnet.to_owned(), changes, early: VecDeque::new() }.all(ctx, client, BTreeSet::from([wanted.to_owned()])).await?;
+    let found =
+        Settling { devnet: devnet.to_owned(), changes, early: Early::default() }.all(ctx, client, BTreeSet::from([wanted.to_owned()])).await?;
     found.into_values().next().ok_or_else(|| Error::not_found(format!("there is no transaction {wanted}")))
 }
 
@@ -28,8 +29,25 @@ type Told = Result<Change<Transaction>, Error>;
 pub(in crate::commands) struct Settling {
     devnet: String,
     changes: LocalBoxStream<'static, Told>,
-    /// Told while there was something else to do.
-    early: VecDeque<Told>,
+    early: Early,
+}
+
+/// Told while there was something else to do.
+#[derive(Default)]
+struct Early {
+    told: VecDeque<Told>,
+    /// A listing began anew meanwhile: it ends without what was stored after it, so it says nothing of that.
+    is_stale: bool,
+}
+
+impl Early {
+    fn take(&mut self, change: Told) {
+        self.is_stale |= matches!(change, Ok(Change::Resync));
+        match self.is_stale {
+            true => self.told.clear(),
+            false => self.told.push_back(change),
+        }
+    }
 }
 
 impl Settling {
@@ -39,7 +57,7 @@ impl Settling {
         let request = ListRequest { phases: unfinished, ..selector(ctx, devnet) };
         let now = client.transactions().list(request).await?.into_inner().resource_version;
         let changes = watch_phases(client, selector(ctx, devnet), &FINAL, now).await?;
-        Ok(Self { devnet: devnet.to_owned(), changes, early: VecDeque::new() })
+        Ok(Self { devnet: devnet.to_owned(), changes, early: Early::default() })
     }
 
     /// Does `work`, and takes in meanwhile what ends: a watch that nobody reads falls behind.
@@ -48,14 +66,14 @@ impl Settling {
         loop {
             tokio::select! {
                 done = &mut work => return done,
-                Some(change) = self.changes.next() => self.early.push_back(change),
+                Some(change) = self.changes.next() => self.early.take(change),
             }
         }
     }
 
     /// As they ended, by name. `stored` are as the daemon answered. One that is not kept any more is left out.
     pub(in crate::commands) async fn stored(
-        self,
+        mut self,
         ctx: &Context,
         client: &Client,
         stored: Vec<Transaction>,
@@ -63,6 +81,9 @@ impl Settling {
         // An earlier submit may have brought one to its end.
         let named = stored.into_iter().map(|tx| (name(&tx.metadata).to_owned(), tx));
         let (mut ended, waiting): (BTreeMap<_, _>, BTreeMap<_, _>) = named.partition(|(_, tx)| is_final(tx));
+        if self.early.is_stale {
+            self.changes = watch(client, selector(ctx, &self.devnet), "");
+        }
         ended.extend(self.all(ctx, client, waiting.into_keys().collect()).await?);
         Ok(ended)
     }
@@ -75,7 +96,7 @@ impl Settling {
         let (mut ended, mut seen) = (BTreeMap::new(), BTreeSet::new());
         while !waiting.is_empty() {
             let change = tokio::select! {
-                change = next(&mut self.early, &mut self.changes) => change.ok_or_else(|| Error::unreachable("devnetd ended the watch"))??,
+                change = next(&mut self.early.told, &mut self.changes) => change.ok_or_else(|| Error::unreachable("devnetd ended the watch"))??,
                 error = &mut given_up => return Err(error),
                 () = until(deadline) => return Err(in_vain(client, timed_out(devnet, waiting.len(), total)).await),
                 _ = &mut interrupt => return Err(Error::interrupted(&format!("dvbctl tx list {devnet}; the transactions go on without dvbctl"))),
@@ -112,4 +133,20 @@ fn selector(ctx: &Context, devnet: &str) -> ListRequest {
 fn timed_out(devnet: &str, left: usize, total: usize) -> Error {
     let message = format!("{left} of {total} transactions of {devnet} are neither confirmed nor failed in time");
     Error::new(Exit::TimedOut, "TimedOut", message).about(devnet).with_remedy(format!("dvbctl tx list {devnet}; or wait longer with --timeout"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_listing_that_began_anew_before_all_was_stored_is_not_believed() {
+        let mut early = Early::default();
+        early.take(Ok(Change::Added(Transaction::default())));
+        assert_eq!((early.told.len(), early.is_stale), (1, false));
+        for change in [Change::Resync, Change::Added(Transaction::default()), Change::Bookmark] {
+            early.take(Ok(change));
+        }
+        assert!(early.told.is_empty() && early.is_stale, "the watch is opened once more");
+    }
 }

@@ -42,7 +42,11 @@ pub async fn list(request: &pb::ListProposalsRequest) -> Result<pb::ListProposal
     let mut proposals = Vec::with_capacity(found.len());
     let strange = found.iter().flat_map(|proposal| &proposal.messages).any(|message| !any::is_known(&message.type_url));
     let binary = request.devnet.as_ref().map(|devnet| devnet.binary_sha256.as_str()).unwrap_or_default();
-    let described = if strange { described::ask(binary, &mut wire).await? } else { None };
+    let described = if strange { described::ask(binary, &mut wire).await } else { Ok(None) };
+    let described = described.unwrap_or_else(|error| {
+        tracing::warn!(%error, "the chain's descriptors cannot be had: what only they tell of is base64");
+        None
+    });
     for proposal in found {
         let mut told = told(&proposal, described.as_deref());
         if proposal.status() == ProposalStatus::VotingPeriod {

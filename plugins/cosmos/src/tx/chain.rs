@@ -1,7 +1,8 @@
 //! What only a node can tell: accounts, gas, prices; and what it is handed and asked for.
 
 use super::{
-    described, invalid, messages,
+    described::{self, Described},
+    invalid, messages,
     refusal::{self, Standing},
     sign::{self, Unsigned},
     signers::Signers,
@@ -26,6 +27,7 @@ use sha2::{Digest, Sha256};
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     ops::RangeInclusive,
+    sync::Arc,
 };
 
 /// Simulations of one call. Beyond, the most that one of the same type used is taken.
@@ -60,6 +62,14 @@ pub async fn account(request: &pb::GetAccountRequest) -> Result<pb::TxAccount> {
     })
 }
 
+/// What the chain describes of its messages: asked for by the first intent of a call that needs it.
+async fn asked_once<'a>(known: &'a mut Option<Option<Arc<Described>>>, binary_sha256: &str, wire: &mut Wire) -> Result<Option<&'a Arc<Described>>> {
+    if known.is_none() {
+        *known = Some(described::ask(binary_sha256, wire).await?);
+    }
+    Ok(known.as_ref().and_then(Option::as_ref))
+}
+
 pub async fn build(request: &pb::BuildTxRequest) -> Result<pb::BuildTxResponse> {
     let devnet = request.devnet.clone().unwrap_or_default();
     let chain = Chain::from_state(&devnet.initialized)?;
@@ -76,12 +86,13 @@ pub async fn build(request: &pb::BuildTxRequest) -> Result<pb::BuildTxResponse> 
     };
     let (mut gas, mut sequence) = (Gas::default(), request.next_sequence);
     let mut outcomes = Vec::with_capacity(request.intents.len());
+    let mut described = None; // asked for once, whatever the answer
     for intent in &request.intents {
         let mut said = messages::read(intent, &from, &signers, None);
         if let Err(PluginFault::FailedPrecondition(words)) = said {
             said = match &mut node {
-                Some((wire, _)) => match described::ask(&devnet.binary_sha256, wire).await? {
-                    Some(chain) => messages::read(intent, &from, &signers, Some(&chain)),
+                Some((wire, _)) => match asked_once(&mut described, &devnet.binary_sha256, wire).await? {
+                    Some(chain) => messages::read(intent, &from, &signers, Some(chain)),
                     None => Err(invalid(format!("{words}: the chain describes none of its messages"))),
                 },
                 None => {

@@ -66,7 +66,9 @@ pub(crate) async fn ask(binary_sha256: &str, wire: &mut Wire) -> Result<Option<A
     if kept.len() >= KEPT {
         kept.clear();
     }
-    kept.insert(binary_sha256.to_owned(), described.clone());
+    if !binary_sha256.is_empty() {
+        kept.insert(binary_sha256.to_owned(), described.clone());
+    }
     Ok(Some(described))
 }
 

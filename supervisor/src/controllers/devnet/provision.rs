@@ -137,21 +137,8 @@ async fn resolve(
         return Ok(before.clone());
     }
     say(devnet, &format!("getting the binary: {named}"), cx).await?;
-    let (progress, mut lines) = tokio::sync::watch::channel(String::new());
-    let tell = move |line: String| {
-        progress.send_replace(line); // a line that nobody read yet is overtaken by the next
-    };
-    let building = cx.binaries.resolve(source, &tell);
-    tokio::pin!(building);
-    let ResolvedBinary { path, sha256, version, .. } = loop {
-        tokio::select! {
-            done = &mut building => break done?,
-            Ok(()) = lines.changed() => {
-                let line = lines.borrow_and_update().clone();
-                say(devnet, &line, cx).await?;
-            }
-        }
-    };
+    let tell = |line: String| async move { say(devnet, &line, cx).await };
+    let ResolvedBinary { path, sha256, version, .. } = cx.resolve(source, tell).await?;
     Ok(BinaryStatus { source: named, path: path.display().to_string(), sha256, version })
 }
 

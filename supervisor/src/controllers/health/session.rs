@@ -231,7 +231,7 @@ impl Session {
         let log = self.log.clone();
         let tail = on_blocking_thread(move || Some(LastWords::read(&log, LAST_WORDS).telling_lines())).await?;
         let said = self.plugin().await.ok()?.classify(devnet, &self.node, None, &tail).await.ok()?;
-        Some(said).filter(|said| said.class != ExitClass::Unknown)
+        Some(said).filter(|said| halts(said.class))
     }
 
     async fn plugin(&self) -> Result<Arc<dyn ChainPlugin>, PluginError> {
@@ -387,6 +387,11 @@ impl Session {
     }
 }
 
+/// Causes with which a chain stands still while its process lives. Of anything else, a panic too, one that lives has recovered.
+fn halts(class: ExitClass) -> bool {
+    matches!(class, ExitClass::AppHash | ExitClass::ConsensusFailure | ExitClass::UpgradeNeeded)
+}
+
 /// How long a node that answers has been at one height.
 #[derive(Default)]
 struct Still {
@@ -445,6 +450,12 @@ fn note_check(node: &mut Node, kind: &str, value: bool, message: &str, now: Time
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_panic_that_a_node_lived_through_is_not_why_it_stands_still() {
+        assert!(halts(ExitClass::AppHash) && halts(ExitClass::ConsensusFailure) && halts(ExitClass::UpgradeNeeded));
+        assert!(![ExitClass::Panic, ExitClass::Unknown, ExitClass::DbLocked, ExitClass::PortBusy].into_iter().any(halts));
+    }
 
     #[test]
     fn a_session_keeps_no_room_for_what_it_does_only_at_first() {

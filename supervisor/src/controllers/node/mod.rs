@@ -71,7 +71,9 @@ impl NodeController {
         let process = self.process(&node, launch.as_deref(), cx).await?;
         let jitter = budget::jitter(node.status.launch_id.as_ref());
         let steady = cx.observations.get(key).is_some_and(|seen| seen.steady);
-        let seen = Seen { process, now: cx.clock.now(), waits_for: self.first_unready(&node, cx).await?, jitter, steady };
+        // One that runs waits for nobody.
+        let waits_for = if matches!(process, Process::Alive { .. }) { None } else { self.first_unready(&node, cx).await? };
+        let seen = Seen { process, now: cx.clock.now(), waits_for, jitter, steady };
         let decision = self.budgets.hold(&node, plan::plan(&node, &seen), cx).await?;
         let decision = match (&decision.step, launch.as_deref()) {
             (Step::RecordExit(exit), Some(launch)) => ending::end(&node, launch, exit.as_ref(), &seen, &self.budgets, cx).await?,
@@ -142,7 +144,8 @@ impl NodeController {
 
     async fn lives(&self, node: &Node, cx: &Context) -> Result<bool, ReconcileError> {
         let Some(handle) = self.launch(node, cx).await?.as_deref().and_then(handle_of) else { return Ok(false) };
-        Ok(cx.runtime.adopt(&handle).await? == Adopted::Running)
+        // Its own session tells what is wrong with it; here it must not keep another node's end from being recorded.
+        Ok(cx.runtime.adopt(&handle).await.is_ok_and(|adopted| adopted == Adopted::Running))
     }
 }
 

@@ -11,7 +11,6 @@ use super::{
     homes,
 };
 use crate::{
-    binaries::ResolvedBinary,
     model::{BinaryStatus, Devnet, Key, Kind, Object, Upgrade, UpgradePhase},
     plugin::{
         DevnetContext, Initialized, Reply,
@@ -75,7 +74,7 @@ struct Examined {
 
 async fn examine(upgrade: &Upgrade, seen: &Seen, cx: &Context) -> Result<Examined, ReconcileError> {
     let devnet = &seen.devnet;
-    let resolved = resolve(upgrade, cx).await?;
+    let resolved = cx.resolve(&upgrade.spec.binary, |line| async move { tell_progress(upgrade, &line, cx).await }).await?;
     let mut binary = BinaryStatus {
         source: crate::binaries::describe(&upgrade.spec.binary),
         path: resolved.path.display().to_string(),
@@ -97,25 +96,6 @@ async fn examine(upgrade: &Upgrade, seen: &Seen, cx: &Context) -> Result<Examine
     let is_told = plan.as_ref().is_some_and(|plan| plan.messages.is_empty() || !upgrade.spec.skip_vote);
     let can_halt = is_told && (upgrade.height().is_some() || !upgrade.spec.skip_vote);
     Ok(Examined { binary, identity, plan, can_halt })
-}
-
-/// The binary in the cache; the last line of its download or build is the upgrade's message meanwhile.
-async fn resolve(upgrade: &Upgrade, cx: &Context) -> Result<ResolvedBinary, ReconcileError> {
-    let (progress, mut lines) = tokio::sync::watch::channel(String::new());
-    let tell = move |line: String| {
-        progress.send_replace(line); // a line that nobody read yet is overtaken by the next
-    };
-    let fetching = cx.binaries.resolve(&upgrade.spec.binary, &tell);
-    tokio::pin!(fetching);
-    loop {
-        tokio::select! {
-            done = &mut fetching => return Ok(done?),
-            Ok(()) = lines.changed() => {
-                let line = lines.borrow_and_update().clone();
-                tell_progress(upgrade, &line, cx).await?;
-            }
-        }
-    }
 }
 
 /// Of the upgrade as it is now: somebody may have changed it since, and each line is a write itself.

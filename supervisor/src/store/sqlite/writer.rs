@@ -117,8 +117,6 @@ impl Writer {
         let change_floor = reader::floor(&connection, Log::Changes).map_err(turn)?;
         let event_floor = reader::floor(&connection, Log::Events).map_err(turn)?;
         let (changes, events) = (Feed::new(mark.revision), Feed::new(mark.seq));
-        let (new_changes, new_events) = (Vec::new(), Vec::new());
-        let (rows_since_checkpoint, durability) = (0, Durability::PowerCut);
         Ok(Self {
             connection,
             blame,
@@ -130,10 +128,10 @@ impl Writer {
             mark,
             change_floor,
             event_floor,
-            rows_since_checkpoint,
-            durability,
-            new_changes,
-            new_events,
+            rows_since_checkpoint: 0,
+            durability: Durability::PowerCut,
+            new_changes: Vec::new(),
+            new_events: Vec::new(),
         })
     }
 
