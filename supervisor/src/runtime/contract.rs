@@ -253,14 +253,17 @@ async fn a_double_forked_grandchild_is_dead_after_stop(bench: &Bench) {
 }
 
 async fn one_that_forks_and_ends_without_end_is_gone_after_stop(bench: &Bench) {
-    // Each generation in a session of its own, and gone as soon as the next is forked; it ends with the test's folder, whatever happens.
-    bench.program("chain", "trap '' TERM; [ -e go ] || exit; echo on >> beats; setsid ./chain & exit");
+    // Each generation in a session of its own, and gone as soon as the next is forked; the last one forks no more, whatever happens.
+    const GENERATIONS: u64 = 5000;
+    let beat = "on\n".len() as u64;
+    bench.program("chain", "trap '' TERM; [ -e go ] && [ $1 -gt 0 ] || exit; echo on >> beats; setsid ./chain $(($1 - 1)) & exit");
     fs::write(bench.path("go"), "").unwrap();
-    let handle = bench.start(&[bench.path("chain").to_str().unwrap()]).await;
+    let handle = bench.start(&[bench.path("chain").to_str().unwrap(), &GENERATIONS.to_string()]).await;
     let beats = || fs::metadata(bench.path("beats")).map_or(0, |about| about.len());
-    eventually(|| (beats() > 100).then_some(())).await;
+    eventually(|| (beats() > 30 * beat).then_some(())).await;
     bench.runtime.stop(&handle, CURT).await.unwrap();
     let before = beats();
+    assert!(before < GENERATIONS * beat, "it has ended by itself");
     tokio::time::sleep(Duration::from_millis(500)).await; // nothing tells that nothing comes
     assert_eq!(beats(), before, "it forks on");
     assert_eq!(bench.runtime.owned().await.unwrap(), []);

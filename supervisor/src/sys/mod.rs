@@ -27,7 +27,8 @@ pub use kernel::Kernel;
 pub use memory::{give_memory_back, share_one_heap};
 pub use open_files::{OpenFiles, is_out_of_descriptors, is_out_of_space, raise_open_files, restore_open_files};
 pub use process::{
-    Pidfd, ProcessStat, age, all_pids, executable, has_ended, has_environment, is_ending, process_env, process_name, process_stat, process_words,
+    Pidfd, ProcessStat, age, all_pids, executable, has_ended, has_environment, is_ending, last_pid, process_env, process_name, process_stat,
+    process_words,
 };
 pub use signals::{signal_from_name, signal_name};
 pub use spawn::{Spawn, SpawnFailure, SpawnStep, Spawned, spawn, with_a_child_in_between, with_no_child_in_between};

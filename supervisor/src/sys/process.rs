@@ -44,6 +44,12 @@ pub fn all_pids() -> io::Result<Vec<u32>> {
     Ok(fs::read_dir("/proc")?.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect())
 }
 
+/// The pid (or thread id) that the kernel gave last; as long as it stays the same, nobody has forked. None: /proc does not tell.
+/// Source: proc_loadavg(5).
+pub fn last_pid() -> Option<u32> {
+    fs::read_to_string("/proc/loadavg").ok()?.split_ascii_whitespace().last()?.parse().ok()
+}
+
 /// The value of `name` in the environment that `pid` was executed with; None also when we may not read it.
 pub fn process_env(pid: u32, name: &str) -> Option<String> {
     let environ = fs::read(format!("/proc/{pid}/environ")).ok()?;

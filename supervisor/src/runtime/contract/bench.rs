@@ -113,6 +113,7 @@ impl Bench {
 
 impl Drop for Bench {
     fn drop(&mut self) {
+        let _ = fs::remove_file(self.path("go")); // what forks without end ends without it
         let home = dvb_proto::endpoint::home_hash(self.dir.path());
         for _ in 0..3 {
             for pid in all_pids().unwrap() {

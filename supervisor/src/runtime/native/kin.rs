@@ -9,7 +9,7 @@ use crate::{
     cgroup::Leaf,
     model::LaunchId,
     reaper::{HOME_ID_VAR, Identity, LAUNCH_ID_VAR, is_of_another_home},
-    sys::{Pidfd, ProcessStat, all_pids, process_env, process_stat},
+    sys::{Pidfd, ProcessStat, all_pids, last_pid, process_env, process_stat},
 };
 use nix::sys::signal::Signal;
 use std::{
@@ -120,12 +120,22 @@ const HALT_PATIENCE: Duration = Duration::from_secs(5);
 /// Between two looks: no event tells of the stop of a process that is not our child.
 const HALT_PAUSE: Duration = Duration::from_millis(2);
 
+/// How many looks in a row that find nobody are believed, though somebody forked meanwhile.
+const EMPTY_LOOKS: u32 = 5;
+
 /// Looks, and tells all to stand still, until nobody new is found and all that were found stand still. False: some went on and on. Blocking.
+/// That nobody was found is sure only when nobody forked while we looked: each generation of one that forks and ends can slip through.
 pub(super) fn halt(look: impl Fn(Find) -> Vec<Kin>) -> (Vec<Kin>, bool) {
     let started = Instant::now();
     let mut held: Vec<Kin> = Vec::new();
+    let mut empty_looks = 0;
     loop {
+        let youngest = last_pid();
         let mut found = look(Find::Halt);
+        if held.is_empty() && found.is_empty() && empty_looks < EMPTY_LOOKS && last_pid() != youngest {
+            empty_looks += 1;
+            continue;
+        }
         held.retain(Kin::is_alive);
         found.retain(|kin| !held.iter().any(|old| old.pid == kin.pid));
         let still = found.is_empty() && held.iter().all(|kin| is_held(kin.pid));
