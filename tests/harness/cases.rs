@@ -33,6 +33,8 @@ pub fn run_cases<C: Send + Sync + 'static>(cases: Vec<(String, C)>, at_once: usi
             shared.state().running.values().for_each(|(thread, _)| end_homes_of(*thread));
             let _ = ended.recv_timeout(AGAIN); // one more has ended, or it is time to kill again
         }
+        // Nobody waits for those that hang on; what they have started since is not left behind.
+        shared.state().running.values().for_each(|(thread, _)| end_homes_of(*thread));
     }
     std::mem::take(&mut shared.state().failed)
 }

@@ -8,10 +8,12 @@ use nix::{
 };
 use sha2::{Digest, Sha256};
 use std::{
+    cmp::Reverse,
     collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
-    time::Duration,
+    thread,
+    time::{Duration, Instant},
 };
 
 /// How long a killed process may take to be gone.
@@ -94,17 +96,22 @@ impl TestHome {
         self.cgroup_folders().len()
     }
     fn cgroup_folders(&self) -> Vec<PathBuf> {
-        let root = format!("devnet-{}", self.hash());
-        let is_ours = |folder: &Path| folder.iter().any(|part| part.to_str().is_some_and(|part| part.starts_with(&root)));
-        let (mut found, mut folders) = (Vec::new(), vec![PathBuf::from("/sys/fs/cgroup")]);
-        while let Some(folder) = folders.pop() {
-            let below = fs::read_dir(&folder).into_iter().flatten().flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
-            folders.extend(below.map(|entry| entry.path()));
-            if is_ours(&folder) {
-                found.push(folder);
-            }
+        cgroups_of(&self.hash())
+    }
+    /// For when nobody of the home lives any more: a daemon that was killed has left its cgroups, empty.
+    pub(crate) fn remove_cgroups(&self) {
+        if !self.home().exists() {
+            return; // it never had a daemon
         }
-        found
+        let start = Instant::now();
+        let left = || Some(self.cgroup_folders()).filter(|folders| !folders.is_empty() && start.elapsed() < SOON);
+        while let Some(mut folders) = left() {
+            folders.sort_by_key(|folder| Reverse(folder.iter().count())); // those within others first
+            for folder in folders {
+                let _ = fs::remove_dir(folder); // who was killed may be a moment about it
+            }
+            thread::sleep(Duration::from_millis(10)); // no event: its processes are not our children
+        }
     }
     /// How many abstract sockets its processes have: of subnets, ports, keys, and the keeper's own.
     pub fn abstract_sockets(&self) -> usize {
@@ -116,6 +123,21 @@ impl TestHome {
     pub fn hash(&self) -> String {
         home_hash(&self.home().canonicalize().expect("the home is there"))
     }
+}
+
+/// The folders of the cgroups of the home of this hash.
+pub fn cgroups_of(home_hash: &str) -> Vec<PathBuf> {
+    let root = format!("devnet-{home_hash}");
+    let is_ours = |folder: &Path| folder.iter().any(|part| part.to_str().is_some_and(|part| part.starts_with(&root)));
+    let (mut found, mut folders) = (Vec::new(), vec![PathBuf::from("/sys/fs/cgroup")]);
+    while let Some(folder) = folders.pop() {
+        let below = fs::read_dir(&folder).into_iter().flatten().flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+        folders.extend(below.map(|entry| entry.path()));
+        if is_ours(&folder) {
+            found.push(folder);
+        }
+    }
+    found
 }
 
 /// The abstract sockets of validator keys on this machine, each with the processes that have it open; `{}` when none is to be seen.

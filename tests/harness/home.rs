@@ -268,6 +268,7 @@ impl Drop for TestHome {
         for (pid, _) in &left {
             let _ = kill(*pid, Signal::SIGKILL); // each carries this test's own folder
         }
+        self.remove_cgroups();
         if !left.is_empty() && !thread::panicking() {
             panic!("left behind: {left:?}");
         }
@@ -284,8 +285,13 @@ fn homes() -> MutexGuard<'static, BTreeMap<PathBuf, ThreadId>> {
 /// Kills all processes of the homes that a thread has made: it waits for one of them for too long.
 pub(crate) fn end_homes_of(thread: ThreadId) {
     let folders: Vec<PathBuf> = homes().iter().filter(|(_, maker)| **maker == thread).map(|(folder, _)| folder.clone()).collect();
-    for (pid, _) in folders.iter().flat_map(|folder| processes_of(folder)) {
-        let _ = kill(pid, Signal::SIGKILL); // each carries this test's own folder
+    folders.iter().for_each(|folder| end_processes_of(folder));
+}
+
+/// Kills all processes that carry this folder of a test's own in their environment or command line.
+pub fn end_processes_of(folder: &Path) {
+    for (pid, _) in processes_of(folder) {
+        let _ = kill(pid, Signal::SIGKILL); // it may have ended
     }
 }
 

@@ -7,7 +7,7 @@ use std::{
     io::{Read as _, Write as _},
     os::unix::fs::PermissionsExt as _,
     path::Path,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// What a build does: another file under the same name. Bytes behind the end of an ELF file change nothing of what it does.
@@ -97,8 +97,8 @@ fn a_rebuilt_binary_is_taken_by_refresh_binary_and_by_nothing_else() {
     home.ctl(&["restart", node]).ok();
     same("a restart of the node");
     kill(home.pid(node), Signal::SIGKILL).unwrap();
-    home.eventually("it is back", Duration::from_secs(5), |home| home.node(node)["status"]["restartCount"] == 1);
-    home.ctl(&["wait", node, "--for=Running", "--timeout", "5s"]).ok();
+    home.eventually("it is back", Duration::from_secs(60), |home| home.node(node)["status"]["restartCount"] == 1);
+    home.ctl(&["wait", node, "--for=Running", "--timeout", "60s"]).ok();
     same("a death");
     home.ctl(&["stop", "quick"]).ok();
     home.ctl(&["start", "quick"]).ok();
@@ -115,7 +115,7 @@ fn a_rebuilt_binary_is_taken_by_refresh_binary_and_by_nothing_else() {
     home.all_rise("quick", 1);
 }
 
-/// Half of the file, and the rest when `go` exists.
+/// Half of the file, and the rest when `go` exists, for which it looks five minutes long.
 fn serve_slowly(bytes: Vec<u8>, go: std::path::PathBuf) -> String {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -125,7 +125,8 @@ fn serve_slowly(bytes: Vec<u8>, go: std::path::PathBuf) -> String {
             let (first, rest) = bytes.split_at(bytes.len() / 2);
             let _ = stream.read(&mut [0; 4096]); // one short request
             let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(first)); // or its client went away
-            while !go.exists() {
+            let given_up = Instant::now() + Duration::from_secs(300);
+            while !go.exists() && Instant::now() < given_up {
                 std::thread::sleep(Duration::from_millis(20)); // the test's word comes as a file
             }
             let _ = stream.write_all(rest);
@@ -141,7 +142,7 @@ fn an_upgrade_by_url_tells_of_its_download_and_asks_nothing_of_the_chain_before_
     let bytes = fs::read(binary("devchain-v2")).unwrap();
     let (go, sha256) = (home.path().join("go"), dvb_plugin_sdk::sha256_hex(&bytes));
     let url = serve_slowly(bytes, go.clone());
-    let height = (home.highest("quick") + 60).to_string();
+    let height = (home.highest("quick") + 300).to_string();
     home.ctl(&["upgrade", "create", "quick", "--name", "v2", "--height", &height, "--url", &url, "--sha256", &sha256, "--skip-vote"]).ok();
     let status = |home: &TestHome| home.json(&["get", "upgrade", "quick/v2"])["status"].clone();
     home.eventually("it says what it downloads", Duration::from_secs(30), |home| {
@@ -149,7 +150,7 @@ fn an_upgrade_by_url_tells_of_its_download_and_asks_nothing_of_the_chain_before_
         now["phase"] == "Pending" && now["message"] == format!("downloading {url}").as_str()
     });
     fs::write(&go, "").unwrap();
-    home.ctl(&["upgrade", "status", "quick/v2", "--wait", "--timeout", "150s"]).ok().prints("Completed");
+    home.ctl(&["upgrade", "status", "quick/v2", "--wait", "--timeout", "400s"]).ok().prints("Completed");
     assert_eq!(home.devnet("quick")["status"]["binary"]["sha256"], sha256.as_str());
     home.all_rise("quick", 1);
 }

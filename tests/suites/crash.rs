@@ -41,7 +41,7 @@ const SETTINGS: &str = "[logs]\nrotate = \"64Ki\"\n";
 
 /// Homes at a time: a case mostly waits.
 const AT_ONCE: usize = 10;
-const SOON: Duration = Duration::from_secs(20);
+const SOON: Duration = Duration::from_secs(60);
 /// For all of them; some two minutes on a quiet machine with two cores.
 const LIMIT: Duration = Duration::from_secs(15 * 60);
 /// Before a chain's first node, its binary is asked for its version: that is forked too.
@@ -147,6 +147,7 @@ fn forked(point: &str, deed: Deed) -> usize {
         Deed::Up | Deed::UpChain => passed,
         Deed::Kill | Deed::KillChain if passed > 0 => passed - 1, // the one that was killed
         Deed::Recover => usize::from(point == "recover/found"),
+        Deed::Freeze | Deed::Thaw | Deed::Export => 2, // both run before and through it
         _ => 0,
     }
 }
@@ -201,7 +202,7 @@ fn act_again(home: &TestHome, deed: Deed, file: &str) -> Output {
         Deed::Restart => home.ctl(&["restart", "net", "--no-wait"]),
         Deed::Freeze => home.ctl(&["freeze", "net", "--no-wait"]),
         Deed::Thaw => {
-            home.ctl(&["freeze", "net", "--timeout", "20s"]).ok();
+            home.ctl(&["freeze", "net", "--timeout", "120s"]).ok();
             home.ctl(&["thaw", "net", "--no-wait"])
         }
         Deed::Reset => home.ctl(&["reset", "net", "--yes", "--no-wait"]),
@@ -231,7 +232,7 @@ fn assert_brought_to_its_end(home: &TestHome, deed: Deed, file: &str, survivors:
             assert_eq!(home.pids("net").len(), 0);
             home.assert_each_once("net");
             assert_cgroups(home);
-            home.ctl(&["start", "net", "--timeout", "30s"]).ok();
+            home.ctl(&["start", "net", "--timeout", "120s"]).ok();
         }
         Deed::Kill | Deed::KillAdopted | Deed::KillChain => {
             home.eventually("it is restarted", SOON, |home| {
@@ -240,17 +241,17 @@ fn assert_brought_to_its_end(home: &TestHome, deed: Deed, file: &str, survivors:
             });
         }
         Deed::Freeze => {
-            home.ctl(&["wait", "net", "--for=condition=Frozen", "--timeout", "30s"]).ok();
+            home.ctl(&["wait", "net", "--for=condition=Frozen", "--timeout", "120s"]).ok();
             home.assert_each_once("net");
-            home.ctl(&["thaw", "net", "--timeout", "30s"]).ok();
+            home.ctl(&["thaw", "net", "--timeout", "120s"]).ok();
         }
-        Deed::Thaw => drop(home.ctl(&["thaw", "net", "--timeout", "30s"]).ok()),
+        Deed::Thaw => drop(home.ctl(&["thaw", "net", "--timeout", "120s"]).ok()),
         Deed::Shrink => {
             home.eventually("b has left", SOON, |home| home.nodes("net").len() == 1);
             assert!(!home.home().join("devnets/default/net/nodes/b").exists());
             home.assert_each_once("net");
             assert_untouched(home, deed, survivors, 1);
-            home.ctl(&["up", file, "--timeout", "30s"]).ok();
+            home.ctl(&["up", file, "--timeout", "120s"]).ok();
         }
         Deed::Upgrade | Deed::UpgradeBack => {
             let end = if deed == Deed::Upgrade { "Completed" } else { "RolledBack" };
@@ -265,7 +266,7 @@ fn assert_brought_to_its_end(home: &TestHome, deed: Deed, file: &str, survivors:
         }
         Deed::Up | Deed::UpChain | Deed::Restart | Deed::Reset | Deed::Recover => {}
     }
-    home.ctl(&["wait", "net", "--for=Running", "--timeout", "40s"]).ok();
+    home.ctl(&["wait", "net", "--for=Running", "--timeout", "120s"]).ok();
     home.eventually("both run", SOON, |home| home.pids("net").len() == 2 && home.devnet("net")["status"]["phase"] == "Running");
     home.assert_each_once("net");
     match deed {
@@ -320,7 +321,7 @@ fn assert_cgroups(home: &TestHome) {
 }
 
 fn assert_leaves_nothing(home: &TestHome) {
-    let _ = home.ctl(&["delete", "net", "--yes", "--timeout", "30s"]);
+    let _ = home.ctl(&["delete", "net", "--yes", "--timeout", "120s"]);
     home.ctl(&["get", "devnet", "net"]).exits(3);
     assert_eq!(home.mains(), BTreeSet::new(), "no node is left");
     assert_eq!(home.leaves(), BTreeSet::new(), "no cgroup is left");

@@ -72,7 +72,7 @@ fn the_daemon_starts_on_demand_and_status_tells_whether_it_runs() {
     assert_eq!(home.daemon_pid(), Some(pid));
     home.ctl(&["daemon", "stop"]).ok();
     home.ctl(&["daemon", "status"]).exits(5);
-    home.eventually("the daemon has gone", Duration::from_secs(5), |_| !is_alive(pid));
+    home.eventually("the daemon has gone", Duration::from_secs(60), |_| !is_alive(pid));
 }
 
 #[test]
@@ -81,13 +81,13 @@ fn daemon_stop_leaves_nodes_running_and_the_next_dvbctl_takes_them_up_again() {
     home.up_quickstart("quick", QUICK);
     let (daemon, before) = (home.daemon_pid().unwrap(), home.pids("quick"));
     home.ctl(&["daemon", "stop"]).ok();
-    home.eventually("the daemon has gone", Duration::from_secs(5), |_| !is_alive(daemon));
+    home.eventually("the daemon has gone", Duration::from_secs(60), |_| !is_alive(daemon));
     for (name, pid) in &before {
         assert!(is_alive(*pid), "{name} runs without a daemon");
     }
     assert_eq!(home.pids("quick"), before, "adopted with the same pids");
     assert_ne!(home.daemon_pid(), Some(daemon));
-    home.ctl(&["wait", "quick", "--for=Running", "--timeout", "10s"]).ok();
+    home.ctl(&["wait", "quick", "--for=Running", "--timeout", "60s"]).ok();
     home.all_rise("quick", 1);
     assert!(home.nodes("quick").values().all(|node| node["status"]["restartCount"] == 0));
 }
@@ -98,18 +98,18 @@ fn nodes_outlive_a_killed_daemon_and_one_that_died_meanwhile_is_restarted_by_the
     home.up_quickstart("quick", QUICK);
     let (daemon, before) = (home.daemon_pid().unwrap(), home.pids("quick"));
     kill(daemon, Signal::SIGKILL).unwrap();
-    home.eventually("the daemon has gone", Duration::from_secs(5), |_| !is_alive(daemon));
+    home.eventually("the daemon has gone", Duration::from_secs(60), |_| !is_alive(daemon));
     for (name, pid) in &before {
         assert!(is_alive(*pid), "{name} outlives the daemon");
     }
     kill(before["validator-1"], Signal::SIGKILL).unwrap();
-    home.eventually("validator-1 is dead", Duration::from_secs(5), |_| !is_alive(before["validator-1"]));
+    home.eventually("validator-1 is dead", Duration::from_secs(60), |_| !is_alive(before["validator-1"]));
     home.ctl(&["daemon", "start"]).ok();
-    home.eventually("validator-1 runs again", Duration::from_secs(10), |home| {
+    home.eventually("validator-1 runs again", Duration::from_secs(60), |home| {
         let pids = home.pids("quick");
         pids.get("validator-1").is_some_and(|pid| *pid != before["validator-1"])
     });
-    home.ctl(&["wait", "quick", "--for=Running", "--timeout", "10s"]).ok();
+    home.ctl(&["wait", "quick", "--for=Running", "--timeout", "60s"]).ok();
     home.all_rise("quick", 1);
     let after = home.pids("quick");
     for name in NODES.into_iter().filter(|name| *name != "validator-1") {
@@ -126,7 +126,7 @@ fn the_nodes_that_daemon_stop_with_nodes_stopped_are_started_by_the_next_daemon(
     for (name, pid) in &before {
         assert!(!is_alive(*pid), "{name} is stopped");
     }
-    home.ctl(&["wait", "quick", "--for=Running", "--timeout", "12s"]).ok();
+    home.ctl(&["wait", "quick", "--for=Running", "--timeout", "60s"]).ok();
     home.all_rise("quick", 1);
 }
 

@@ -50,8 +50,8 @@ fn a_killed_validator_comes_back_and_catches_up_and_why_names_the_signal() {
     let before = home.pids("quick");
     let victim = before["validator-2"];
     kill(victim, Signal::SIGKILL).unwrap();
-    home.eventually("validator-2 is restarted", Duration::from_secs(10), |home| home.node("quick/validator-2")["status"]["restartCount"] == 1);
-    home.ctl(&["wait", "quick", "--for=Running", "--timeout", "10s"]).ok();
+    home.eventually("validator-2 is restarted", Duration::from_secs(60), |home| home.node("quick/validator-2")["status"]["restartCount"] == 1);
+    home.ctl(&["wait", "quick", "--for=Running", "--timeout", "60s"]).ok();
     home.all_rise("quick", 2);
     let node = home.node("quick/validator-2");
     assert_eq!(node["status"]["restartCount"], 1);
@@ -72,9 +72,9 @@ fn with_two_of_four_validators_down_the_devnet_says_at_which_height_it_halted() 
     for name in ["quick/validator-1", "quick/validator-3"] {
         kill(home.pid(name), Signal::SIGKILL).unwrap();
     }
-    home.ctl(&["wait", "quick", "--for=Degraded", "--timeout", "5s"]).ok();
+    home.ctl(&["wait", "quick", "--for=Degraded", "--timeout", "60s"]).ok();
     // The shortest time without blocks that counts as a stall is ten seconds.
-    home.ctl(&["wait", "quick", "--for=condition=Progressing=False", "--timeout", "14s"]).ok();
+    home.ctl(&["wait", "quick", "--for=condition=Progressing=False", "--timeout", "60s"]).ok();
     let devnet = home.devnet("quick");
     assert_eq!(devnet["status"]["phase"], "Degraded");
     let conditions = devnet["status"]["conditions"].as_array().unwrap();
@@ -83,15 +83,15 @@ fn with_two_of_four_validators_down_the_devnet_says_at_which_height_it_halted() 
     let height = home.node("quick/validator-0")["status"]["blockHeight"].as_u64().unwrap();
     assert!(height > 0 && halt["message"].as_str().unwrap().contains(&format!("at height {height}:")), "{height}: {halt}");
     home.ctl(&["restart", "quick/validator-1", "quick/validator-3"]).ok();
-    home.ctl(&["wait", "quick", "--for=Running", "--timeout", "10s"]).ok();
-    home.eventually("blocks again", Duration::from_secs(10), |home| home.lowest("quick") > height);
+    home.ctl(&["wait", "quick", "--for=Running", "--timeout", "60s"]).ok();
+    home.eventually("blocks again", Duration::from_secs(60), |home| home.lowest("quick") > height);
 }
 
 #[test]
 fn stop_and_start_go_on_at_the_same_height_with_the_same_addresses() {
     let home = TestHome::new();
     home.up_quickstart("quick", QUICK);
-    home.ctl(&["wait", "quick", "--for=height=12", "--timeout", "12s"]).ok();
+    home.ctl(&["wait", "quick", "--for=height=12", "--timeout", "60s"]).ok();
     let before = home.highest("quick");
     let (identity_before, accounts_before, pids) = (identity(&home, "quick"), accounts(&home, "quick"), home.pids("quick"));
     home.ctl(&["stop", "quick"]).ok();
@@ -111,7 +111,7 @@ fn stop_and_start_go_on_at_the_same_height_with_the_same_addresses() {
 fn reset_begins_at_height_0_with_the_same_keys_and_addresses() {
     let home = TestHome::new();
     home.up_quickstart("quick", QUICK);
-    home.ctl(&["wait", "quick", "--for=height=12", "--timeout", "12s"]).ok();
+    home.ctl(&["wait", "quick", "--for=height=12", "--timeout", "60s"]).ok();
     let (identity_before, accounts_before, genesis_before) = (identity(&home, "quick"), accounts(&home, "quick"), genesis(&home, "quick"));
     assert!(identity_before["validator-0"][0].is_string(), "{identity_before:?}");
     assert_eq!(accounts_before.len(), 10);

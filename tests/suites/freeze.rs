@@ -1,6 +1,6 @@
 //! Freeze and thaw: a chain that stands still, over a crash of the daemon, and what ends a freeze.
 
-use e2e::{TestHome, is_alive};
+use e2e::{TestHome, condition, is_alive};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -12,14 +12,14 @@ const SOON: Duration = Duration::from_secs(20);
 /// Three times as long as a probe may fail before a node counts as unreachable would be too long; this is past its first probes and blocks.
 const A_WHILE: Duration = Duration::from_secs(6);
 
-fn condition(object: &Value, kind: &str) -> Option<(String, String)> {
-    let conditions = object["status"]["conditions"].as_array()?;
-    let found = conditions.iter().find(|condition| condition["type"] == kind)?;
+/// Status and reason of a condition; none when the object has no such.
+fn says(object: &Value, kind: &str) -> Option<(String, String)> {
+    let found = condition(object, kind);
     Some((found["status"].as_str()?.to_owned(), found["reason"].as_str()?.to_owned()))
 }
 
 fn is_frozen(object: &Value) -> bool {
-    condition(object, "Frozen").is_some_and(|(status, _)| status == "True")
+    condition(object, "Frozen")["status"] == "True"
 }
 
 /// Ticks of cpu time that it has had.
@@ -43,7 +43,7 @@ fn a_frozen_devnet_stands_still_is_neither_sick_nor_halted_and_goes_on_after_a_c
     let devnet = home.devnet("net");
     assert_eq!(devnet["status"]["phase"], "Running", "{devnet}");
     assert!(is_frozen(&devnet), "{devnet}");
-    assert_ne!(condition(&devnet, "Progressing"), Some(("False".into(), "Halted".into())));
+    assert_ne!(says(&devnet, "Progressing"), Some(("False".into(), "Halted".into())));
     for (name, node) in home.nodes("net") {
         assert!(is_frozen(&node), "{name}");
         assert_eq!((&node["status"]["phase"], node["status"]["restartCount"].as_u64()), (&"Running".into(), Some(0)), "{name}");
@@ -53,7 +53,7 @@ fn a_frozen_devnet_stands_still_is_neither_sick_nor_halted_and_goes_on_after_a_c
     home.all_rise("net", 2);
     assert!(home.highest("net") > before.0);
     assert_eq!(home.pids("net"), pids, "the same processes");
-    assert_eq!(condition(&home.devnet("net"), "Frozen"), None);
+    assert_eq!(condition(&home.devnet("net"), "Frozen"), Value::Null);
 }
 
 #[test]
@@ -67,7 +67,7 @@ fn one_frozen_validator_hurts_nobody_and_a_chain_without_a_quorum_is_not_called_
         height("validator-0") >= height("validator-3") + 3
     });
     home.ctl(&["freeze", "net/validator-2"]).ok();
-    home.eventually("no block comes", SOON, |home| condition(&home.devnet("net"), "Progressing") == Some(("False".into(), "Frozen".into())));
+    home.eventually("no block comes", SOON, |home| says(&home.devnet("net"), "Progressing") == Some(("False".into(), "Frozen".into())));
     assert_eq!(home.devnet("net")["status"]["phase"], "Running");
     home.ctl(&["describe", "net"]).ok().prints("frozen: validator-2, validator-3");
     home.ctl(&["get", "nodes", "net"]).ok().says("net/validator-3 is frozen; dvbctl thaw net/validator-3");
@@ -154,7 +154,7 @@ fn describe_tells_a_death_in_full_with_its_core_and_the_devnet_says_whether_its_
     home.ctl(&["apply", "-f", &file]).ok();
     home.ctl(&["wait", "dying", "--for=condition=Provisioned", "--timeout", "20s"]).ok();
     home.ctl(&["wait", "dying/killed", "--for=Running", "--timeout", "20s"]).ok();
-    let (status, _) = condition(&home.devnet("dying"), "LimitsEnforced").expect("limits are asked for");
+    let (status, _) = says(&home.devnet("dying"), "LimitsEnforced").expect("limits are asked for");
     let mend = home.devnet("dying")["status"]["conditions"].to_string().contains("remedy");
     assert!(status == "True" || mend, "what cannot be held is said with its mend");
     assert!(home.node("dying/killed")["status"]["usage"]["ioRead"].is_number() || home.node("dying/killed")["status"]["usage"].is_null());
@@ -197,7 +197,7 @@ fn a_storm_of_restarts_is_held_by_the_budget_of_its_devnet_and_says_so() {
     home.ctl(&["apply", "-f", &file]).ok();
     home.eventually("both wait", SOON, |home| {
         let nodes = home.nodes("storm");
-        nodes.len() == 2 && nodes.values().all(|node| condition(node, "Ready").is_some_and(|(_, reason)| reason == "RestartStorm"))
+        nodes.len() == 2 && nodes.values().all(|node| condition(node, "Ready")["reason"] == "RestartStorm")
     });
     let restarts: u64 = home.nodes("storm").values().map(|node| node["status"]["restartCount"].as_u64().unwrap()).sum();
     assert_eq!(restarts, 5);

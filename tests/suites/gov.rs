@@ -5,7 +5,7 @@ use nix::sys::signal::{Signal, kill};
 use std::{path::Path, process::Stdio, time::Duration};
 
 /// A short period, and more than enough for all votes on a busy machine.
-const SHORT: &str = "voting_period: 8s";
+const SHORT: &str = "voting_period: 25s";
 /// Nobody waits for its end.
 const LONG: &str = "voting_period: 1h";
 /// 0.47 has no such field.
@@ -33,7 +33,7 @@ fn a_parameter_is_changed_by_a_vote_of_all_validators_on_each_sdk() {
         with("staking.max_validator=50").exits(4).says("did you mean staking.max_validators?");
         with("staking.max_validators=50").ok().says("staking.max_validators: 100 → 50").says("→ 7stake").prints("proposal 1 is voted on until");
         home.ctl(&["gov", "show", "net", "1"]).ok().prints("staking.max_validators: 100 → 50").prints("MsgUpdateParams");
-        home.ctl(&["gov", "vote", "net", "1", "yes", "--all-validators", "--wait", "--timeout", "60s"]).ok().prints("proposal 1 is passed");
+        home.ctl(&["gov", "vote", "net", "1", "yes", "--all-validators", "--wait", "--timeout", "120s"]).ok().prints("proposal 1 is passed");
         let proposal = home.json(&["gov", "show", "net", "1"]);
         let messages = proposal["messages"].as_array().expect("a message for each module");
         assert!(messages.iter().any(|message| message["params"]["max_validators"] == 50), "{proposal}");
@@ -56,7 +56,7 @@ fn a_rejected_proposal_is_exit_1_and_a_late_vote_gets_the_chains_words() {
     let home = TestHome::new();
     up(&home, &program, SHORT);
     home.ctl(&["gov", "propose", "net", "--title", "Words", "--text"]).ok().prints("proposal 1 is voted on");
-    home.ctl(&["gov", "vote", "net", "1", "no", "--all-validators", "--wait", "--timeout", "60s"]).exits(1).says("proposal 1 of net is rejected");
+    home.ctl(&["gov", "vote", "net", "1", "no", "--all-validators", "--wait", "--timeout", "120s"]).exits(1).says("proposal 1 of net is rejected");
     home.ctl(&["gov", "vote", "net", "1", "yes", "--from", "validator:0"]).exits(1).says("inactive proposal");
     home.ctl(&["gov", "vote", "net", "9", "yes", "--all-validators"]).exits(3).says("no proposal 9");
     home.ctl(&["gov", "show", "net", "9"]).exits(3);
@@ -66,7 +66,7 @@ fn a_rejected_proposal_is_exit_1_and_a_late_vote_gets_the_chains_words() {
     let spend = r#"[{"@type": "/cosmos.upgrade.v1beta1.MsgSoftwareUpgrade", "authority": "wasm10d07y265gmmuvt4z0w9aw880jnsr700js7zslc",
         "plan": {"name": "late", "height": "2"}}]"#;
     home.ctl(&["gov", "propose", "net", "--title", "Late", "--file", &home.file("late.json", spend)]).ok();
-    home.ctl(&["gov", "vote", "net", "2", "yes", "--all-validators", "--wait", "--timeout", "60s"]).exits(1).says("is failed").says("past");
+    home.ctl(&["gov", "vote", "net", "2", "yes", "--all-validators", "--wait", "--timeout", "120s"]).exits(1).says("is failed").says("past");
 }
 
 #[test]

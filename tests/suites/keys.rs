@@ -27,7 +27,7 @@ fn twins() -> (TestHome, TestHome) {
 #[track_caller]
 fn says(home: &TestHome, node: &str, kind: &str, reason: &str) -> String {
     let (devnet, short) = node.split_once('/').unwrap();
-    home.eventually(&format!("{node} says {reason}"), Duration::from_secs(15), |home| {
+    home.eventually(&format!("{node} says {reason}"), Duration::from_secs(60), |home| {
         home.nodes(devnet).get(short).is_some_and(|node| condition(node, kind)["reason"] == reason)
     });
     condition(&home.node(node), kind)["message"].as_str().unwrap_or_default().to_owned()
@@ -63,13 +63,13 @@ fn a_second_home_with_the_same_chain_is_refused_by_the_pids_of_the_first_until_t
         assert!(message.contains(&format!("pid {} ", holders[name])) && message.contains("another devnetd home"), "{name}: {message}");
         assert!(message.contains(one.home().to_str().unwrap()), "{name}: {message}");
     }
-    other.eventually("the full node runs", Duration::from_secs(10), |other| other.pids("twin").keys().eq(["fullnode-0"]));
+    other.eventually("the full node runs", Duration::from_secs(60), |other| other.pids("twin").keys().eq(["fullnode-0"]));
     other.ctl(&["why", "twin/validator-0"]).ok().prints("KeyInUse");
     one.all_rise("twin", 2);
     assert_eq!(one.pids("twin"), holders, "the first has not noticed");
 
     one.ctl(&["delete", "twin", "--yes"]).ok();
-    other.ctl(&["wait", "twin", "--for=Running", "--timeout", "20s"]).ok();
+    other.ctl(&["wait", "twin", "--for=Running", "--timeout", "90s"]).ok();
     other.all_rise("twin", 1);
     assert!(other.nodes("twin").values().all(|node| node["status"]["restartCount"] == 0), "a refusal is no restart");
 }
@@ -90,7 +90,7 @@ fn a_double_signature_is_allowed_for_one_launch_and_put_on_record() {
     let allowed = events.iter().find(|event| event["reason"] == "DoubleSignAllowed").unwrap();
     assert!(text(&allowed["actor"]).starts_with("user:"), "{allowed}");
 
-    other.eventually("it has a process", Duration::from_secs(10), |other| other.pids("twin").contains_key("validator-3"));
+    other.eventually("it has a process", Duration::from_secs(60), |other| other.pids("twin").contains_key("validator-3"));
     kill(other.pid(node), Signal::SIGKILL).unwrap();
     says(&other, node, "KeyLease", "KeyInUse");
 }
@@ -114,7 +114,7 @@ fn a_validator_started_by_hand_from_its_home_is_named_and_its_end_lets_the_node_
     assert!(message.contains(&format!("pid {} (devchain)", by_hand.pid())), "{message}");
     assert!(is_alive(by_hand.pid()), "nobody kills what he did not start");
     drop(by_hand);
-    home.ctl(&["wait", "quick", "--for=Running", "--timeout", "15s"]).ok();
+    home.ctl(&["wait", "quick", "--for=Running", "--timeout", "90s"]).ok();
     let message = says(&home, "quick/validator-0", "SignState", "SignedElsewhere");
     assert!(message.contains("quick/validator-0"), "{message}");
     home.all_rise("quick", 1);
@@ -154,11 +154,11 @@ fn a_copy_of_a_validators_home_that_is_started_by_hand_is_told_while_the_node_ru
     let by_hand = start();
     says(&home, node, "KeyLease", "KeyInUse");
     home.ctl(&["restart", node, "--no-wait"]).ok();
-    home.eventually("it is not started beside the copy", Duration::from_secs(20), |home| home.node(node)["status"]["phase"] == "Backoff");
+    home.eventually("it is not started beside the copy", Duration::from_secs(60), |home| home.node(node)["status"]["phase"] == "Backoff");
     let refused = condition(&home.node(node), "Ready");
     assert!(refused["reason"] == "KeyInUse" && text(&refused["message"]).contains(&format!("pid {} ", by_hand.pid())), "{refused}");
     drop(by_hand);
-    home.ctl(&["wait", "quick", "--for=Running", "--timeout", "30s"]).ok();
+    home.ctl(&["wait", "quick", "--for=Running", "--timeout", "90s"]).ok();
     says(&home, node, "KeyLease", "Held");
     home.all_rise("quick", 1);
 }
@@ -171,13 +171,13 @@ fn a_key_stays_leased_to_its_node_when_daemon_and_keeper_of_that_are_killed() {
     let keeper = one.keeper().expect("there is a keeper");
     one.kill_daemon();
     kill(keeper, Signal::SIGKILL).unwrap();
-    one.eventually("the keeper is gone", Duration::from_secs(10), |_| !is_alive(keeper));
+    one.eventually("the keeper is gone", Duration::from_secs(60), |_| !is_alive(keeper));
     other.ctl(&["apply", "-f", "twin.yaml"]).ok();
     for name in VALIDATORS {
         let message = says(&other, &format!("twin/{name}"), "KeyLease", "KeyInUse");
         assert!(message.contains(&format!("pid {} ", holders[name])), "{name}: {message}");
     }
-    one.ctl(&["wait", "twin", "--for=Running", "--timeout", "30s"]).ok();
+    one.ctl(&["wait", "twin", "--for=Running", "--timeout", "90s"]).ok();
     assert_eq!(one.pids("twin"), holders);
     one.all_rise("twin", 1);
 }

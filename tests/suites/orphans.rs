@@ -23,7 +23,7 @@ spec:
   services:
     - {name: a, command: [sleep, '1000'], restart: {policy: always}}
 ";
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(60);
 
 /// Killed, and waited for, when dropped.
 struct Sleeper(Child);
@@ -185,7 +185,7 @@ fn a_store_put_back_from_a_backup_while_nodes_run_leaves_a_stray_that_is_named_a
     home.ctl(&["restart", "net/a"]).ok();
     let newer = home.pid("net/a");
     put_back(&home, &backup);
-    home.ctl(&["wait", "net", "--for=Running", "--timeout", "20s"]).ok();
+    home.ctl(&["wait", "net", "--for=Running", "--timeout", "60s"]).ok();
     home.eventually("the old record's launch is over, and another runs", SOON, |home| home.pids("net").values().all(|pid| is_alive(*pid)));
     assert_eq!(listed(&home).len(), 1, "the launch that the backup does not know");
     is_named(&home, "net/a", newer);

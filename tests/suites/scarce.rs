@@ -55,8 +55,9 @@ fn a_full_log_disk_is_a_condition_with_its_mend_and_uses_up_no_restart() {
     symlink(&disk, &logs).unwrap();
     home.ctl(&["start", "net/a"]).ok();
     let node = home.pid("net/a");
-    let fillers = (0..).map(|number| seen.join(format!("filler-{number}"))).take_while(|path| fs::write(path, "").is_ok());
+    let fillers = (0..1000).map(|number| seen.join(format!("filler-{number}"))).take_while(|path| fs::write(path, "").is_ok());
     let fillers: Vec<_> = fillers.collect();
+    assert!(fillers.len() < 100, "the disk has room for as many files as one likes");
     kill(node, Signal::SIGKILL).unwrap();
     let mut ready = serde_json::Value::Null;
     home.eventually("its condition says so", SOON, |home| {
@@ -193,11 +194,12 @@ fn a_daemon_out_of_descriptors_ends_no_node_and_restarts_the_dead_once_it_has_so
 #[test]
 fn a_node_that_ignores_sigterm_and_forks_without_end_is_gone_after_stop() {
     let home = TestHome::new();
-    // One child after the other, each in a session of its own, each gone in a moment.
-    let command = "[sh, -c, 'trap \"\" TERM; while :; do setsid sleep 0.2 & sleep 0.02; done']";
+    // One child after the other, each in a session of its own, each gone in a moment; minutes long, should nobody stop it.
+    let command = "[sh, -c, 'trap \"\" TERM; i=0; while [ $i -lt 15000 ]; do i=$((i+1)); setsid sleep 0.2 & sleep 0.02; done']";
     home.ctl(&["up", &home.file("devnet.yaml", &document(command))]).ok();
     let node = home.pid("net/a");
-    home.ctl(&["stop", "net", "--timeout", "20s"]).ok();
+    assert!(is_alive(node), "it forks until it is stopped");
+    home.ctl(&["stop", "net", "--timeout", "60s"]).ok();
     assert!(!is_alive(node));
     assert!(home.mains().is_empty() && home.leaves().is_empty());
     home.ctl(&["orphans"]).ok().says("no orphans");

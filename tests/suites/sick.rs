@@ -1,7 +1,7 @@
 //! Chains whose processes live on and make no blocks: what is said of them, and what an upgrade to such a binary comes to.
 
 use crate::wasmd::devnet;
-use e2e::{TestHome, Wasmd, wasmd, wasmds};
+use e2e::{TestHome, Wasmd, condition, wasmd, wasmds};
 use serde_json::Value;
 use std::{fs, time::Duration};
 
@@ -10,10 +10,9 @@ const PATIENCE: Duration = Duration::from_secs(90);
 
 /// The condition Progressing of a node, when it is false: reason and message.
 fn stands_still(home: &TestHome, node: &str) -> Option<(String, String)> {
-    let node = home.node(node);
-    let condition = node["status"]["conditions"].as_array()?.iter().find(|condition| condition["type"] == "Progressing")?.clone();
-    let text = |key: &str| condition[key].as_str().unwrap_or_default().to_owned();
-    (condition["status"] == "False").then(|| (text("reason"), text("message")))
+    let progressing = condition(&home.node(node), "Progressing");
+    let text = |key: &str| progressing[key].as_str().unwrap_or_default().to_owned();
+    (progressing["status"] == "False").then(|| (text("reason"), text("message")))
 }
 
 fn until_it_stands_still(home: &TestHome, node: &str, reason: &str, words: &str) {
@@ -27,11 +26,12 @@ fn until_it_stands_still(home: &TestHome, node: &str, reason: &str, words: &str)
 fn a_consensus_failure_of_a_process_that_lives_is_told_in_the_chains_words() {
     let Some(program) = wasmd() else { return };
     let home = TestHome::new();
-    let file = devnet(&home, "halts", &program, &["localhost: false", "nodes: [{name: validator-0, args: [--halt-height, '6']}]"]);
+    // At a height that it comes to when `up` has long seen it run.
+    let file = devnet(&home, "halts", &program, &["localhost: false", "nodes: [{name: validator-0, args: [--halt-height, '40']}]"]);
     let text = fs::read_to_string(&file).unwrap().replace("validators: 4", "validators: 1").replace("fullNodes: 1", "fullNodes: 0");
     home.ctl(&["up", &home.file("halts.yaml", &text), "--timeout", "90s"]).ok();
-    until_it_stands_still(&home, "halts/validator-0", "ConsensusFailure", "halt per configuration height 6");
-    home.ctl(&["describe", "halts/validator-0"]).ok().prints("ConsensusFailure").prints("halt per configuration height 6");
+    until_it_stands_still(&home, "halts/validator-0", "ConsensusFailure", "halt per configuration height 40");
+    home.ctl(&["describe", "halts/validator-0"]).ok().prints("ConsensusFailure").prints("halt per configuration height 40");
 }
 
 /// One of two begins with other balances: neither finds a vote for its blocks, and none of the processes ends.

@@ -13,7 +13,7 @@ fn up(home: &TestHome) {
 
 /// A height that the chain has not reached while the upgrade is asked for.
 fn ahead(home: &TestHome) -> String {
-    (home.highest("quick") + 12).to_string()
+    (home.highest("quick") + 40).to_string()
 }
 
 fn next_binary() -> String {
@@ -112,8 +112,7 @@ fn a_height_in_the_past_and_an_unknown_name_are_refused_before_anything_happens(
     let missing = home.path().join("nothing").display().to_string();
     home.ctl(&["upgrade", "create", "quick", "--name", "v2", "--binary", &missing, "--skip-vote"]).exits(4).says("nothing does not exist");
     assert_eq!(home.rows("upgrades"), 0, "what is refused is not there");
-    let height = ahead(&home);
-    home.ctl(&["upgrade", "create", "quick", "--name", "v9", "--height", &height, "--binary", &next_binary(), "--skip-vote"]).ok();
+    home.ctl(&["upgrade", "create", "quick", "--name", "v9", "--height", &ahead(&home), "--binary", &next_binary(), "--skip-vote"]).ok();
     let refused = settled(&home, "quick/v9");
     assert_eq!(refused["phase"], "Failed");
     assert!(refused["why"].as_str().unwrap().contains("no handler for v9"), "{refused}");
@@ -122,7 +121,7 @@ fn a_height_in_the_past_and_an_unknown_name_are_refused_before_anything_happens(
     // What was refused before anything was done for it does not keep its name from a better one.
     let wrong = home.program("wrong", r"printf '\033[1;31merror:\033[0m no such command\n' >&2; exit 2");
     for binary in ["/bin/true", &wrong] {
-        home.ctl(&["upgrade", "create", "quick", "--name", "v2", "--height", &height, "--binary", binary, "--skip-vote"]).ok();
+        home.ctl(&["upgrade", "create", "quick", "--name", "v2", "--height", &ahead(&home), "--binary", binary, "--skip-vote"]).ok();
         let refused = settled(&home, "quick/v2");
         let why = refused["why"].as_str().unwrap();
         assert!(why.contains("no devchain") || why.contains("exit code 2: error: no such command"), "{refused}");
@@ -142,13 +141,13 @@ fn a_corrupt_binary_fails_the_upgrade_before_the_chain_is_asked_for_anything() {
     let whole = std::fs::read(next_binary()).unwrap();
     let corrupt = home.program("corrupt", "");
     std::fs::write(&corrupt, &whole[..whole.len() / 2]).unwrap();
-    let height = ahead(&home);
-    home.ctl(&["upgrade", "create", "quick", "--name", "v2", "--height", &height, "--binary", &corrupt, "--skip-vote"])
+    home.ctl(&["upgrade", "create", "quick", "--name", "v2", "--height", &ahead(&home), "--binary", &corrupt, "--skip-vote"])
         .exits(4)
         .says("corrupt cannot be run");
     assert_eq!(home.rows("upgrades"), 0, "what is refused is not there");
     // Only running it tells that this one is no devchain.
     let garbled = wrapped(&home, "garbled", "echo nonsense; exit 0");
+    let height = ahead(&home);
     create(&home, &height, &garbled);
     let refused = settled(&home, "quick/v2");
     assert_eq!(refused["phase"], "Failed", "{refused}");

@@ -31,18 +31,18 @@ fn wasmd_makes_blocks_heals_a_killed_validator_and_goes_without_a_trace() {
     let Some(program) = wasmd() else { return };
     let home = TestHome::new();
     let file = devnet(&home, "wasm", &program, &["localhost: false", "restart: {backoff: 300ms}"]);
-    home.ctl(&["up", &file, "--timeout", "60s"]).ok();
-    home.eventually("all nodes at height 3", Duration::from_secs(30), |home| home.lowest("wasm") >= 3);
+    home.ctl(&["up", &file, "--timeout", "120s"]).ok();
+    home.eventually("all nodes at height 3", Duration::from_secs(90), |home| home.lowest("wasm") >= 3);
     let sdk = home.devnet("wasm")["status"]["sdkVersion"].clone();
     assert!(sdk.as_str().is_some_and(|sdk| !sdk.is_empty()), "{sdk}");
 
     let pids = home.pids("wasm");
     assert_eq!(pids.len(), 5);
     kill(pids["validator-1"], Signal::SIGKILL).unwrap();
-    home.eventually("validator-1 is back", Duration::from_secs(20), |home| home.node("wasm/validator-1")["status"]["restartCount"] == 1);
-    home.ctl(&["wait", "wasm", "--for=Running", "--timeout", "30s"]).ok();
+    home.eventually("validator-1 is back", Duration::from_secs(60), |home| home.node("wasm/validator-1")["status"]["restartCount"] == 1);
+    home.ctl(&["wait", "wasm", "--for=Running", "--timeout", "120s"]).ok();
     let goal = home.highest("wasm") + 1;
-    home.eventually("validator-1 has caught up", Duration::from_secs(30), |home| home.lowest("wasm") >= goal);
+    home.eventually("validator-1 has caught up", Duration::from_secs(90), |home| home.lowest("wasm") >= goal);
 
     let pids = home.pids("wasm");
     home.ctl(&["delete", "wasm", "--yes"]).ok();
@@ -70,24 +70,24 @@ fn a_full_node_joins_and_leaves(wasmd: &Wasmd) -> String {
         let text = fs::read_to_string(&file).unwrap().replace("validators: 4", "validators: 2").replace("500ms", "200ms");
         home.file("dynamic.yaml", &text.replace("fullNodes: 1", &format!("fullNodes: {full_nodes}")))
     };
-    home.ctl(&["up", &file(0), "--timeout", "60s"]).ok();
+    home.ctl(&["up", &file(0), "--timeout", "120s"]).ok();
     let status = home.devnet("dynamic")["status"].clone();
     let sdk = status["sdkVersion"].as_str().unwrap_or_default().to_owned();
     assert!(sdk.starts_with(wasmd.sdk), "{status}");
-    home.eventually("the chain tells of its validators", Duration::from_secs(15), |home| {
+    home.eventually("the chain tells of its validators", Duration::from_secs(60), |home| {
         let details = home.node("dynamic/validator-1")["status"]["details"].clone();
         details["votingPower"] != "0" && details["missedBlocks"].is_string() && details["cometbft"].is_string()
     });
 
-    home.ctl(&["apply", "--wait", "--timeout", "60s", "-f", &file(1)]).ok();
+    home.ctl(&["apply", "--wait", "--timeout", "120s", "-f", &file(1)]).ok();
     let goal = home.highest("dynamic") + 2;
-    home.eventually("the full node follows", Duration::from_secs(30), |home| home.lowest("dynamic") >= goal);
+    home.eventually("the full node follows", Duration::from_secs(90), |home| home.lowest("dynamic") >= goal);
     let joined = home.node("dynamic/fullnode-0")["status"].clone();
     assert_eq!((&joined["catchingUp"] == true, &joined["restartCount"]), (false, &serde_json::json!(0)), "{joined}");
     let pid = home.pid("dynamic/fullnode-0");
 
-    home.ctl(&["apply", "--wait", "--timeout", "60s", "-f", &file(0)]).ok();
-    home.eventually("the full node is gone", Duration::from_secs(20), |home| home.nodes("dynamic").len() == 2 && !is_alive(pid));
+    home.ctl(&["apply", "--wait", "--timeout", "120s", "-f", &file(0)]).ok();
+    home.eventually("the full node is gone", Duration::from_secs(60), |home| home.nodes("dynamic").len() == 2 && !is_alive(pid));
     home.all_rise("dynamic", 2);
     assert!(home.nodes("dynamic").values().all(|node| node["status"]["restartCount"] == 0), "nobody else was disturbed");
     sdk
@@ -108,7 +108,7 @@ fn from_apply_to_height_one(wasmd: &Wasmd) -> String {
     let ours = |name: &str| {
         let started = Instant::now();
         home.ctl(&["apply", "-f", &devnet(&home, name, &wasmd.path, &["localhost: false"])]).ok();
-        home.eventually("five nodes are planned", Duration::from_secs(30), |home| home.nodes(name).len() == 5);
+        home.eventually("five nodes are planned", Duration::from_secs(90), |home| home.nodes(name).len() == 5);
         let provisioned = started.elapsed();
         all_at_height_one(&rpc_of(&home, name));
         let took = started.elapsed();
@@ -154,7 +154,7 @@ fn two_sdks_in_one_devnet_are_refused_with_both_named() {
     let home = TestHome::new();
     let other = format!("nodes: [{{name: validator-1, binary: {{path: {}}}}}]", last.path.display());
     let file = devnet(&home, "mixed", &first.path, &["localhost: false", &other]);
-    let said = home.ctl(&["up", &file, "--timeout", "60s"]).exits(1).stderr;
+    let said = home.ctl(&["up", &file, "--timeout", "120s"]).exits(1).stderr;
     for word in ["spec.nodes[validator-1].binary", first.sdk, last.sdk, "all nodes of a devnet must be on one SDK"] {
         assert!(said.contains(word), "{word}: {said}");
     }
@@ -165,7 +165,7 @@ fn two_sdks_in_one_devnet_are_refused_with_both_named() {
 fn a_program_that_is_no_cosmos_chain_gets_one_clear_error() {
     let home = TestHome::new();
     let file = devnet(&home, "odd", &fs::canonicalize("/bin/ls").unwrap(), &["localhost: false"]);
-    home.ctl(&["up", &file, "--timeout", "30s"]).exits(1).says("is not a Cosmos SDK chain: `version --long --output json` exited with code 2");
+    home.ctl(&["up", &file, "--timeout", "120s"]).exits(1).says("is not a Cosmos SDK chain: `version --long --output json` exited with code 2");
 }
 
 /// Whoever has a mnemonic for a seed has mistyped it, and wants no other accounts. A word too few is told as well.
@@ -190,8 +190,8 @@ fn a_network_profile_of_the_home_shapes_genesis_and_configuration() {
     let profile = r#"{"genesis": {"app_state": {"staking": {"params": {"unbonding_time": "61s"}}}}, "config": {"app.toml": {"pruning": "nothing"}}}"#;
     fs::create_dir_all(home.home().join("networks")).unwrap();
     fs::write(home.home().join("networks/quick.json"), profile).unwrap();
-    home.ctl(&["apply", "--wait", "--timeout", "60s", "-f", &file("shaped")]).ok();
-    home.eventually("five nodes are planned", Duration::from_secs(30), |home| home.nodes("shaped").len() == 5);
+    home.ctl(&["apply", "--wait", "--timeout", "120s", "-f", &file("shaped")]).ok();
+    home.eventually("five nodes are planned", Duration::from_secs(90), |home| home.nodes("shaped").len() == 5);
     let node = home.node("shaped/validator-0")["spec"]["homeDir"].as_str().unwrap().to_owned();
     let read = |name: &str| fs::read_to_string(format!("{node}/config/{name}")).unwrap();
     assert!(read("genesis.json").contains(r#""unbonding_time": "61s""#));
@@ -214,8 +214,8 @@ fn a_binary_runs_with_the_library_beside_it_when_the_module_cache_is_gone() {
     without_module_cache(&program, &moved);
     let file = devnet(&home, "alone", &moved, &["localhost: false"]);
     let text = fs::read_to_string(&file).unwrap().replace("validators: 4", "validators: 1").replace("fullNodes: 1", "fullNodes: 0");
-    home.ctl(&["up", &home.file("alone.yaml", &text), "--timeout", "60s"]).ok();
-    home.eventually("a block", Duration::from_secs(30), |home| home.lowest("alone") >= 1);
+    home.ctl(&["up", &home.file("alone.yaml", &text), "--timeout", "120s"]).ok();
+    home.eventually("a block", Duration::from_secs(90), |home| home.lowest("alone") >= 1);
 }
 
 /// A copy whose search path names folders that do not exist; of the same length, so that the ELF file stays whole. Another process
@@ -232,8 +232,8 @@ fn without_module_cache(from: &Path, to: &Path) {
 fn leased_ports_on_one_address_carry_a_real_chain() {
     let Some(program) = wasmd() else { return };
     let home = TestHome::new();
-    home.ctl(&["up", &devnet(&home, "ported", &program, &["addresses: ports"]), "--timeout", "60s"]).ok();
-    home.eventually("all nodes at height 2", Duration::from_secs(30), |home| home.lowest("ported") >= 2);
+    home.ctl(&["up", &devnet(&home, "ported", &program, &["addresses: ports"]), "--timeout", "120s"]).ok();
+    home.eventually("all nodes at height 2", Duration::from_secs(90), |home| home.lowest("ported") >= 2);
     let nodes = home.nodes("ported");
     let addresses: BTreeSet<_> = nodes.values().map(|node| node["spec"]["address"].to_string()).collect();
     assert_eq!(addresses.len(), 1, "{addresses:?}");
@@ -257,15 +257,15 @@ fn a_chain_binary_that_exits_at_once_fails_with_its_last_words_and_is_healed_by_
     fs::set_permissions(&broken, fs::Permissions::from_mode(0o755)).unwrap();
     let restart = "restart: {backoff: 50ms, maxRestarts: 1}";
     let file = devnet(&home, "unlucky", Path::new(&broken), &["localhost: false", restart]);
-    home.ctl(&["up", &file, "--timeout", "30s"]).exits(1).says("unlucky/").says("7");
+    home.ctl(&["up", &file, "--timeout", "120s"]).exits(1).says("unlucky/").says("7");
     // It ends with the first node that has failed for good.
-    home.eventually("the first has failed too", Duration::from_secs(30), |home| home.node("unlucky/validator-0")["status"]["phase"] == "Failed");
+    home.eventually("the first has failed too", Duration::from_secs(90), |home| home.node("unlucky/validator-0")["status"]["phase"] == "Failed");
     let node = home.node("unlucky/validator-0");
     assert_eq!(node["status"]["lastExit"]["code"], 7, "{node}");
     assert!(node["status"]["lastExit"]["logTail"].to_string().contains("no such luck"), "{node}");
     home.ctl(&["why", "unlucky/validator-0"]).ok().prints("exit code 7");
-    home.ctl(&["up", &devnet(&home, "unlucky", &program, &["localhost: false", restart]), "--timeout", "60s"]).ok();
-    home.eventually("all nodes at height 1", Duration::from_secs(30), |home| home.lowest("unlucky") >= 1);
+    home.ctl(&["up", &devnet(&home, "unlucky", &program, &["localhost: false", restart]), "--timeout", "120s"]).ok();
+    home.eventually("all nodes at height 1", Duration::from_secs(90), |home| home.lowest("unlucky") >= 1);
 }
 
 /// Power-cut style: nobody gets to close its database or its write-ahead log.
@@ -277,8 +277,8 @@ fn on_each_sdk_all_validators_killed_at_once_come_back_at_their_height_and_none_
 fn all_validators_are_killed_at_once(wasmd: &Wasmd) {
     let home = TestHome::new();
     let file = devnet(&home, "cut", &wasmd.path, &["localhost: false", "restart: {backoff: 300ms}"]);
-    home.ctl(&["up", &file, "--timeout", "60s"]).ok();
-    home.eventually("all nodes at height 5", Duration::from_secs(40), |home| home.lowest("cut") >= 5);
+    home.ctl(&["up", &file, "--timeout", "120s"]).ok();
+    home.eventually("all nodes at height 5", Duration::from_secs(90), |home| home.lowest("cut") >= 5);
     let endpoint = rpc_of(&home, "cut")["validator-0"].clone();
     let block = |height: u64| rpc(&endpoint, &format!("block?height={height}")).unwrap_or_default();
     let before = home.lowest("cut");
@@ -288,7 +288,7 @@ fn all_validators_are_killed_at_once(wasmd: &Wasmd) {
     for (_, pid) in home.pids("cut").into_iter().filter(|(name, _)| name.starts_with("validator")) {
         kill(pid, Signal::SIGKILL).unwrap();
     }
-    home.eventually("every validator was restarted once", Duration::from_secs(30), |home| {
+    home.eventually("every validator was restarted once", Duration::from_secs(90), |home| {
         home.nodes("cut").into_iter().filter(|(name, _)| name.starts_with("validator")).all(|(_, node)| node["status"]["restartCount"] == 1)
     });
     home.eventually("the chain goes on", Duration::from_secs(60), |home| home.lowest("cut") >= before + 4);
