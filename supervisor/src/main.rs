@@ -69,7 +69,7 @@ fn main() -> ExitCode {
     if args.next().is_some_and(|verb| verb == keeper::KEEPER_VERB) {
         return said(keeper::main(&args.collect::<Vec<_>>()).map_err(Into::into));
     }
-    sys::share_one_heap();
+    sys::share_few_heaps();
     // Until there is somebody to hear them; a reload that comes on the heels of another must not end the daemon.
     let _ = heard().thread_block();
     let flags = Flags::parse();

@@ -11,7 +11,7 @@ use crate::{
 use futures::{StreamExt, future::BoxFuture};
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::PathBuf,
+    path::Path,
     sync::Arc,
     time::Duration,
 };
@@ -57,7 +57,7 @@ struct Told<'a> {
     orders: &'a mpsc::UnboundedSender<Order>,
     /// What each devnet, by namespace and name, says of logs.
     devnets: BTreeMap<(String, String), DevnetSpec>,
-    logs: BTreeMap<PathBuf, KeptLog>,
+    logs: BTreeMap<Arc<Path>, Arc<KeptLog>>,
 }
 
 /// All that there are, then each change. Lists again when it falls behind the feed, and later when the store fails.
@@ -91,7 +91,7 @@ impl Told<'_> {
             .iter()
             .filter_map(|object| if let Object::Launch(launch) = object { Some(launch.spec.log_path.as_str()) } else { None })
             .collect();
-        let gone: Vec<PathBuf> = self.logs.keys().filter(|path| !path.to_str().is_some_and(|path| there.contains(path))).cloned().collect();
+        let gone: Vec<Arc<Path>> = self.logs.keys().filter(|path| !path.to_str().is_some_and(|path| there.contains(path))).cloned().collect();
         gone.into_iter().for_each(|path| self.forget(path));
         for object in devnets.into_iter().chain(launches) {
             self.hear(object, false);
@@ -113,7 +113,7 @@ impl Told<'_> {
                     false => self.hear_of_caps(key, of_logs(&devnet.spec)),
                 }
             }
-            Object::Launch(launch) if deleted => self.forget(PathBuf::from(&launch.spec.log_path)),
+            Object::Launch(launch) if deleted => self.forget(Arc::from(Path::new(&launch.spec.log_path))),
             Object::Launch(launch) => self.keep(self.kept(&launch)),
             _ => {}
         }
@@ -124,23 +124,24 @@ impl Told<'_> {
         if self.devnets.get(&key) == Some(&spec) {
             return;
         }
-        let of_devnet = |log: &&KeptLog| log.node.namespace == key.0 && log.node.name.split('/').next() == Some(key.1.as_str());
-        let logs: Vec<KeptLog> = self.logs.values().filter(of_devnet).cloned().collect();
+        let of_devnet = |log: &&Arc<KeptLog>| log.node.namespace == key.0 && log.node.name.split('/').next() == Some(key.1.as_str());
+        let logs: Vec<Arc<KeptLog>> = self.logs.values().filter(of_devnet).cloned().collect();
         self.devnets.insert(key, spec);
         for log in logs {
             let limits = self.limits(&log.node);
             if limits != log.limits {
-                self.keep(KeptLog { limits, ..log });
+                self.keep(KeptLog { limits, ..KeptLog::clone(&log) });
             }
         }
     }
 
     fn keep(&mut self, log: KeptLog) {
+        let log = Arc::new(log);
         self.logs.insert(log.path.clone(), log.clone());
         let _ = self.orders.send(Order::Keep(log)); // the caretaker has ended, and said so
     }
 
-    fn forget(&mut self, path: PathBuf) {
+    fn forget(&mut self, path: Arc<Path>) {
         self.logs.remove(&path);
         let _ = self.orders.send(Order::Forget(path)); // see `keep`
     }
@@ -148,7 +149,7 @@ impl Told<'_> {
     fn kept(&self, launch: &Launch) -> KeptLog {
         let node = Key::node(&launch.metadata.namespace, &launch.spec.node_ref);
         KeptLog {
-            path: PathBuf::from(&launch.spec.log_path),
+            path: Arc::from(Path::new(&launch.spec.log_path)),
             limits: self.limits(&node),
             node,
             launch: launch.spec.launch_id.clone(),
@@ -330,7 +331,7 @@ mod tests {
         let (orders, _) = mpsc::unbounded_channel();
         let told = Told { settings: &LogSettings::default(), orders: &orders, devnets: BTreeMap::new(), logs: BTreeMap::new() };
         let log = told.kept(&launch("l1", LaunchPhase::Running));
-        reports.send(Report { log, finding: Finding::Lost { from: 100, to: 5_100, cause: LossCause::Disk } }).unwrap();
+        reports.send(Report { log: log.into(), finding: Finding::Lost { from: 100, to: 5_100, cause: LossCause::Disk } }).unwrap();
         drop(reports);
         record(store.as_ref(), &Recorder::new(Arc::new(SystemClock)), reported).await;
         let events = store.events(&EventFilter::default()).await.unwrap();

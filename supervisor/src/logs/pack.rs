@@ -6,7 +6,7 @@ use super::{
     rotate::{LEVEL, Rotation, unfinished},
 };
 use crate::sys::yield_to_all_others;
-use std::{fs::File, io, path::Path, path::PathBuf, sync::Arc};
+use std::{fs::File, io, path::Path, sync::Arc};
 use tokio::sync::oneshot;
 
 /// What is to be compressed of a log.
@@ -18,7 +18,7 @@ pub(super) enum Load {
 }
 
 /// That much compressed, or not and why. The thread lives as long as this takes.
-pub(super) fn pack_aside(log: PathBuf, load: Load, disk: Arc<dyn Disk>) -> io::Result<oneshot::Receiver<Result<(), LogError>>> {
+pub(super) fn pack_aside(log: Arc<Path>, load: Load, disk: Arc<dyn Disk>) -> io::Result<oneshot::Receiver<Result<(), LogError>>> {
     let (done, packed) = oneshot::channel();
     std::thread::Builder::new().name("log-packer".into()).spawn(move || {
         yield_to_all_others();

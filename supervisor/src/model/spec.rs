@@ -56,7 +56,7 @@ pub struct DevnetSpec {
     pub logs: Option<LogsSpec>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub nodes: Vec<NodeOverride>,
-    /// Shared: hundreds of them are in each version of the devnet, and in its plan.
+    /// Shared: hundreds of them are in each version of the devnet, and in its plan; as they are `Eq`, two that are the same are not compared.
     #[serde(skip_serializing_if = "has_none")]
     pub services: Arc<[ServiceSpec]>,
     pub operations: Operations,
@@ -231,7 +231,7 @@ impl GenesisSpec {
     }
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct RestartSpec {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -246,7 +246,7 @@ pub struct RestartSpec {
     pub reset_after: Option<Span>,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct ResourcesSpec {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -260,7 +260,7 @@ pub struct ResourcesSpec {
 }
 
 /// How much of logs is kept. What is absent is as the devnet says, else as the daemon's settings say.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct LogsSpec {
     /// A running node's file above this is rotated.
@@ -309,7 +309,7 @@ impl NodeOverride {
 }
 
 /// A further supervised command of the devnet: relayer, faucet, indexer.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct ServiceSpec {
     pub name: String,
@@ -341,7 +341,7 @@ pub struct ServiceSpec {
 }
 
 /// At most one of the fields; none: ready when the process exists.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct ReadinessSpec {
     /// A port's name: it accepts connections.

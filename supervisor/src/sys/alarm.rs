@@ -9,19 +9,13 @@ use rustix::{
     fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags},
     io::Errno,
 };
-use std::{
-    collections::HashMap,
-    io,
-    mem::MaybeUninit,
-    os::fd::OwnedFd,
-    path::{Path, PathBuf},
-};
+use std::{collections::HashMap, io, mem::MaybeUninit, os::fd::OwnedFd, path::Path, sync::Arc};
 use tokio::io::unix::AsyncFd;
 
 #[derive(Debug)]
 pub struct Alarm {
     inotify: AsyncFd<OwnedFd>,
-    set: HashMap<i32, PathBuf>,
+    set: HashMap<i32, Arc<Path>>,
 }
 
 impl Alarm {
@@ -32,27 +26,27 @@ impl Alarm {
         Ok(Self { inotify, set: HashMap::new() })
     }
 
-    pub fn set(&mut self, path: &Path) -> io::Result<()> {
+    pub fn set(&mut self, path: &Arc<Path>) -> io::Result<()> {
         // ATTRIB tells of a name that went while the node holds the file open.
         let wanted = WatchFlags::MODIFY | WatchFlags::ATTRIB | WatchFlags::MOVE_SELF | WatchFlags::DELETE_SELF | WatchFlags::ONESHOT;
-        let watch = inotify::add_watch(self.inotify.get_ref(), path, wanted)?;
-        self.set.insert(watch, path.to_owned());
+        let watch = inotify::add_watch(self.inotify.get_ref(), &**path, wanted)?;
+        self.set.insert(watch, Arc::clone(path));
         Ok(())
     }
 
     pub fn unset(&mut self, path: &Path) {
-        let Some(watch) = self.set.iter().find(|(_, other)| other.as_path() == path).map(|(watch, _)| *watch) else { return };
+        let Some(watch) = self.set.iter().find(|(_, other)| other.as_ref() == path).map(|(watch, _)| *watch) else { return };
         self.set.remove(&watch);
         let _ = inotify::remove_watch(self.inotify.get_ref(), watch); // it may have rung just now
     }
 
     /// The files that have rung. Nothing is lost when this is dropped before it returns.
-    pub async fn rung(&mut self) -> io::Result<Vec<PathBuf>> {
+    pub async fn rung(&mut self) -> io::Result<Vec<Arc<Path>>> {
         loop {
             let mut ready = self.inotify.readable().await?;
             let (watches, overflow) = read(ready.get_inner())?;
             ready.clear_ready();
-            let paths: Vec<PathBuf> = match overflow {
+            let paths: Vec<Arc<Path>> = match overflow {
                 true => std::mem::take(&mut self.set).into_values().collect(),
                 false => watches.iter().filter_map(|watch| self.set.remove(watch)).collect(),
             };
@@ -93,7 +87,7 @@ mod tests {
     #[tokio::test]
     async fn it_rings_once_and_again_when_it_is_set_again() {
         let dir = tempfile::tempdir().unwrap();
-        let (a, b) = (dir.path().join("a"), dir.path().join("b"));
+        let (a, b): (Arc<Path>, Arc<Path>) = (dir.path().join("a").into(), dir.path().join("b").into());
         let mut file = File::create(&a).unwrap();
         File::create(&b).unwrap();
         let mut alarm = Alarm::new().unwrap();
@@ -116,7 +110,7 @@ mod tests {
     #[tokio::test]
     async fn a_file_that_is_held_open_rings_when_its_name_goes_and_an_unset_one_does_not_ring() {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("a");
+        let path: Arc<Path> = dir.path().join("a").into();
         let mut held = File::create(&path).unwrap();
         let mut alarm = Alarm::new().unwrap();
         alarm.set(&path).unwrap();

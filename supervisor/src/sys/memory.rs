@@ -4,13 +4,14 @@
 
 use procfs::process::{MMPermissions, MMapPath, Process};
 
-/// GNU's C library gives each thread a heap of its own, and each keeps the holes that a burst leaves in it: a fourth of the memory of a
-/// daemon with hundreds of nodes. Its threads wait for each other too seldom for that. To be called before there are any.
-pub fn share_one_heap() {
+/// GNU's C library gives each thread a heap of its own, and each keeps the holes that a burst leaves in it. With one for all, the
+/// store's writer and the controllers wait for each other: a third of the time between a death and the next fork. To be called before
+/// there are threads.
+pub fn share_few_heaps() {
     #[cfg(target_env = "gnu")]
     // SAFETY: it sets a number that later allocations read.
     unsafe {
-        nix::libc::mallopt(nix::libc::M_ARENA_MAX, 1);
+        nix::libc::mallopt(nix::libc::M_ARENA_MAX, std::env::var("DVB_ARENAS").ok().and_then(|n| n.parse().ok()).unwrap_or(4));
     }
 }
 

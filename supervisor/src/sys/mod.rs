@@ -24,7 +24,7 @@ pub use command::{boot_id, command, die_with_us, own_program};
 pub use digest::sha256_file;
 pub use failpoint::failpoint;
 pub use kernel::Kernel;
-pub use memory::{give_memory_back, share_one_heap};
+pub use memory::{give_memory_back, share_few_heaps};
 pub use open_files::{OpenFiles, is_out_of_descriptors, is_out_of_space, raise_open_files, restore_open_files};
 pub use process::{
     Pidfd, ProcessStat, age, all_pids, executable, has_ended, has_environment, is_ending, last_pid, process_env, process_name, process_stat,

@@ -312,7 +312,7 @@ impl Session {
         let mut alarm = Alarm::new().map_err(io)?;
         let mut told = 0;
         loop {
-            alarm.set(&files.work()).map_err(io)?;
+            alarm.set(&files.work().into()).map_err(io)?;
             let bytes = std::fs::metadata(files.partial()).map_or(0, |about| about.len());
             if bytes != told {
                 told = bytes;

@@ -1,37 +1,44 @@
-//! How much of the machine a node uses.
+//! How much of the machine nodes use.
 
-use super::super::{Context, node::handle_of};
+use super::{
+    super::{Context, node::handle_of},
+    Sessions, launch_name,
+};
 use crate::{
-    model::{Key, Launch},
+    model::{Key, Kind, Launch},
     runtime::Handle,
 };
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Weak},
+    time::Duration,
+};
 
-/// At most one sample in this time.
+/// At most one sample of each node in this time.
 const READ_EVERY: Duration = Duration::from_secs(1);
 
 /// How much of the machine one launch uses.
-#[derive(Clone)]
 pub(super) struct Meter {
     pub(super) cx: Context,
     pub(super) node: Key,
-    /// Its row has the handle: a copy for each of hundreds of nodes would be in memory for hours.
+    /// Its row has the handle.
     pub(super) launch: Key,
 }
 
-impl Meter {
-    /// Samples when somebody reads nodes, for ever.
-    pub(super) async fn run(&self) {
-        let mut reads = self.cx.observations.reads();
-        loop {
-            self.sample().await;
-            tokio::time::sleep(READ_EVERY).await; // however often somebody reads
-            if reads.changed().await.is_err() {
-                return;
-            }
+/// Samples all nodes with a session when somebody reads nodes, until the sessions are gone. One task for all of them: one for each
+/// would hold a kilobyte for hours.
+pub(super) async fn sample_when_read(sessions: Weak<Sessions>, cx: Context) {
+    let mut reads = cx.observations.reads();
+    while reads.changed().await.is_ok() {
+        let Some(launches) = sessions.upgrade().map(|sessions| sessions.launches()) else { return };
+        for (node, launch) in launches {
+            let launch = Key::new(Kind::Launch, &node.namespace, &launch_name(&node.name, &launch));
+            Meter { cx: cx.clone(), node, launch }.sample().await;
         }
+        tokio::time::sleep(READ_EVERY).await; // however often somebody reads
     }
+}
 
+impl Meter {
     pub(super) async fn sample(&self) {
         let Some(handle) = self.handle().await else { return };
         if let Ok(usage) = self.cx.runtime.usage(&handle).await {

@@ -18,19 +18,25 @@ use async_trait::async_trait;
 use session::Session;
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-/// Sessions by node; dropping an entry ends its task.
 #[derive(Default)]
 pub struct HealthController {
-    sessions: Mutex<HashMap<Key, (Watched, DropGuard)>>,
+    sessions: Arc<Sessions>,
+    /// Ends the task that samples what nodes use.
+    metering: OnceLock<DropGuard>,
 }
+
+/// By node; dropping an entry ends its task.
+#[derive(Default)]
+struct Sessions(Mutex<HashMap<Key, (Watched, DropGuard)>>);
 
 #[async_trait]
 impl Reconciler for HealthController {
     async fn reconcile(&self, key: &Key, cx: &Context) -> Result<Action, ReconcileError> {
+        self.metering.get_or_init(|| spawn_until_dropped(meter::sample_when_read(Arc::downgrade(&self.sessions), cx.clone())));
         let node = cx.node(key).await?;
         let Some((node, watched)) = node.as_ref().and_then(|node| Some((node, watched(node)?))) else {
             self.sessions().remove(key);
@@ -42,14 +48,11 @@ impl Reconciler for HealthController {
         }
         let before = self.sessions().remove(key); // that of the launch before, or of the same before it was frozen or thawed
         if let Some(session) = open(node, &watched.launch, cx).await? {
-            let cancel = CancellationToken::new();
-            let guard = cancel.clone().drop_guard();
             if before.is_none_or(|(before, _)| before.launch != watched.launch) {
                 cx.observations.forget(key); // what the session before may have seen last: after a reset it is not so any more
             }
-            self.sessions().insert(key.clone(), (watched.clone(), guard));
             let session = Box::pin(Box::new(session).run(watched.frozen)); // a future that is passed on has its room twice
-            tokio::spawn(async move { cancel.run_until_cancelled(session).await });
+            self.sessions().insert(key.clone(), (watched.clone(), spawn_until_dropped(session)));
         }
         Ok(Action::AwaitChange)
     }
@@ -57,8 +60,27 @@ impl Reconciler for HealthController {
 
 impl HealthController {
     fn sessions(&self) -> MutexGuard<'_, HashMap<Key, (Watched, DropGuard)>> {
-        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+        self.sessions.lock()
     }
+}
+
+impl Sessions {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Key, (Watched, DropGuard)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Node and launch of each.
+    fn launches(&self) -> Vec<(Key, LaunchId)> {
+        self.lock().iter().map(|(node, (watched, _))| (node.clone(), watched.launch.clone())).collect()
+    }
+}
+
+/// On a task that ends with the guard at the latest.
+fn spawn_until_dropped(work: impl Future<Output = ()> + Send + 'static) -> DropGuard {
+    let cancel = CancellationToken::new();
+    let guard = cancel.clone().drop_guard();
+    tokio::spawn(async move { cancel.run_until_cancelled(work).await });
+    guard
 }
 
 /// What a session is about.

@@ -81,22 +81,16 @@ impl Session {
         }
     }
 
-    /// Runs until it is dropped or the store is gone. There is one for each node as long as it lives, so what most of them need only at
-    /// first, the session itself, goes when that is done.
+    /// A service's runs until that is ready, a chain's node's until it is dropped or the store is gone.
     pub(super) async fn run(self: Box<Self>, frozen: bool) {
-        let meter = self.meter.clone();
-        if !frozen {
-            let node = meter.node.clone();
-            if let Err(error) = Box::pin(self.lead()).await {
-                tracing::warn!(%node, %error, "health session ended");
-                return;
-            }
+        if !frozen && let Err(error) = self.lead().await {
+            tracing::warn!(node = %self.key, %error, "health session ended");
+            return;
         }
-        meter.run().await;
+        self.meter.sample().await; // what it used so far; later, when somebody reads nodes
     }
 
-    /// A service until it is ready, a chain's node until the store is gone.
-    async fn lead(self: Box<Self>) -> Result<(), Stop> {
+    async fn lead(&self) -> Result<(), Stop> {
         match &self.devnet {
             Some(devnet) => self.chain(devnet).await,
             None => self.service().await,

@@ -35,8 +35,6 @@ const GRACE: Duration = Duration::from_secs(10);
 pub(super) struct Ready {
     devnet: Arc<Devnet>,
     plan: LaunchPlan,
-    /// Whom a service finds in its environment.
-    neighbours: Vec<Arc<Node>>,
     lease: Option<KeyLease>,
     /// What is to be said of its ports.
     lendable: Option<Condition>,
@@ -69,7 +67,7 @@ pub(super) async fn ready_at_once(node: &Node, cx: &Context) -> Option<Ready> {
 
 /// Intent row, fork, record; `also` goes with the intent. A fork that fails is a death like any other: it goes through cause and back-off.
 pub(super) async fn launch(node: &Node, counted: bool, ready: Ready, also: Vec<Write>, cx: &Context) -> Result<(), ReconcileError> {
-    let Ready { devnet, plan, neighbours, lease, lendable } = ready;
+    let Ready { devnet, plan, lease, lendable } = ready;
     let (name, namespace) = (node.node_name(), &node.metadata.namespace);
     failpoint("launch/leased");
     let now = cx.clock.now();
@@ -103,6 +101,8 @@ pub(super) async fn launch(node: &Node, counted: bool, ready: Ready, also: Vec<W
     if let Poll::Ready(committed) = futures::poll!(&mut go) {
         go = std::future::ready(committed).boxed();
     }
+    // Whom a service finds in its environment. They are read from memory; where that fails, the intent has failed before.
+    let neighbours = if node.spec.role == SERVICE { cx.nodes(namespace, &name.devnet).await.unwrap_or_default() } else { Vec::new() };
     for (name, value) in surroundings(&devnet, &neighbours) {
         spec.env.entry(name).or_insert(value);
     }
@@ -135,9 +135,8 @@ async fn make_ready(node: &Node, cx: &Context) -> Result<Option<Ready>, Reconcil
     let plan = prepared_plan(&devnet, node, cx).await?;
     let ports = planned_ports(&devnet, node, cx).await?;
     cx.ports.probe(node, &ports).await?;
-    let neighbours = if node.spec.role == SERVICE { cx.nodes(&node.metadata.namespace, &node.spec.devnet_ref).await? } else { Vec::new() };
     let lendable = cx.ports.lendable(node, &ports);
-    Ok(Some(Ready { devnet, plan, neighbours, lease, lendable }))
+    Ok(Some(Ready { devnet, plan, lease, lendable }))
 }
 
 /// Commits the intent; what was parked for the node is free then.

@@ -132,6 +132,9 @@ fn same_refusal(node: &Node, refused: &Node) -> bool {
 
 /// After a death: how far it had signed. What cannot be read is no reason to keep the node from its record.
 pub(super) async fn record(node: &Node, cx: &Context) -> Result<(), ReconcileError> {
+    if node.spec.consensus_key.is_none() {
+        return Ok(());
+    }
     match cx.keys().record(node).await {
         Err(error @ KeyError::Io { .. }) => {
             tracing::warn!(node = node.metadata.name, %error, "its sign-state is not compared at the next start");

@@ -25,7 +25,7 @@ use crate::{
 };
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
-    path::PathBuf,
+    path::Path,
     sync::Arc,
     time::Duration,
 };
@@ -45,7 +45,7 @@ const EXPIRY: (Duration, Duration) = (Duration::from_secs(60), Duration::from_se
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct KeptLog {
-    pub path: PathBuf,
+    pub path: Arc<Path>,
     pub node: Key,
     pub launch: LaunchId,
     /// Its process may write to it.
@@ -70,15 +70,15 @@ fn reserve(disk_floor: Option<u64>, total: u64) -> u64 {
 #[derive(Clone, Debug)]
 pub enum Order {
     /// From now on; again when it changed.
-    Keep(KeptLog),
+    Keep(Arc<KeptLog>),
     /// It is gone, or will be.
-    Forget(PathBuf),
+    Forget(Arc<Path>),
 }
 
 /// Something that the owner of a node should know.
 #[derive(Debug)]
 pub struct Report {
-    pub log: KeptLog,
+    pub log: Arc<KeptLog>,
     pub finding: Finding,
 }
 
@@ -101,21 +101,24 @@ pub struct Caretaker {
     clock: Arc<dyn Clock>,
     disk: Arc<dyn Disk>,
     alarm: Alarm,
-    logs: HashMap<PathBuf, Tracked>,
+    logs: HashMap<Arc<Path>, Tracked>,
     /// Logs that grow, by when to look at them.
-    due: BTreeSet<(Instant, PathBuf)>,
-    looked: HashMap<PathBuf, Instant>,
+    due: BTreeSet<(Instant, Arc<Path>)>,
+    looked: HashMap<Arc<Path>, Instant>,
     grid: Instant,
-    to_pack: VecDeque<(PathBuf, Load)>,
-    packing: Option<(PathBuf, oneshot::Receiver<Result<(), LogError>>)>,
+    to_pack: VecDeque<(Arc<Path>, Load)>,
+    packing: Option<Packing>,
     /// By wall clock, which may jump: recomputed whenever it was waited for.
     expiry: Instant,
     reports: mpsc::UnboundedSender<Report>,
 }
 
+/// The log of which a part is being compressed, and what comes of it.
+type Packing = (Arc<Path>, oneshot::Receiver<Result<(), LogError>>);
+
 enum Event {
     Order(Option<Order>),
-    Rung(Vec<PathBuf>),
+    Rung(Vec<Arc<Path>>),
     Due,
     Packed(Result<(), LogError>),
     Expired,
@@ -204,7 +207,7 @@ impl Caretaker {
         }
     }
 
-    fn forget(&mut self, path: &PathBuf) {
+    fn forget(&mut self, path: &Arc<Path>) {
         self.logs.remove(path);
         self.looked.remove(path);
         self.due.retain(|(_, other)| other != path);
@@ -212,7 +215,7 @@ impl Caretaker {
         self.alarm.unset(path);
     }
 
-    fn hear(&mut self, paths: Vec<PathBuf>) {
+    fn hear(&mut self, paths: Vec<Arc<Path>>) {
         let now = self.clock.now();
         for path in paths {
             if let Some(tracked) = self.logs.get_mut(&path) {
@@ -272,7 +275,7 @@ impl Caretaker {
         }
     }
 
-    fn look_again(&mut self, path: PathBuf, grown: u64) {
+    fn look_again(&mut self, path: Arc<Path>, grown: u64) {
         let Some(tracked) = self.logs.get(&path) else { return };
         self.due.retain(|(_, other)| *other != path);
         let before = self.looked.insert(path.clone(), Instant::now());
@@ -295,7 +298,7 @@ impl Caretaker {
         }
     }
 
-    fn schedule(&mut self, path: PathBuf, after: Duration) {
+    fn schedule(&mut self, path: Arc<Path>, after: Duration) {
         let wanted = Instant::now() + after;
         // Upwards to the next multiple of the pause: the slow ones all fall together.
         let since = wanted.duration_since(self.grid).as_millis();
@@ -323,7 +326,7 @@ impl Caretaker {
             return;
         }
         if let Some((path, load)) = self.to_pack.pop_front() {
-            match pack_aside(path.clone(), load, self.disk.clone()) {
+            match pack_aside(Arc::clone(&path), load, self.disk.clone()) {
                 Ok(done) => self.packing = Some((path, done)),
                 Err(error) => tracing::warn!(%error, log = %path.display(), "a log stays uncompressed"),
             }
@@ -344,7 +347,7 @@ impl Caretaker {
             }
         }
         let over = groups.into_values().filter(|logs| is_over(logs, now));
-        let over: Vec<Vec<PathBuf>> = over.map(|logs| logs.into_iter().map(|log| log.kept.path.clone()).collect()).collect();
+        let over: Vec<Vec<Arc<Path>>> = over.map(|logs| logs.into_iter().map(|log| log.kept.path.clone()).collect()).collect();
         for paths in over {
             self.trim(paths, now).await;
         }
@@ -352,7 +355,7 @@ impl Caretaker {
         self.expiry = Instant::now() + expires.clamp(EXPIRY.0, EXPIRY.1);
     }
 
-    async fn trim(&mut self, paths: Vec<PathBuf>, now: Timestamp) {
+    async fn trim(&mut self, paths: Vec<Arc<Path>>, now: Timestamp) {
         // A log with a segment in the packer's hands waits for it.
         let busy = self.packing.as_ref().map(|(path, _)| path.clone());
         let logs: Vec<Tracked> = paths.iter().filter_map(|path| self.logs.remove(path)).collect();
@@ -375,7 +378,7 @@ fn is_over(logs: &[&Tracked], now: Timestamp) -> bool {
 }
 
 /// Blocking.
-fn trim(mut logs: Vec<Tracked>, busy: Option<&PathBuf>, now: Timestamp, disk: &dyn Disk) -> (Vec<Tracked>, Vec<LogError>) {
+fn trim(mut logs: Vec<Tracked>, busy: Option<&Arc<Path>>, now: Timestamp, disk: &dyn Disk) -> (Vec<Tracked>, Vec<LogError>) {
     let mut nodes: BTreeMap<&Key, usize> = BTreeMap::new();
     let (mut held, mut caps) = (Vec::new(), Vec::new());
     for log in &logs {
@@ -385,7 +388,7 @@ fn trim(mut logs: Vec<Tracked>, busy: Option<&PathBuf>, now: Timestamp, disk: &d
         }
         held.extend(log.held(node));
     }
-    let drops: Vec<(KeptLog, u64)> = excess(&held, &caps, now).into_iter().map(|(log, to)| (log.clone(), to)).collect();
+    let drops: Vec<(Arc<KeptLog>, u64)> = excess(&held, &caps, now).into_iter().map(|(log, to)| (log.clone(), to)).collect();
     let mut failures = Vec::new();
     for (log, to) in drops.into_iter().filter(|(log, _)| busy != Some(&log.path)) {
         let dropped = Rotation::of(&log.path, disk).discard(to, LossCause::Cap, !log.running);
@@ -395,7 +398,7 @@ fn trim(mut logs: Vec<Tracked>, busy: Option<&PathBuf>, now: Timestamp, disk: &d
     (logs, failures)
 }
 
-async fn packed(packing: &mut Option<(PathBuf, oneshot::Receiver<Result<(), LogError>>)>) -> Result<(), LogError> {
+async fn packed(packing: &mut Option<Packing>) -> Result<(), LogError> {
     match packing {
         // Its thread panicked: then the segment stays as it is.
         Some((_, done)) => done.await.unwrap_or(Ok(())),

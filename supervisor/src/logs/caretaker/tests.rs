@@ -62,7 +62,7 @@ impl Bench {
     }
 
     fn log_of(&self, node: &str, launch: &str, running: bool) -> KeptLog {
-        let path = self.dir.path().join(format!("{launch}.log"));
+        let path = self.dir.path().join(format!("{launch}.log")).into();
         KeptLog { path, node: Key::node("default", node), launch: LaunchId(launch.into()), running, forked: false, limits: self.limits }
     }
 
@@ -71,7 +71,7 @@ impl Bench {
     }
 
     fn keep(&self, log: &KeptLog) {
-        self.orders.send(Order::Keep(log.clone())).unwrap();
+        self.orders.send(Order::Keep(Arc::new(log.clone()))).unwrap();
     }
 
     /// A log of these bytes, the last of them so old, that is kept from now on.
@@ -130,7 +130,7 @@ fn noise(bytes: u64, seed: u64) -> Vec<u8> {
 }
 
 /// After it is asked for the time a line is written.
-struct Overtaken(PathBuf);
+struct Overtaken(Arc<Path>);
 
 impl Clock for Overtaken {
     fn now(&self) -> Timestamp {
@@ -146,11 +146,11 @@ impl Clock for Overtaken {
 #[test]
 fn what_is_written_while_a_log_is_looked_at_counts_as_later() {
     let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("l1.log");
+    let path: Arc<Path> = dir.path().join("l1.log").into();
     fs::write(&path, "early\n").unwrap();
     let node = Key::node("default", "net/a");
     let kept = KeptLog { path: path.clone(), node, launch: LaunchId("l1".into()), running: true, forked: true, limits: limits(u64::MAX, u64::MAX) };
-    Tracked::new(kept).look(None, &RealDisk, &Overtaken(path.clone()));
+    Tracked::new(kept.into()).look(None, &RealDisk, &Overtaken(path.clone()));
     let later = Timestamp::from_millis(SystemClock.now().as_millis() + 1_000);
     assert_eq!(offset_at(&path, later).unwrap(), 6, "`late` was not written before that moment");
 }
@@ -300,13 +300,13 @@ async fn of_orders_that_come_together_the_last_of_each_log_counts() {
     let (newest, ghost, twice) = (bench.log("l1", false), bench.log("l2", false), bench.log("l0", true));
     bench.open(&newest).write_all(&noise(200 * KIB, 1)).unwrap();
     let (orders, mut ordered) = mpsc::unbounded_channel();
-    let twice = KeptLog { forked: true, ..twice };
-    for order in [Order::Keep(ghost.clone()), Order::Keep(twice.clone()), Order::Forget(ghost.path), Order::Keep(twice.clone())] {
+    let (newest, ghost, twice) = (Arc::new(newest), Arc::new(ghost), Arc::new(KeptLog { forked: true, ..twice }));
+    for order in [Order::Keep(ghost.clone()), Order::Keep(twice.clone()), Order::Forget(Arc::clone(&ghost.path)), Order::Keep(twice.clone())] {
         orders.send(order).unwrap();
     }
     caretaker.obey(Order::Keep(newest.clone()), &mut ordered).await;
-    let known: BTreeSet<PathBuf> = caretaker.logs.keys().cloned().collect();
-    assert_eq!(known, BTreeSet::from([newest.path, twice.path]), "what was forgotten stays forgotten");
+    let known: BTreeSet<Arc<Path>> = caretaker.logs.keys().cloned().collect();
+    assert_eq!(known, BTreeSet::from([Arc::clone(&newest.path), Arc::clone(&twice.path)]), "what was forgotten stays forgotten");
     assert!(caretaker.to_pack.is_empty(), "the newest launch is not compressed: {:?}", caretaker.to_pack.front().map(|(path, _)| path));
     assert!(matches!(reports.try_recv().unwrap().finding, Finding::Deleted));
     assert!(reports.try_recv().is_err(), "it is looked at once");

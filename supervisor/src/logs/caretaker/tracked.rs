@@ -16,6 +16,7 @@ use std::{
     fs::{self, Metadata},
     io::ErrorKind,
     os::unix::fs::MetadataExt,
+    sync::Arc,
     time::{Duration, UNIX_EPOCH},
 };
 
@@ -24,7 +25,7 @@ const LOSSES_APART: Duration = Duration::from_secs(60);
 
 #[derive(Debug)]
 pub(super) struct Tracked {
-    pub(super) kept: KeptLog,
+    pub(super) kept: Arc<KeptLog>,
     pub(super) size: u64,
     /// Bytes that the live file holds above the floor.
     pub(super) live: u64,
@@ -59,7 +60,7 @@ pub(super) struct Look {
 }
 
 impl Tracked {
-    pub(super) fn new(kept: KeptLog) -> Self {
+    pub(super) fn new(kept: Arc<KeptLog>) -> Self {
         Self {
             kept,
             size: 0,
@@ -117,7 +118,7 @@ impl Tracked {
 
     fn try_to_look(&mut self, disk_floor: Option<u64>, disk: &dyn Disk, clock: &dyn Clock, look: &mut Look) -> Result<(), LogError> {
         let path = self.kept.path.clone();
-        let fail = |source| LogError::Io { path: path.clone(), source };
+        let fail = |source| LogError::Io { path: path.to_path_buf(), source };
         let about = match fs::metadata(&path) {
             Ok(about) => about,
             Err(error) if error.kind() == ErrorKind::NotFound => {
@@ -164,7 +165,7 @@ impl Tracked {
 
     /// Somebody truncated it.
     fn shrunk(&self, rotation: Rotation<'_>) -> Result<Option<Loss>, LogError> {
-        let layout = Layout::read(&self.kept.path).map_err(|source| LogError::Io { path: self.kept.path.clone(), source })?;
+        let layout = Layout::read(&self.kept.path).map_err(|source| LogError::Io { path: self.kept.path.to_path_buf(), source })?;
         if layout.floor() > 0 {
             return rotation.mend(self.size);
         }
@@ -173,7 +174,7 @@ impl Tracked {
     }
 
     /// What it takes on the disk, by part.
-    pub(super) fn held(&self, node: usize) -> Vec<Held<&KeptLog>> {
+    pub(super) fn held(&self, node: usize) -> Vec<Held<&Arc<KeptLog>>> {
         let path = &self.kept.path;
         let layout = Layout::read(path).unwrap_or_default();
         let held = |to, about: &Metadata, in_use| Held { log: &self.kept, node, to, bytes: about.blocks() * 512, at: modified(about), in_use };
@@ -189,7 +190,7 @@ impl Tracked {
     }
 
     fn count(&mut self, about: &Metadata) -> Result<(), LogError> {
-        let layout = Layout::read(&self.kept.path).map_err(|source| LogError::Io { path: self.kept.path.clone(), source })?;
+        let layout = Layout::read(&self.kept.path).map_err(|source| LogError::Io { path: self.kept.path.to_path_buf(), source })?;
         self.live = about.len().saturating_sub(layout.floor());
         let held = self.held(0);
         let (bytes, oldest) = (held.iter().map(|part| part.bytes).sum(), held.iter().filter(|part| !part.in_use).map(|part| part.at).min());

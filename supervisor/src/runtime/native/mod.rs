@@ -233,7 +233,8 @@ impl Runtime for NativeRuntime {
     }
 
     async fn wait(&self, handle: &Handle) -> Result<Exit, RuntimeError> {
-        match self.inner.find(handle).await? {
+        // What looks for it is gone when it is waited for, as it is for each launch.
+        match Box::pin(self.inner.find(handle)).await? {
             Some(running) => Ok(running.exited().await),
             None => Ok(self.inner.traces(handle)?.unwrap_or(Exit { at: self.inner.clock.now(), ..Exit::default() })),
         }

@@ -92,7 +92,7 @@ impl Running {
             if let Err(error) = running.process.ended().await {
                 tracing::error!(launch = %running.id, %error, "cannot watch a process; taken for dead");
             }
-            running.conclude(clock.now(), seen).await;
+            Box::pin(running.conclude(clock.now(), seen)).await; // there is a task for each launch: its room is needed at the end only
         });
     }
 

@@ -62,8 +62,16 @@ impl Mirror {
         let state = self.state();
         let mut found = Vec::new();
         for kind in Kind::ALL.into_iter().filter(|kind| selector.kinds.contains(kind)) {
-            let of_kind = state.objects.range(Key::new(kind, "", "")..).take_while(|(key, _)| key.kind == kind);
-            found.extend(of_kind.map(|(_, object)| object).filter(|object| selector.takes(object)));
+            // Keys sort by kind, namespace, name, and a node's name begins with that of its devnet.
+            let namespace = selector.namespace.as_deref();
+            let stem = match (kind, namespace, &selector.devnet) {
+                (Kind::Node, Some(_), Some(devnet)) => format!("{devnet}/"),
+                _ => String::new(),
+            };
+            let first = Key::new(kind, namespace.unwrap_or_default(), &stem);
+            let is_near = |key: &Key| key.kind == kind && namespace.is_none_or(|namespace| namespace == key.namespace) && key.name.starts_with(&stem);
+            let near = state.objects.range(first..).take_while(|(key, _)| is_near(key));
+            found.extend(near.map(|(_, object)| object).filter(|object| selector.takes(object)));
         }
         Some((order::sorted(found), state.revision))
     }

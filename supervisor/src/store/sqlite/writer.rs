@@ -196,7 +196,7 @@ impl Writer {
     /// Ok: the new floors.
     fn write_group(&mut self, group: Vec<Job>, answers: &mut Vec<(Answer, Result<Revision, StoreError>)>) -> rusqlite::Result<(u64, u64)> {
         let mut failure = self.begin(&group).err();
-        let mut sweep = SWEEP;
+        let (mut sweep, is_alone) = (SWEEP, group.len() == 1);
         for job in group {
             if matches!(job, Job::Compact { .. }) {
                 sweep = u64::MAX;
@@ -206,7 +206,7 @@ impl Writer {
                 answers.push((job.into_answer(), Ok(0)));
                 continue;
             }
-            let (answer, result) = self.write_one(job);
+            let (answer, result) = self.write_one(job, is_alone);
             match result {
                 // A full disk or an I/O error may end the whole transaction inside SQLite.
                 Err(Refusal::Sql(error)) if self.connection.is_autocommit() => {
@@ -218,6 +218,7 @@ impl Writer {
         }
         let outcome = match failure {
             Some(error) => Err(error),
+            None if self.connection.is_autocommit() => Ok((self.change_floor, self.event_floor)), // it was refused, and was alone
             None => self.sweep(sweep).and_then(|floors| {
                 failpoint("store/commit");
                 self.execute("COMMIT")?;
@@ -253,11 +254,11 @@ impl Writer {
         Durability::Kill
     }
 
-    fn write_one(&mut self, job: Job) -> (Answer, Result<Revision, Refusal>) {
+    fn write_one(&mut self, job: Job, is_alone: bool) -> (Answer, Result<Revision, Refusal>) {
         let (mark, changes, events) = (self.mark, self.new_changes.len(), self.new_events.len());
         let (answer, result) = match job {
-            Job::Commit { writes, answer } => (answer, self.in_savepoint(|writer| writer.apply(writes))),
-            Job::SetMeta { name, value, answer } => (answer, self.in_savepoint(|writer| writer.set_meta(&name, &value))),
+            Job::Commit { writes, answer } => (answer, self.undone_if_refused(is_alone, |writer| writer.apply(writes))),
+            Job::SetMeta { name, value, answer } => (answer, self.undone_if_refused(is_alone, |writer| writer.set_meta(&name, &value))),
             Job::Compact { answer } => (answer, Ok(())),
             Job::GiveMemoryBack { answer } => (answer, self.give_memory_back()),
             #[cfg(test)]
@@ -281,8 +282,15 @@ impl Writer {
         Ok(self.connection.release_memory()?)
     }
 
-    /// A refused commit is undone alone.
-    fn in_savepoint(&mut self, write: impl FnOnce(&mut Self) -> Result<(), Refusal>) -> Result<(), Refusal> {
+    /// A refused commit is undone alone; one that has the transaction to itself takes that along: a savepoint copies each page first.
+    fn undone_if_refused(&mut self, is_alone: bool, write: impl FnOnce(&mut Self) -> Result<(), Refusal>) -> Result<(), Refusal> {
+        if is_alone {
+            let result = write(self);
+            if result.is_err() && !self.connection.is_autocommit() {
+                self.execute("ROLLBACK")?;
+            }
+            return result;
+        }
         self.execute("SAVEPOINT one")?;
         let result = write(self);
         if !self.connection.is_autocommit() {
