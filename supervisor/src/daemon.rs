@@ -43,7 +43,7 @@ use std::{
     sync::Arc,
     time::Duration,
 };
-use tokio::net::UnixListener;
+use tokio::{net::UnixListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
@@ -182,29 +182,11 @@ where
             cgroup_remedy: furniture.cgroup_remedy,
             ..about
         }),
-        shutdown: shutdown.clone(),
+        shutdown,
     };
     info!(home = %base.home.root().display(), pid = std::process::id(), "serving");
     tell_service_manager(&[sd_notify::NotifyState::Ready]);
-    let mut serving = std::pin::pin!(server::serve(context, listener));
-    let served = tokio::select! {
-        served = &mut serving => served,
-        never = watchdog::pat(sd_notify::watchdog_enabled()) => match never {},
-        // Shutdown with nodes ends the controllers before the server. Otherwise their end is a defect, and then the daemon ends too,
-        // instead of taking orders that nobody carries out.
-        ended = &mut controllers => {
-            let defect = !base.stop.is_cancelled();
-            if defect {
-                error!(?ended, "the controllers ended by themselves");
-                shutdown.cancel();
-            }
-            let served = serving.await;
-            if defect {
-                return Err(DaemonError::ControllersEnded);
-            }
-            served
-        }
-    };
+    let served = serve(context, listener, &mut controllers, &base.stop).await;
     // Without a reload nobody may wait at the door of a daemon that has ended.
     let kept = base.reload.is_wanted().then_some(kept);
     if kept.is_some() {
@@ -213,16 +195,39 @@ where
         tell_service_manager(&[sd_notify::NotifyState::Stopping]);
     }
     base.stop.cancel();
+    put_down(controllers, calm, furniture.keeper).await;
+    served?;
+    Ok(kept.map_or(End::Shutdown, End::Reload))
+}
+
+/// Until the context's shutdown fires. The controllers may end before `stop` fires only by a defect, and then the daemon ends too, instead of
+/// taking orders that nobody carries out.
+async fn serve(context: Context, listener: UnixListener, controllers: &mut JoinHandle<()>, stop: &CancellationToken) -> Result<(), DaemonError> {
+    let shutdown = context.shutdown.clone();
+    let mut serving = std::pin::pin!(server::serve(context, listener));
+    let ended = tokio::select! {
+        served = &mut serving => return Ok(served?),
+        never = watchdog::pat(sd_notify::watchdog_enabled()) => match never {},
+        ended = controllers => ended,
+    };
+    let is_defect = !stop.is_cancelled(); // a shutdown with nodes ends them before the server
+    if is_defect {
+        error!(?ended, "the controllers ended by themselves");
+        shutdown.cancel();
+    }
+    serving.await?;
+    if is_defect { Err(DaemonError::ControllersEnded) } else { Ok(()) }
+}
+
+/// Ends what works for the daemon, once it is told to stop.
+async fn put_down<T>(mut controllers: JoinHandle<()>, calm: JoinHandle<T>, keeper: Keeper) {
     if !controllers.is_finished() && tokio::time::timeout(CONTROLLERS_GRACE, &mut controllers).await.is_err() {
         warn!("the controllers did not stop within {CONTROLLERS_GRACE:?}; the next start goes on from the store");
         controllers.abort();
     }
     let _ = calm.await; // it holds the store
-    let keeper = furniture.keeper;
     let _ = tokio::task::spawn_blocking(move || keeper.close()).await;
     info!("ended");
-    served?;
-    Ok(kept.map_or(End::Shutdown, End::Reload))
 }
 
 async fn open(config: Config, reload: Reload) -> Result<Base, DaemonError> {

@@ -52,6 +52,14 @@ impl TestHome {
         let launch = |pid: &i32| variable(*pid, "DVB_LAUNCH_ID").filter(|id| !id.starts_with("job-"));
         self.mains().into_iter().filter_map(|pid| Some((launch(&pid)?, Pid::from_raw(pid)))).collect()
     }
+    /// Ids of all launches that the store has, those that ended included.
+    #[track_caller]
+    pub fn recorded_launches(&self) -> BTreeSet<String> {
+        let store = self.store();
+        let mut names = store.prepare("SELECT name FROM launches").expect("a table of the store");
+        let names = names.query_map([], |row| row.get::<_, String>(0)).expect("names of launches");
+        names.filter_map(|name| Some(name.ok()?.split_once('@')?.1.to_owned())).collect()
+    }
     /// The main processes of this home's launches are those on record of this devnet, and no others.
     #[track_caller]
     pub fn assert_each_once(&self, devnet: &str) {

@@ -22,6 +22,6 @@ pub use census::{all_pids, cgroups_of, is_daemon, keys_held};
 pub use chain::{NODES, quickstart};
 pub use follower::{Follower, Stream};
 pub use home::{TestHome, end_processes_of};
-pub use limits::{ProcessLimit, limit_descriptors, limit_processes, open_files};
+pub use limits::{ProcessLimit, allow_no_descriptor, limit_descriptors, limit_processes, open_files};
 pub use output::{Output, condition};
 pub use process::{cpu_time, is_alive, parent};

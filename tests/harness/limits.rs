@@ -4,6 +4,12 @@ use nix::unistd::Pid;
 use rustix::process::{Resource, Rlimit, prlimit};
 use std::{fs, path::PathBuf};
 
+/// This process may open no further descriptor, whatever it closes, until `limit_descriptors` gives it some. False: it has gone.
+pub fn allow_no_descriptor(pid: Pid) -> bool {
+    // Standard streams have the numbers below. Not less: poll(2) would fail, too.
+    set_open_files(pid, Some(3))
+}
+
 /// Only so many more descriptors may this process open; None: as many as it was ever allowed. False: it has gone.
 pub fn limit_descriptors(pid: Pid, more: Option<u64>) -> bool {
     let open = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
@@ -11,6 +17,11 @@ pub fn limit_descriptors(pid: Pid, more: Option<u64>) -> bool {
     let numbers: Vec<u64> = open.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
     let mut free = (0..).filter(|number| !numbers.contains(number));
     let current = more.map(|more| free.nth(usize::try_from(more).unwrap_or(usize::MAX)).unwrap_or_default());
+    set_open_files(pid, current)
+}
+
+/// None: the hard limit.
+fn set_open_files(pid: Pid, current: Option<u64>) -> bool {
     let (Some(maximum), Some(process)) = (hard_limit(pid), rustix::process::Pid::from_raw(pid.as_raw())) else { return false };
     let limit = Rlimit { current: current.or(maximum), maximum };
     prlimit(Some(process), Resource::Nofile, limit).is_ok()

@@ -241,6 +241,55 @@ fn a_reload_keeps_pids_and_children_and_nobody_is_refused_meanwhile() {
     assert_eq!(zombies, [], "no zombies");
 }
 
+/// Forked twice, in a session of its own, with a cleared environment; the second one has closed the log and left the folder, too.
+const HIDING: [(&str, &str); 2] = [("logged", ""), ("nameless", "exec >/dev/null 2>&1; cd /;")];
+
+/// Killed when dropped, should they live: nothing on them tells that they are this test's.
+struct Hidden([Pid; 2]);
+
+impl Drop for Hidden {
+    fn drop(&mut self) {
+        for pid in self.0.iter().filter(|pid| is_alive(**pid)) {
+            let _ = kill(*pid, Signal::SIGKILL); // it may have ended
+        }
+    }
+}
+
+#[test]
+fn without_cgroups_a_grandchild_that_hides_is_gone_after_a_stop_by_the_daemon_that_comes_after_a_crash() {
+    for main_dies in [false, true] {
+        let home = TestHome::new().with_env("DVB_NO_CGROUPS", "1");
+        let at = |name: &str| home.path().join(name);
+        let service = |(name, shuts): (&str, &str)| {
+            let hides = format!("trap \"\" TERM; {shuts} sleep 1000 & echo $! > {}; wait", at(name).display());
+            let program = home.program(&format!("{name}.sh"), &format!("(setsid env -i PATH=\"$PATH\" sh -c '{hides}' &)\nexec sleep 1000"));
+            format!("    - {{name: {name}, command: [{program}], restart: {{policy: always}}}}\n")
+        };
+        let services: String = HIDING.map(service).concat();
+        let devnet =
+            "apiVersion: devnet.builder/v1\nkind: Devnet\nmetadata: {name: net}\nspec:\n  plugin: exec\n  restart: {backoff: 200ms}\n  services:\n";
+        home.ctl(&["up", &home.file("devnet.yaml", &format!("{devnet}{services}"))]).ok();
+        let hidden = || HIDING.map(|(name, _)| fs::read_to_string(at(name)).ok().and_then(|pid| pid.trim().parse().ok()).map(Pid::from_raw));
+        home.eventually("all hide", SOON, |_| hidden().iter().all(Option::is_some));
+        let first = Hidden(hidden().map(Option::unwrap));
+        home.kill_daemon();
+        assert!(first.0.iter().all(|pid| is_alive(*pid)), "they outlive the daemon");
+        if main_dies {
+            home.mains().into_iter().for_each(|pid| kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap());
+        }
+        home.ctl(&["daemon", "start"]).ok();
+        if main_dies {
+            HIDING.iter().for_each(|(name, _)| settled(&home, &format!("net/{name}"), 1));
+            assert!(first.0.iter().all(|pid| !is_alive(*pid)), "gone before their node was started again");
+        }
+        home.eventually("they hide again", SOON, |_| hidden().iter().all(|pid| pid.is_some_and(is_alive)));
+        let last = Hidden(hidden().map(Option::unwrap));
+        home.ctl(&["stop", "net", "--timeout", "60s"]).ok();
+        assert!(first.0.iter().chain(&last.0).all(|pid| !is_alive(*pid)), "main died: {main_dies}; {:?} {:?}", first.0, last.0);
+        home.ctl(&["orphans"]).ok().says("no orphans");
+    }
+}
+
 /// Not of devnetd: it writes down each signal that can be caught. Killed, and waited for, when dropped.
 struct Stranger {
     child: Child,

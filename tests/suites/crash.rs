@@ -278,6 +278,7 @@ fn assert_brought_to_its_end(home: &TestHome, deed: Deed, file: &str, survivors:
         home.assert_keys_held_once("net");
     }
     assert_cgroups(home);
+    assert_logs(home);
     assert!(!home.home().join("devnets/default/net/staging").exists());
     match deed {
         Deed::UpChain | Deed::KillChain | Deed::Export | Deed::Upgrade | Deed::UpgradeBack => home.all_rise("net", 1),
@@ -318,6 +319,16 @@ fn assert_cgroups(home: &TestHome) {
         home.nodes("net").values().filter(|node| node["status"]["pid"].is_number()).map(|node| node["status"]["launchId"].to_string()).collect();
     let leaves: BTreeSet<_> = home.leaves().into_iter().map(|id| format!("\"{id}\"")).collect();
     assert!(leaves.is_subset(&launches), "{leaves:?} are there, {launches:?} run");
+}
+
+/// Each is of a launch on record: none is left of one that was cut off before its row was there.
+fn assert_logs(home: &TestHome) {
+    let logs = |home: &TestHome| -> BTreeSet<String> {
+        let folders = ["a", "b", "validator-0", "validator-1"].map(|node| home.home().join("devnets/default/net/nodes").join(node).join("logs"));
+        let entries = folders.into_iter().flat_map(|folder| fs::read_dir(folder).into_iter().flatten().flatten());
+        entries.filter_map(|entry| entry.file_name().to_str()?.strip_suffix(".log").map(str::to_owned)).collect()
+    };
+    home.eventually("each log is of a launch on record", SOON, |home| logs(home).is_subset(&home.recorded_launches()));
 }
 
 fn assert_leaves_nothing(home: &TestHome) {

@@ -203,3 +203,20 @@ fn a_storm_of_restarts_is_held_by_the_budget_of_its_devnet_and_says_so() {
     assert_eq!(restarts, 5);
     home.ctl(&["why", "storm/a"]).ok().prints("spec.restartBudget");
 }
+
+#[test]
+fn a_budget_of_restarts_counts_on_when_its_daemon_is_killed() {
+    let home = TestHome::new();
+    let text = STORM.replace("'0.05'", "'1000'").replace("restartBudget: 5", "restartBudget: 1");
+    home.ctl(&["up", &home.file("devnet.yaml", &text)]).ok();
+    let first = home.pid("storm/a");
+    kill(first, Signal::SIGKILL).unwrap();
+    home.eventually("it is restarted", SOON, |home| home.pids("storm").get("a").is_some_and(|pid| *pid != first && is_alive(*pid)));
+    let nodes = home.pids("storm");
+    home.kill_daemon();
+    nodes.values().for_each(|pid| kill(*pid, Signal::SIGKILL).unwrap());
+    home.ctl(&["daemon", "start"]).ok();
+    home.eventually("both wait", SOON, |home| home.nodes("storm").values().all(|node| condition(node, "Ready")["reason"] == "RestartStorm"));
+    let restarts: u64 = home.nodes("storm").values().map(|node| node["status"]["restartCount"].as_u64().unwrap()).sum();
+    assert_eq!(restarts, 1, "the restart of before the crash is all that the budget has");
+}

@@ -1,6 +1,6 @@
 //! One validator key signs in at most one process: two homes with one chain, a node started by hand, a sign-state that was put back.
 
-use e2e::{ByHand, TestHome, condition, is_alive, quickstart};
+use e2e::{ByHand, TestHome, binary, condition, is_alive, quickstart};
 use nix::sys::signal::{Signal, kill};
 use serde_json::Value;
 use std::{
@@ -161,6 +161,49 @@ fn a_copy_of_a_validators_home_that_is_started_by_hand_is_told_while_the_node_ru
     home.ctl(&["wait", "quick", "--for=Running", "--timeout", "90s"]).ok();
     says(&home, node, "KeyLease", "Held");
     home.all_rise("quick", 1);
+}
+
+/// Devchain refuses a second process in its home by a lock file, as most chains do: here somebody has removed that.
+#[test]
+fn a_validator_started_by_hand_from_the_home_of_its_running_node_is_told_at_once_by_pid() {
+    let home = TestHome::new();
+    home.up_quickstart("quick", QUICK);
+    let node = "quick/validator-0";
+    let (spec, pid) = (home.node(node)["spec"].clone(), home.pid(node));
+    let folder = text(&spec["homeDir"]);
+    let config = Path::new(&folder).join("config.toml");
+    let before = std::fs::read(&config).unwrap();
+    listens_elsewhere(Path::new(&folder));
+    std::fs::remove_file(Path::new(&folder).join("lock")).unwrap();
+    let by_hand = ByHand::start(&text(&spec["binaryPath"]), &["run", "--home", &folder], &home.path().join("by-hand.log"));
+    is_told_and_forgotten(&home, node, by_hand, &folder);
+    assert_eq!(home.pid(node), pid, "it runs on: its user decides who goes");
+    std::fs::write(&config, before).unwrap();
+}
+
+/// A mock-node holds no file open, and takes no lock.
+#[test]
+fn a_node_that_holds_none_of_its_files_open_is_told_too_when_it_is_started_beside_its_own() {
+    let home = TestHome::new();
+    let spec = format!("{{plugin: mock, validators: 1, localhost: false, binary: {{path: {}}}}}", binary("mock-node").display());
+    let devnet = format!("apiVersion: devnet.builder/v1\nkind: Devnet\nmetadata: {{name: net}}\nspec: {spec}\n");
+    home.ctl(&["up", &home.file("devnet.yaml", &devnet)]).ok();
+    let node = "net/validator-0";
+    let (spec, pid) = (home.node(node)["spec"].clone(), home.pid(node));
+    let folder = text(&spec["homeDir"]);
+    let by_hand = ByHand::start(&text(&spec["binaryPath"]), &["--home", &folder, "--rpc", "127.0.0.1:0"], &home.path().join("by-hand.log"));
+    is_told_and_forgotten(&home, node, by_hand, &folder);
+    assert_eq!(home.pid(node), pid, "it runs on");
+}
+
+fn is_told_and_forgotten(home: &TestHome, node: &str, by_hand: ByHand, folder: &str) {
+    let message = says(home, node, "KeyLease", "KeyInUse");
+    assert!(message.contains(&format!("pid {} (", by_hand.pid())) && message.contains(folder), "{message}");
+    let lease = condition(&home.node(node), "KeyLease");
+    assert!(text(&lease["remedy"]).contains(&format!("kill {}", by_hand.pid())), "{lease}");
+    assert!(is_alive(by_hand.pid()), "nobody kills what he did not start");
+    drop(by_hand);
+    says(home, node, "KeyLease", "Held");
 }
 
 #[test]

@@ -51,6 +51,7 @@ fn a_home_whose_processes_were_all_killed_leaves_no_cgroup_behind() {
 }
 
 /// What it took.
+#[expect(clippy::print_stdout, reason = "what a test prints is shown when it fails")]
 fn come_and_go(name: &str, document: &str, rounds: u32) -> String {
     let home = TestHome::new();
     let file = home.file("devnet.yaml", document);

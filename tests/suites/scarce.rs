@@ -1,6 +1,6 @@
 //! What devnetd needs of the machine runs out: it says so, loses nothing, and goes on when there is enough again.
 
-use e2e::{TestHome, binary, condition, is_alive, limit_descriptors, open_files, wasmd};
+use e2e::{Follower, TestHome, allow_no_descriptor, binary, condition, is_alive, limit_descriptors, open_files, wasmd};
 use nix::sys::signal::{Signal, kill};
 use std::{fs, os::unix::fs::symlink, path::Path, time::Duration};
 
@@ -188,6 +188,33 @@ fn a_daemon_out_of_descriptors_ends_no_node_and_restarts_the_dead_once_it_has_so
     assert!(limit_descriptors(daemon, None));
     home.eventually("the node runs again", SOON, |home| home.pids("net").get("a").is_some_and(|pid| *pid != node && is_alive(*pid)));
     assert_eq!(home.daemon_pid(), Some(daemon), "the same daemon");
+    home.assert_each_once("net");
+}
+
+/// What a watch has told so far, as it was told.
+fn told(bytes: &[u8]) -> Vec<serde_json::Value> {
+    serde_json::Deserializer::from_slice(bytes).into_iter().map_while(Result::ok).collect()
+}
+
+#[test]
+fn a_start_that_lacks_descriptors_is_a_condition_with_its_mend_that_an_open_watch_sees_come_and_go() {
+    let home = TestHome::new();
+    up_in(&home);
+    let (daemon, node) = (home.daemon_pid().unwrap(), home.pid("net/a"));
+    let watch = Follower::of(&home, &["get", "nodes", "net", "-w", "-o", "json"]);
+    let ready = |bytes: &[u8]| told(bytes).last().map(|node| condition(node, "Ready")).unwrap_or_default();
+    watch.out.until("the present state", |bytes| ready(bytes)["status"] == "True");
+    assert!(allow_no_descriptor(daemon));
+    kill(node, Signal::SIGKILL).unwrap();
+    let said = ready(&watch.out.until("what the start lacks", |bytes| ready(bytes)["reason"] == "NoResources"));
+    assert!(said["status"] == "False" && said["message"].as_str().unwrap().contains("Too many open files"), "{said}");
+    assert!(said["remedy"].as_str().unwrap().contains("ulimit -n"), "{said}");
+    assert!(limit_descriptors(daemon, None));
+    watch.out.until("it is ready again", |bytes| ready(bytes)["status"] == "True");
+    assert_eq!(home.daemon_pid(), Some(daemon), "the same daemon");
+    let now = home.node("net/a");
+    assert_eq!(now["status"]["restartCount"], 1, "what could not be started is no restart: {now}");
+    assert!(condition(&now, "Ready")["remedy"].is_null(), "{now}");
     home.assert_each_once("net");
 }
 

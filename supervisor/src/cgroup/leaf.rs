@@ -211,7 +211,7 @@ mod tests {
             let (folder, out) = (leaf.folder().unwrap(), File::options().write(true).open("/dev/null").unwrap());
             let argv = [c"/bin/sleep".to_owned(), c"20".to_owned()];
             let (stdout, stderr) = (out.as_fd(), out.as_fd());
-            let what = Spawn { argv: &argv, env: &[], cwd: c"/", stdout, stderr, inherit: &[], cgroup: Some(folder.as_fd()), kernel };
+            let what = Spawn { argv: &argv, env: &[], cwd: c"/", stdout, stderr, inherit: &[], cgroup: Some(folder.as_fd()), brand: None, kernel };
             let spawned = spawn(&what).unwrap();
             let found = leaf.pids();
             leaf.kill_and_wait().await.unwrap();

@@ -31,14 +31,15 @@ const PLUGIN_ENV: [&str; 5] = ["PATH", "HOME", "LANG", "TZ", "TMPDIR"];
 /// Makes them all. A room that cannot be made is a fault that ends the daemon's start.
 pub async fn furnish(base: &Base) -> Result<Furniture, Fault> {
     let keeper = Keeper::new(base.home.root(), endpoint::home_hash(base.home.root()), sys::own_program(), base.home.daemon_log());
-    let runtime = native_runtime(base, keeper.clone()).await?;
+    let launches = launches(base).await?;
+    let runtime = native_runtime(base, &launches, keeper.clone()).await?;
     if let Err(error) = runtime.end_abandoned_jobs().await {
         warn!(%error, "a job of an earlier devnetd may still run");
     }
     let recorder = Recorder::new(base.clock.clone());
     let orphans = Arc::new(HomeOrphans { home: base.home.clone(), recorder, store: base.store.clone(), runtime: runtime.clone() });
-    let telling = orphans.clone();
-    tokio::spawn(async move { telling.tell().await });
+    let (telling, unused) = (orphans.clone(), logs::unused(&base.home, &launches));
+    tokio::spawn(async move { telling.tell(unused).await });
     let runtime: Arc<dyn Runtime> = Arc::new(runtime);
     let plugins = Arc::new(PluginHost::new(plugin_settings(base), base.clock.clone()));
     let ports = Ports::new(base.store.clone(), base.clock.clone(), endpoint::home_hash(base.home.root()));
@@ -83,11 +84,14 @@ pub async fn furnish(base: &Base) -> Result<Furniture, Fault> {
     })
 }
 
-/// With what an earlier daemon left with the keeper.
-async fn native_runtime(base: &Base, keeper: Keeper) -> Result<NativeRuntime, Fault> {
+async fn launches(base: &Base) -> Result<Vec<Arc<Launch>>, Fault> {
     let (objects, _) = base.store.list(&Selector::kind(Kind::Launch)).await.map_err(|error| error.fault())?;
-    let launches = objects.into_iter().filter_map(|object| Arc::<Launch>::try_from(object).ok());
-    let open = launches.filter(|launch| launch.status.phase != LaunchPhase::Ended).map(|launch| launch.spec.launch_id.clone()).collect();
+    Ok(objects.into_iter().filter_map(|object| object.try_into().ok()).collect())
+}
+
+/// With what an earlier daemon left with the keeper.
+async fn native_runtime(base: &Base, launches: &[Arc<Launch>], keeper: Keeper) -> Result<NativeRuntime, Fault> {
+    let open = launches.iter().filter(|launch| launch.status.phase != LaunchPhase::Ended).map(|launch| launch.spec.launch_id.clone()).collect();
     let machine = Machine { kernel: base.kernel, keeper: Some(keeper), subreaper: true, open, ..Machine::default() };
     let (home, clock) = (base.home.clone(), base.clock.clone());
     let made = tokio::task::spawn_blocking(move || NativeRuntime::new(&home, clock, machine)).await;

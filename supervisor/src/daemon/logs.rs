@@ -2,16 +2,17 @@
 
 use super::{Base, furnish::internal};
 use crate::{
-    config::LogSettings,
+    config::{Home, LogSettings},
     events::Recorder,
     logs::{Caps, Caretaker, Finding, KeptLog, Limits, Order, RealDisk, Report},
-    model::{DevnetSpec, Fault, Key, Kind, Launch, LaunchPhase, Node, NodeOverride, Object, ServiceSpec},
+    model::{DevnetSpec, Fault, Key, Kind, Launch, LaunchId, LaunchPhase, Node, NodeOverride, Object, ServiceSpec},
     store::{Selector, Store, StoreError},
 };
 use futures::{StreamExt, future::BoxFuture};
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::Path,
+    fs,
+    path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
@@ -49,6 +50,27 @@ pub(super) fn keep(base: &Base) -> Result<BoxFuture<'static, ()>, Fault> {
         };
         tokio::join!(kept, told, record(store.as_ref(), &recorder, reported));
     }))
+}
+
+/// An empty log without a row: its daemon died between making the one and committing the other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct UnusedLog {
+    pub(super) launch: LaunchId,
+    pub(super) path: PathBuf,
+}
+
+/// Before anything is launched: afterwards a log may be a moment older than its row. `launches` are all that there are.
+pub(super) fn unused(home: &Home, launches: &[Arc<Launch>]) -> Vec<UnusedLog> {
+    let known: BTreeSet<&LaunchId> = launches.iter().map(|launch| &launch.spec.launch_id).collect();
+    let below = |folder: &Path| fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()).collect::<Vec<_>>();
+    let devnets = below(&home.root().join("devnets")).into_iter().flat_map(|namespace| below(&namespace));
+    let logs = devnets.flat_map(|devnet| below(&devnet.join("nodes"))).flat_map(|node| below(&node.join("logs")));
+    let unused = logs.filter_map(|path| {
+        let launch = LaunchId(path.file_name()?.to_str()?.strip_suffix(".log")?.to_owned());
+        let is_unused = !known.contains(&launch) && fs::metadata(&path).is_ok_and(|about| about.is_file() && about.len() == 0);
+        is_unused.then_some(UnusedLog { launch, path })
+    });
+    unused.collect()
 }
 
 /// What was told to the caretaker, and what it was made of.
@@ -223,7 +245,7 @@ mod tests {
     use super::*;
     use crate::{
         logs::LossCause,
-        model::{ByteSize, Devnet, DevnetSpec, DevnetStatus, LaunchId, LaunchRecord, LaunchStatus, LogsSpec, Meta, NodeSpec, Span},
+        model::{ByteSize, Devnet, DevnetSpec, DevnetStatus, LaunchRecord, LaunchStatus, LogsSpec, Meta, NodeSpec, Span},
         store::{EventFilter, MemoryStore, Write, ailing::Ailing},
         sys::SystemClock,
     };
@@ -236,6 +258,19 @@ mod tests {
         let spec =
             LaunchRecord { node_ref: "n/a".into(), launch_id: LaunchId(id.into()), log_path: format!("/logs/{id}.log"), ..LaunchRecord::default() };
         Launch { metadata: meta(&format!("n/a@{id}")), spec: spec.into(), status: LaunchStatus { phase, ..LaunchStatus::default() } }
+    }
+
+    #[test]
+    fn an_empty_log_without_a_row_is_unused_and_one_with_text_or_a_row_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = Home::new(dir.path().to_owned());
+        let logs = home.node_logs("default", "n", "a");
+        fs::create_dir_all(logs.join("l1.log.d")).unwrap();
+        for (name, text) in [("l1.log", ""), ("l2.log", ""), ("l3.log", "what an earlier store's launch wrote")] {
+            fs::write(logs.join(name), text).unwrap();
+        }
+        let found = unused(&home, &[launch("l1", LaunchPhase::Ended).into()]);
+        assert_eq!(found, [UnusedLog { launch: LaunchId("l2".into()), path: logs.join("l2.log") }]);
     }
 
     async fn store() -> Arc<dyn Store> {

@@ -1,5 +1,6 @@
 //! `dvbctl orphans`: compares what is on the machine with what the store accounts for, and ends what nobody does.
 
+use super::logs::UnusedLog;
 use crate::{
     api::orphans::{Orphan, Orphans, Reaped},
     config::Home,
@@ -51,12 +52,18 @@ impl Orphans for HomeOrphans {
 
 impl HomeOrphans {
     /// Once, when the daemon starts: what runs and has no row was started by a store that this one is not, as after a backup was put
-    /// back. Nobody would look for it otherwise.
-    pub(super) async fn tell(&self) {
+    /// back. Nobody would look for it otherwise. Of `unused` logs those go that no such process has.
+    pub(super) async fn tell(&self, unused: Vec<UnusedLog>) {
         let strays = match self.strays().await {
             Ok(strays) => strays,
             Err(fault) => return warn!(%fault, "whether processes run that nobody accounts for cannot be told"),
         };
+        let is_stray = |id: &LaunchId| strays.values().any(|(stray, _)| matches!(stray, Stray::Launch(of, _) if of == id));
+        for UnusedLog { launch, path } in unused.into_iter().filter(|log| !is_stray(&log.launch)) {
+            if let Err(error) = fs::remove_file(&path) {
+                warn!(%launch, path = %path.display(), %error, "the empty log of a launch that never was stays until its node is removed");
+            }
+        }
         let mut events = Vec::new();
         for (stray, orphan) in strays.values() {
             let Stray::Launch(id, trace) = stray else { continue };

@@ -45,11 +45,18 @@ pub fn program_users(name: &OsStr, meant: impl Fn(u32) -> bool) -> Vec<FolderUse
     users
 }
 
+/// By its working directory or its command line. False also when we may not look.
+pub fn works_in(pid: u32, folder: &Path) -> bool {
+    Process::new(pid.cast_signed()).is_ok_and(|process| is_at_work(&process, folder))
+}
+
+fn is_at_work(process: &Process, folder: &Path) -> bool {
+    process.cwd().is_ok_and(|cwd| cwd.starts_with(folder)) || process.cmdline().is_ok_and(|words| words.iter().any(|word| names(word, folder)))
+}
+
 fn user(process: &Process, folder: &Path) -> Option<FolderUser> {
     let open: Vec<(PathBuf, bool)> = process.fd().ok()?.flatten().filter_map(|fd| open_below(fd, folder)).collect();
-    let works_there = || process.cwd().is_ok_and(|cwd| cwd.starts_with(folder));
-    let names_it = || process.cmdline().is_ok_and(|words| words.iter().any(|word| names(word, folder)));
-    if open.is_empty() && !works_there() && !names_it() {
+    if open.is_empty() && !is_at_work(process, folder) {
         return None;
     }
     Some(FolderUser {

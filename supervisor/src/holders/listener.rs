@@ -29,6 +29,13 @@ pub fn has_socket(pid: u32, inodes: &BTreeSet<u64>) -> bool {
     Process::new(pid.cast_signed()).and_then(|process| process.fd()).is_ok_and(|fds| fds.flatten().any(is_one))
 }
 
+/// Whether it has a TCP socket that listens, in its own network namespace. False also when we may not look.
+pub fn listens(pid: u32) -> bool {
+    let Ok(process) = Process::new(pid.cast_signed()) else { return false };
+    let entries = process.tcp().unwrap_or_default().into_iter().chain(process.tcp6().unwrap_or_default());
+    has_socket(pid, &entries.filter(|entry| entry.state == TcpState::Listen).map(|entry| entry.inode).collect())
+}
+
 /// What lives in a pid namespace of its own is some container's. False also when we may not look.
 pub fn is_in_a_container(pid: u32) -> bool {
     let namespace = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/pid"));
@@ -89,7 +96,8 @@ mod tests {
         let at = SocketAddr::from(([127, 0, 0, 1], port));
         let ours = inode(&everywhere);
         assert_eq!(listeners_at(at), BTreeSet::from([ours]));
-        assert!(has_socket(std::process::id(), &listeners_at(at)));
+        assert!(has_socket(std::process::id(), &listeners_at(at)) && listens(std::process::id()));
+        assert!(!listens(u32::MAX >> 1), "nobody");
         drop(everywhere);
         assert!(!listeners_at(at).contains(&ours));
         let here = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -4,9 +4,9 @@ mod folder;
 mod inactive;
 mod listener;
 
-pub use folder::{FolderUser, folder_users, program_users};
+pub use folder::{FolderUser, folder_users, program_users, works_in};
 pub use inactive::{InactiveSocket, inactive_sockets};
-pub use listener::{has_socket, is_in_a_container, listeners_at};
+pub use listener::{has_socket, is_in_a_container, listeners_at, listens};
 
 use procfs::process::{FDTarget, Process, all_processes};
 use std::{collections::BTreeSet, fmt};

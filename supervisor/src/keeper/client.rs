@@ -362,7 +362,7 @@ fn launch(program: &Path, home: &Path, log: &Path, listener: &OwnedFd) -> Result
         text(number.to_string().as_bytes())?,
     ];
     let (stdout, stderr) = (log.as_fd(), log.as_fd());
-    let what = Spawn { argv: &argv, env: &[], cwd: c"/", stdout, stderr, inherit: &[number], cgroup: None, kernel: Kernel::default() };
+    let what = Spawn { argv: &argv, env: &[], cwd: c"/", stdout, stderr, inherit: &[number], cgroup: None, brand: None, kernel: Kernel::default() };
     let spawned = spawn(&what).map_err(|failure| failed(failure.source))?;
     Ok(spawned.pidfd.into())
 }

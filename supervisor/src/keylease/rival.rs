@@ -2,7 +2,7 @@
 
 use super::socket::{Origin, Signer};
 use crate::{
-    holders::{FolderUser, program_users},
+    holders::{FolderUser, listens, program_users, works_in},
     reaper::HOME_ID_VAR,
     sys::process_env,
 };
@@ -24,7 +24,8 @@ pub(super) struct Signing {
 }
 
 /// Processes of the node's program, none of this home's own, that write where a home has its sign-state: in the node's home, or in one with
-/// the same key. Who only asks the chain, or looks into a home, writes nothing there. Blocking: a look at the program of each process of the
+/// the same key. Who only asks the chain, or looks into a home, writes nothing there; but one that was started on the node's home and
+/// serves others is a node, also when it holds none of its files open. Blocking: a look at the program of each process of the
 /// machine, and at the open files of those that are left.
 pub(super) fn find(node: &Signing, home_id: &str) -> Vec<Signer> {
     let Some(program) = node.binary.file_name() else { return Vec::new() };
@@ -32,7 +33,9 @@ pub(super) fn find(node: &Signing, home_id: &str) -> Vec<Signer> {
     let is_foreign = |pid| process_env(pid, HOME_ID_VAR).is_none_or(|home| home != home_id);
     let rival = |user: FolderUser| {
         let homes: BTreeSet<&Path> = user.writes.iter().flat_map(|file| homes_of(file, &node.data)).collect();
-        let home = homes.into_iter().find(|home| *home == node.home || has_same_key(user.pid, home, node))?.to_owned();
+        let writes_to = homes.into_iter().find(|home| *home == node.home || has_same_key(user.pid, home, node));
+        let serves = || (works_in(user.pid, &node.home) && listens(user.pid)).then_some(node.home.as_path());
+        let home = writes_to.or_else(serves)?.to_owned();
         // That it was started within somebody's node would say nothing here.
         Some(Signer { pid: user.pid, program: user.program, cwd: Some(home), origin: Origin::NoNode })
     };

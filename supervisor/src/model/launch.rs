@@ -39,6 +39,10 @@ pub struct LaunchRecord {
     pub readiness: Readiness,
     /// A core file lies there, if anywhere.
     pub cwd: String,
+    /// How many restarts the nodes of its devnet had in the last minute, this one included, by the second of Unix time: the next daemon
+    /// counts on from there.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub restarts: Vec<(i64, u32)>,
 }
 
 /// When a launched node counts as ready.

@@ -249,10 +249,11 @@ impl Ports {
         Ok(failed.is_empty())
     }
 
-    /// Lets go of what is parked for this node: call it just before the start.
-    pub async fn unpark(&self, node: &Node) -> Result<(), PortError> {
-        let place = place(node);
-        self.drop_parks(move |_, holder| *holder == place).await
+    /// What lets go of what is parked for this node when it is called, just before the fork: nobody else can be quicker than the program
+    /// itself. It may block.
+    pub fn unpark(&self, node: &Node) -> impl FnOnce() + Send + 'static {
+        let (parks, place) = (self.parks.clone(), place(node));
+        move || parks.drop_where(|_, holder| *holder == place)
     }
 
     /// Lets go of all that is parked, for a daemon that ends with its nodes.

@@ -49,11 +49,25 @@ impl Parks {
             tracing::warn!(%error, "whether ports are parked cannot be told");
             Vec::new()
         });
-        for (name, _) in found {
-            match leased.iter().find(|(address, _)| names_of(**address).contains(&name)) {
-                Some((address, place)) => drop(self.held().insert(*address, place.clone())),
-                None => keeper.release_all(&[name]),
+        let found: BTreeSet<String> = found.into_iter().map(|(name, _)| name).collect();
+        let mut stale = found.clone();
+        for (address, place) in leased {
+            let names = names_of(*address);
+            if !names.iter().any(|name| found.contains(name)) {
+                continue;
             }
+            stale.retain(|name| !names.contains(name));
+            // A daemon that died between the two sockets of an address has left one: the other is made now.
+            match hold(keeper, *address, &found) {
+                Ok(()) => drop(self.held().insert(*address, place.clone())),
+                Err(error) => {
+                    tracing::warn!(%address, %error, "the port was parked in part, and the rest cannot be had");
+                    keeper.release_all(&names);
+                }
+            }
+        }
+        if !stale.is_empty() {
+            keeper.release_all(&stale.into_iter().collect::<Vec<_>>());
         }
     }
 
@@ -66,7 +80,7 @@ impl Parks {
             if self.held().contains_key(address) {
                 continue;
             }
-            match hold(keeper, *address) {
+            match hold(keeper, *address, &BTreeSet::new()) {
                 Ok(()) => drop(self.held().insert(*address, place.clone())),
                 Err(error) => {
                     keeper.release_all(&names_of(*address));
@@ -118,8 +132,9 @@ fn name_of(place: SocketAddr) -> String {
     format!("{PREFIX}{place}")
 }
 
-fn hold(keeper: &Keeper, address: SocketAddrV4) -> io::Result<()> {
-    for place in places(address) {
+/// All places of an address but those that the keeper holds already, by name.
+fn hold(keeper: &Keeper, address: SocketAddrV4, held: &BTreeSet<String>) -> io::Result<()> {
+    for place in places(address).filter(|place| !held.contains(&name_of(*place))) {
         let socket = match bound(place) {
             // A kernel without IPv6 has nobody who could bind it.
             Err(error) if place.is_ipv6() && error.kind() != io::ErrorKind::AddrInUse => continue,
@@ -213,10 +228,21 @@ mod tests {
         assert!(parks.park(&place("a/b"), &BTreeSet::from([address])).is_empty());
         assert!(for_ipv6_alone(free).is_err());
         drop(parks);
-        let next = Parks::with(Keeper::in_a_thread(home));
-        next.recall(&BTreeMap::from([(address, place("a/b"))]));
-        assert_eq!(next.all(), BTreeMap::from([(address, place("a/b"))]));
+        let recalled = || {
+            let next = Parks::with(Keeper::in_a_thread(home.clone()));
+            next.recall(&BTreeMap::from([(address, place("a/b"))]));
+            assert_eq!(next.all(), BTreeMap::from([(address, place("a/b"))]));
+            next
+        };
+        let next = recalled();
         assert!(for_ipv6_alone(free).is_err(), "kept over a crash");
+        // As one that was killed after the first of its two sockets has left it.
+        next.keeper.as_ref().unwrap().release_all(&[name_of((Ipv6Addr::UNSPECIFIED, free).into())]);
+        drop(for_ipv6_alone(free).unwrap());
+        drop(next);
+        let next = recalled();
+        assert!(for_ipv6_alone(free).is_err(), "the other half is held, too");
+        assert!(TcpListener::bind(address).is_err(), "and the first still is");
         next.drop_where(|_, _| true);
         // He who was there first comes back with the reason, and nothing is held half.
         let stranger = for_ipv6_alone(free).unwrap();

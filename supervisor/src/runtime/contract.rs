@@ -28,6 +28,7 @@ use std::{
 
 const POLITE: StopPolicy = StopPolicy { signal: Signal::SIGTERM, grace: Duration::from_secs(10) };
 /// A part of a shell script: forks twice, in a session of its own, without a variable in its environment, deaf to SIGTERM.
+const SHUTS: &str = "setsid env -i sh -c 'trap \"\" TERM; exec >/dev/null 2>&1; sleep 1000 & echo $! > hidden; cd /; wait' & ";
 const HIDES: &str = "setsid env -i sh -c 'trap \"\" TERM; sleep 1000 & echo $! > hidden; wait' & ";
 const CURT: StopPolicy = StopPolicy { signal: Signal::SIGTERM, grace: Duration::from_millis(200) };
 
@@ -65,6 +66,7 @@ for_each_driver!(
     one_that_forks_and_ends_without_end_is_gone_after_stop,
     a_start_that_is_called_off_forks_nothing_and_leaves_nothing,
     what_was_made_ready_and_never_forked_is_cleared_away_by_the_next_daemon,
+    what_is_let_go_of_for_a_launch_is_held_until_it_is_its_turn_to_be_forked,
     a_grandchild_that_outlived_its_node_dies_with_destroy,
     a_stopped_process_can_be_stopped,
     a_frozen_launch_stands_still_as_a_whole_and_goes_on,
@@ -375,7 +377,7 @@ async fn a_granted_descriptor_is_readable_by_its_name(bench: &Bench) {
     secret.rewind().unwrap();
     let mut spec = bench.spec(&["/bin/sh", "-c", "cat {fd:key}; echo $KEY_PATH"]);
     spec.env.insert("KEY_PATH".into(), "{fd:key}".into());
-    let grants = Grants { fds: vec![("key".into(), secret.into())] };
+    let grants = Grants { fds: vec![("key".into(), secret.into())], ..Grants::default() };
     let handle = bench.runtime.start(spec.clone(), grants).await.unwrap();
     ended(&bench.runtime, &handle).await;
     assert!(bench.log().starts_with("the key\n/dev/fd/"), "{}", bench.log());

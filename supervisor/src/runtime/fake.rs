@@ -1,6 +1,6 @@
 //! A runtime without processes, for tests of what stands above: a test decides when a launch ends, what fails and what jobs answer.
 
-use super::{Adopted, Capabilities, Grants, Handle, JobResult, JobSpec, LaunchSpec, Runtime, RuntimeError, StopPolicy};
+use super::{Adopted, Capabilities, Grants, Handle, JobResult, JobSpec, LaunchSpec, LetGo, Runtime, RuntimeError, StopPolicy};
 use crate::{
     model::{Exit, LaunchId, RawJson, Resources, Usage},
     sys::Clock,
@@ -202,11 +202,12 @@ impl Runtime for FakeRuntime {
         self.state().capabilities.clone()
     }
 
-    async fn start_when(&self, go: BoxFuture<'static, bool>, spec: LaunchSpec, grants: Grants) -> Result<Handle, RuntimeError> {
+    async fn start_when(&self, go: BoxFuture<'static, bool>, spec: LaunchSpec, mut grants: Grants) -> Result<Handle, RuntimeError> {
         if !go.await {
             return Err(RuntimeError::CalledOff(spec.id));
         }
         let _ = self.forks_held.subscribe().wait_for(|held| !held).await; // we have the sender ourselves
+        grants.let_go.take().into_iter().for_each(|LetGo(let_go)| let_go());
         let now = self.clock.now();
         let mut state = self.state();
         if let Some(error) = state.failures.pop_front() {

@@ -62,10 +62,22 @@ pub struct LaunchSpec {
     pub group_limits: Resources,
 }
 
-/// Descriptors that the process inherits besides 0, 1 and 2: `{fd:NAME}` in argv and env becomes /dev/fd/N.
+/// What the process gets of ours.
 #[derive(Debug, Default)]
 pub struct Grants {
+    /// Descriptors that it inherits besides 0, 1 and 2: `{fd:NAME}` in argv and env becomes /dev/fd/N.
     pub fds: Vec<(String, OwnedFd)>,
+    /// What is let go of for it.
+    pub let_go: Option<LetGo>,
+}
+
+/// Called when nothing is left to wait for but the fork itself; may block. Not called when nothing is to be forked.
+pub struct LetGo(pub Box<dyn FnOnce() + Send>);
+
+impl std::fmt::Debug for LetGo {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("LetGo")
+    }
 }
 
 /// One launch as its runtime knows it; opaque to everyone else, stored as JSON.

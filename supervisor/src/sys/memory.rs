@@ -11,7 +11,7 @@ pub fn share_few_heaps() {
     #[cfg(target_env = "gnu")]
     // SAFETY: it sets a number that later allocations read.
     unsafe {
-        nix::libc::mallopt(nix::libc::M_ARENA_MAX, std::env::var("DVB_ARENAS").ok().and_then(|n| n.parse().ok()).unwrap_or(4));
+        nix::libc::mallopt(nix::libc::M_ARENA_MAX, 4);
     }
 }
 

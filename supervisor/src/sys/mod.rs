@@ -4,6 +4,7 @@
 mod activation;
 mod alarm;
 mod background;
+mod brand;
 mod clock;
 mod clone;
 mod command;
@@ -19,6 +20,7 @@ mod spawn;
 pub use activation::{activated_listener, is_activated};
 pub use alarm::Alarm;
 pub use background::yield_to_all_others;
+pub use brand::process_brand;
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use command::{boot_id, command, die_with_us, own_program};
 pub use digest::sha256_file;

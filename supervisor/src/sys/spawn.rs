@@ -7,7 +7,7 @@
 #![allow(unsafe_code, reason = "what a child does between clone and exec has no safe form")]
 
 use super::{
-    Kernel,
+    Kernel, brand,
     clone::{clone, clone_into},
     open_files,
 };
@@ -50,6 +50,8 @@ pub struct Spawn<'a> {
     pub inherit: &'a [RawFd],
     /// The folder of a cgroup: the child is born in it, or moves itself in before it executes.
     pub cgroup: Option<BorrowedFd<'a>>,
+    /// See `process_brand`.
+    pub brand: Option<u64>,
     pub kernel: Kernel,
 }
 
@@ -89,6 +91,7 @@ struct Orders<'a> {
     cgroup: Option<RawFd>,
     /// Its soft limit, where ours is another.
     open_files: Option<u64>,
+    brand: Option<u64>,
     failed: Option<(SpawnStep, c_int)>,
 }
 
@@ -105,6 +108,7 @@ pub fn spawn(spawn: &Spawn<'_>) -> Result<Spawned, SpawnFailure> {
         inherit: spawn.inherit,
         cgroup: None,
         open_files: open_files::found(),
+        brand: spawn.brand,
         failed: None,
     };
     let forking = FORKING.read().unwrap_or_else(PoisonError::into_inner);
@@ -185,6 +189,9 @@ unsafe fn become_program(orders: &Orders<'_>) -> SpawnStep {
             && !open_files::give_back(soft)
         {
             return SpawnStep::Descriptors;
+        }
+        if let Some(brand) = orders.brand {
+            brand::carry(brand);
         }
         let mut none: libc::sigset_t = std::mem::zeroed();
         libc::sigemptyset(&raw mut none);

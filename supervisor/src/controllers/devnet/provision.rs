@@ -21,7 +21,7 @@ use crate::{
         Timestamp, Uid,
     },
     plugin::{DevnetContext, Initialized, Job, JobOutcome, PluginInfo},
-    ports::PortError,
+    ports::{Placement, PortError},
     store::{Expect, Write},
     sys::failpoint,
 };
@@ -41,18 +41,7 @@ pub(super) async fn provision(devnet: &Devnet, nodes: &[Arc<Node>], refresh_bina
     if let Some(lack) = info.lacks_binary(&devnet.spec) {
         return Err(ReconcileError::Fault(lack));
     }
-    let source = match (&devnet.spec.binary, &info.default_binary) {
-        (Some(source), _) => Some(source.clone()),
-        (None, Some(path)) => Some(BinarySource { path: Some(path.display().to_string()), ..BinarySource::default() }),
-        (None, None) => None,
-    };
-    let mut binary = match &source {
-        Some(source) => resolve(source, devnet.status.binary.as_ref(), refresh_binary, devnet, cx).await?,
-        None => BinaryStatus::default(),
-    };
-    if source.is_some() {
-        say(devnet, "reading what the binary is", cx).await?;
-    }
+    let mut binary = own_or_default_binary(devnet, &info, refresh_binary, cx).await?;
     let bare = devnet_context(devnet, (&binary.path, &binary.sha256), &[]);
     let initialized = identity::initialize(plugin.as_ref(), &bare, devnet, cx).await?;
     // A program that was built without its release flags says nothing; then what its source says counts.
@@ -67,14 +56,7 @@ pub(super) async fn provision(devnet: &Devnet, nodes: &[Arc<Node>], refresh_bina
     refuse_latecomers(devnet, nodes, &chain, &info)?;
     let services = devnet.spec.services.iter().enumerate().map(|(index, service)| planned_service(index, service));
     let planned: Vec<PlannedNode> = chain.iter().cloned().chain(services).collect();
-    let placement = match cx.ports.place(devnet, &cx.home, &planned).await {
-        // What is in the way must go first; it holds on to its port until then.
-        Err(error @ PortError::Staying { .. }) => {
-            cx.store.commit(retire_others(devnet, nodes, &planned, cx)).await?;
-            return Err(error.into());
-        }
-        placed => placed?,
-    };
+    let placement = place(devnet, nodes, &planned, cx).await?;
     failpoint("provision/placed");
     let mut made = None;
     if devnet.status.genesis_hash.is_none() && !chain.is_empty() {
@@ -86,34 +68,74 @@ pub(super) async fn provision(devnet: &Devnet, nodes: &[Arc<Node>], refresh_bina
     let node_binaries = node_binaries(devnet, &planned, &binary, own_binaries);
 
     let now = cx.clock.now();
+    let wanted = desired_nodes(devnet, &planned, &placement, &node_binaries, now, cx);
+    let present = |wanted: &Node| nodes.iter().find(|node| node.metadata.name == wanted.metadata.name);
+    let launches = wanted.iter().any(|wanted| present(wanted).is_none_or(|present| is_rebuilt(present, wanted)));
     let mut writes = vec![plan_write(devnet, &initialized, &binary, chain, cx, now).await?];
-    let mut launches = false;
-    for planned in &planned {
-        let Some(placed) = placement.nodes.iter().find(|placed| placed.name == planned.name) else { continue };
-        let uid = Uid::from_uuid(cx.clock.fresh_id());
-        let wanted = desired_node(devnet, planned, placed, &node_binaries[&planned.name], now, uid);
-        launches |= nodes.iter().find(|node| node.metadata.name == wanted.metadata.name).is_none_or(|present| is_rebuilt(present, &wanted));
-        writes.extend(node_writes(devnet, nodes, wanted, cx));
-    }
+    writes.extend(wanted.into_iter().flat_map(|wanted| node_writes(devnet, nodes, wanted, cx)));
     writes.extend(retire_others(devnet, nodes, &planned, cx));
     let first = cx.plan(&devnet.metadata.namespace, &devnet.metadata.name).await?.is_none();
     let done = Done { first, subnet: placement.subnet, initialized, binary, made, launches, now };
-    let directory = cx.home.devnet(&devnet.metadata.namespace, &devnet.metadata.name).display().to_string();
     failpoint("provision/made");
+    commit(devnet, writes, &done, cx).await?;
+    failpoint("provision/committed");
+    Ok(())
+}
+
+/// The spec's, or the plugin's own; empty for a plugin that needs none.
+async fn own_or_default_binary(devnet: &Devnet, info: &PluginInfo, refresh: bool, cx: &Context) -> Result<BinaryStatus, ReconcileError> {
+    let source = match (&devnet.spec.binary, &info.default_binary) {
+        (Some(source), _) => source.clone(),
+        (None, Some(path)) => BinarySource { path: Some(path.display().to_string()), ..BinarySource::default() },
+        (None, None) => return Ok(BinaryStatus::default()),
+    };
+    let binary = resolve(&source, devnet.status.binary.as_ref(), refresh, devnet, cx).await?;
+    say(devnet, "reading what the binary is", cx).await?;
+    Ok(binary)
+}
+
+async fn place(devnet: &Devnet, nodes: &[Arc<Node>], planned: &[PlannedNode], cx: &Context) -> Result<Placement, ReconcileError> {
+    match cx.ports.place(devnet, &cx.home, planned).await {
+        // What is in the way must go first; it holds on to its port until then.
+        Err(error @ PortError::Staying { .. }) => {
+            cx.store.commit(retire_others(devnet, nodes, planned, cx)).await?;
+            Err(error.into())
+        }
+        placed => Ok(placed?),
+    }
+}
+
+fn desired_nodes(
+    devnet: &Devnet,
+    planned: &[PlannedNode],
+    placement: &Placement,
+    binaries: &BTreeMap<String, NodeBinary>,
+    now: Timestamp,
+    cx: &Context,
+) -> Vec<Node> {
+    let placed = |planned: &PlannedNode| placement.nodes.iter().find(|placed| placed.name == planned.name);
+    let desired = |planned: &PlannedNode| {
+        let uid = Uid::from_uuid(cx.clock.fresh_id());
+        Some(desired_node(devnet, planned, placed(planned)?, &binaries[&planned.name], now, uid))
+    };
+    planned.iter().filter_map(desired).collect()
+}
+
+/// Plan, nodes and status together; what runs already is held to the devnet's limits from now on.
+async fn commit(devnet: &Devnet, writes: Vec<Write>, done: &Done, cx: &Context) -> Result<(), ReconcileError> {
+    let directory = cx.home.devnet(&devnet.metadata.namespace, &devnet.metadata.name).display().to_string();
     let limits = devnet_limits(devnet);
     let path = [devnet.metadata.namespace.clone(), devnet.metadata.name.clone()];
     cx.runtime.limit_group(&path, &limits).await?; // of what runs already; a launch sets them too
     let limits = limits_condition(Some(&limits), cx.runtime.capabilities());
-    cx.edit_devnet(&devnet_key(devnet), writes, |current| {
+    let edit = |current: &mut Devnet| {
         match &limits {
-            Some(condition) => drop(current.status.conditions.set(condition.clone(), now)),
+            Some(condition) => drop(current.status.conditions.set(condition.clone(), done.now)),
             None => drop(current.status.conditions.remove(LIMITS_ENFORCED)),
         }
         Edit::Tell(done.write_into(current, devnet, &directory))
-    })
-    .await?;
-    failpoint("provision/committed");
-    Ok(())
+    };
+    Ok(cx.edit_devnet(&devnet_key(devnet), writes, edit).await?)
 }
 
 fn refuse_latecomers(devnet: &Devnet, nodes: &[Arc<Node>], chain: &[PlannedNode], info: &PluginInfo) -> Result<(), ReconcileError> {

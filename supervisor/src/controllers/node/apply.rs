@@ -2,12 +2,13 @@
 
 use super::super::{Context, ReconcileError, Story};
 use super::{
+    budget::Budgets,
     freeze, handle_of, launching,
     plan::{BackoffReason, Step, StopReason},
     recovery,
 };
 use crate::{
-    model::{Condition, ConditionStatus, ExitClass, FROZEN, Key, Launch, Node, NodePhase},
+    model::{Condition, ConditionStatus, ExitClass, FROZEN, Key, Launch, Node, NodePhase, Timestamp},
     runtime::StopPolicy,
     store::Write,
     sys::{failpoint, signal_from_name},
@@ -16,10 +17,17 @@ use nix::sys::signal::Signal;
 use std::time::Duration;
 
 /// `released` is the row of a launch that the runtime has just let go.
-pub(super) async fn apply(node: &Node, launch: Option<&Launch>, released: Option<Write>, step: &Step, cx: &Context) -> Result<(), ReconcileError> {
+pub(super) async fn apply(
+    node: &Node,
+    launch: Option<&Launch>,
+    released: Option<Write>,
+    step: &Step,
+    budgets: &Budgets,
+    cx: &Context,
+) -> Result<(), ReconcileError> {
     let released: Vec<Write> = released.into_iter().collect();
     if let Step::Launch { counted } = step {
-        return launching::start(node, *counted, released, cx).await; // in the commit of the next intent
+        return launching::start(node, *counted, released, budgets, cx).await; // in the commit of the next intent
     }
     if !released.is_empty() {
         cx.store.commit(released).await?;
@@ -37,35 +45,11 @@ async fn carry_out(node: &Node, launch: Option<&Launch>, step: &Step, cx: &Conte
         }
         Step::Stop { why } => stop(node, launch, *why, cx).await,
         Step::Recover => recovery::recover(node, launch, cx).await,
-        Step::Backoff { until, why } => {
-            let (reason, message) = match why {
-                BackoffReason::Died => {
-                    ("BackOff", format!("restarts at {until}, restart {} since the last stable run", node.status.recent_restarts + 1))
-                }
-                BackoffReason::Storm { budget } => (
-                    "RestartStorm",
-                    format!("waits until {until}: its devnet's nodes were restarted {budget} times within a minute (spec.restartBudget)"),
-                ),
-            };
-            let story = Story::new("node", reason, message.clone()).observed(exit_text(node)).desired("running").action("wait");
-            let mut next = node.clone();
-            next.status.next_restart = Some(*until);
-            if *why != BackoffReason::Died {
-                next.status.conditions.set(Condition::new("Ready", ConditionStatus::False, reason, message), cx.clock.now());
-            }
-            commit(next, NodePhase::Backoff, story, vec![], cx).await
-        }
+        Step::Backoff { until, why } => back_off(node, *until, *why, cx).await,
         Step::Fail { reason, message } => {
-            let remedy = fail_remedy(node);
-            let condition = Condition::new("Ready", ConditionStatus::False, reason, message.clone()).with_remedy(remedy);
-            turn(
-                node,
-                NodePhase::Failed,
-                Some(condition),
-                Story::new("node", reason, message.clone()).warn().observed(exit_text(node)).desired("running").action("give up"),
-                cx,
-            )
-            .await
+            let condition = Condition::new("Ready", ConditionStatus::False, reason, message.clone()).with_remedy(fail_remedy(node));
+            let story = Story::new("node", reason, message.clone()).warn().observed(exit_text(node)).desired("running").action("give up");
+            turn(node, NodePhase::Failed, Some(condition), story, cx).await
         }
         Step::Complete => {
             let condition = Condition::new("Completed", ConditionStatus::True, "Exited", "ended by itself and is not restarted");
@@ -100,6 +84,22 @@ async fn carry_out(node: &Node, launch: Option<&Launch>, step: &Step, cx: &Conte
             commit(next, node.status.phase, Story::new("node", "Stable", "ran long enough: the back-off starts over"), vec![], cx).await
         }
     }
+}
+
+async fn back_off(node: &Node, until: Timestamp, why: BackoffReason, cx: &Context) -> Result<(), ReconcileError> {
+    let (reason, message) = match why {
+        BackoffReason::Died => ("BackOff", format!("restarts at {until}, restart {} since the last stable run", node.status.recent_restarts + 1)),
+        BackoffReason::Storm { budget } => {
+            ("RestartStorm", format!("waits until {until}: its devnet's nodes were restarted {budget} times within a minute (spec.restartBudget)"))
+        }
+    };
+    let story = Story::new("node", reason, message.clone()).observed(exit_text(node)).desired("running").action("wait");
+    let mut next = node.clone();
+    next.status.next_restart = Some(until);
+    if why != BackoffReason::Died {
+        next.status.conditions.set(Condition::new("Ready", ConditionStatus::False, reason, message), cx.clock.now());
+    }
+    commit(next, NodePhase::Backoff, story, vec![], cx).await
 }
 
 /// Says that it stops, then stops; the end itself is put on record by the reconcile that follows.

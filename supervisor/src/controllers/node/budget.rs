@@ -2,13 +2,14 @@
 
 use super::{
     super::{Context, ReconcileError},
+    launch_of,
     plan::{BackoffReason, Decision, Step},
 };
 use crate::model::{DevnetSpec, LaunchId, Node, Timestamp};
 use sha2::{Digest, Sha256};
 use std::{
-    collections::{HashMap, VecDeque},
-    sync::{Mutex, PoisonError},
+    collections::{BTreeMap, HashMap, VecDeque},
+    sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -19,7 +20,8 @@ const JITTER: f64 = 0.1;
 const RESTARTS_PER_NODE: u32 = 20;
 const LEAST: u32 = 200;
 
-/// Restarts of the last minute by namespace and devnet. A new daemon begins to count anew.
+/// Restarts of the last minute by namespace and devnet. Each launch has them on record, so that a new daemon counts on: a storm that kills
+/// daemons too must not go on for ever.
 #[derive(Default)]
 pub(super) struct Budgets(Mutex<HashMap<(String, String), VecDeque<Timestamp>>>);
 
@@ -29,12 +31,13 @@ impl Budgets {
         if decision.step != (Step::Launch { counted: true }) {
             return Ok(decision);
         }
-        let (namespace, name) = (&node.metadata.namespace, &node.spec.devnet_ref);
-        let Some(devnet) = cx.accepted_devnet(namespace, name).await? else { return Ok(decision) };
+        let of = devnet_of(node);
+        let Some(devnet) = cx.accepted_devnet(&of.0, &of.1).await? else { return Ok(decision) };
         let budget = budget(&devnet.spec);
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let restarts = all.entry((namespace.clone(), name.clone())).or_default();
-        Ok(match take(restarts, budget, cx.clock.now()) {
+        let known = self.all().contains_key(&of);
+        let recorded = if known { VecDeque::new() } else { recorded(&of.0, &of.1, cx).await? };
+        let mut all = self.all();
+        Ok(match take(all.entry(of).or_insert(recorded), budget, cx.clock.now()) {
             Ok(()) => decision,
             Err(until) => Step::Backoff { until, why: BackoffReason::Storm { budget } }.into(),
         })
@@ -42,11 +45,49 @@ impl Budgets {
 
     /// One that was held and came to nothing.
     pub(super) fn give_back(&self, node: &Node) {
-        let of = (node.metadata.namespace.clone(), node.spec.devnet_ref.clone());
-        if let Some(restarts) = self.0.lock().unwrap_or_else(PoisonError::into_inner).get_mut(&of) {
+        if let Some(restarts) = self.all().get_mut(&devnet_of(node)) {
             restarts.pop_back();
         }
     }
+
+    /// What is known of the node's devnet, for the record of a launch.
+    pub(super) fn of(&self, node: &Node) -> Vec<(i64, u32)> {
+        self.all().get(&devnet_of(node)).map(by_second).unwrap_or_default()
+    }
+
+    fn all(&self) -> MutexGuard<'_, HashMap<(String, String), VecDeque<Timestamp>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn devnet_of(node: &Node) -> (String, String) {
+    (node.metadata.namespace.clone(), node.spec.devnet_ref.clone())
+}
+
+/// What an earlier daemon has counted, as the last launches of all nodes have it.
+async fn recorded(namespace: &str, devnet: &str, cx: &Context) -> Result<VecDeque<Timestamp>, ReconcileError> {
+    let mut records = Vec::new();
+    for node in cx.nodes(namespace, devnet).await? {
+        records.extend(launch_of(&node, cx).await?.map(|launch| launch.spec.restarts.clone()));
+    }
+    Ok(together(&records))
+}
+
+fn by_second(restarts: &VecDeque<Timestamp>) -> Vec<(i64, u32)> {
+    let mut seconds = BTreeMap::<i64, u32>::new();
+    restarts.iter().for_each(|at| *seconds.entry(at.as_millis().div_euclid(1_000)).or_default() += 1);
+    seconds.into_iter().collect()
+}
+
+/// Each record tells of all nodes, so the one that knows most of a second is right about it.
+fn together(records: &[Vec<(i64, u32)>]) -> VecDeque<Timestamp> {
+    let mut seconds = BTreeMap::<i64, u32>::new();
+    for (second, count) in records.iter().flatten() {
+        let most = seconds.entry(*second).or_default();
+        *most = (*most).max(*count);
+    }
+    let times = |(second, count): (i64, u32)| (0..count).map(move |_| Timestamp::from_millis(second.saturating_mul(1_000)));
+    seconds.into_iter().flat_map(times).collect()
 }
 
 /// Between 0.9 and 1.1, the same for the same launch.
@@ -101,6 +142,19 @@ mod tests {
         assert_eq!(take(&mut restarts, 2, at(3)), Ok(()));
         assert_eq!(take(&mut restarts, 2, at(4)), Ok(()));
         assert_eq!(take(&mut restarts, 2, at(5)), Err(at(63)), "the budget holds as before");
+    }
+
+    #[test]
+    fn what_launches_have_on_record_is_counted_once_and_lets_go_as_it_would_have() {
+        let mut restarts = VecDeque::from([at(1), Timestamp::from_millis(1_900), at(50)]);
+        let record = by_second(&restarts);
+        assert_eq!(record, [(1, 2), (50, 1)]);
+        restarts.push_back(at(50));
+        // The last launches of two nodes: the older one does not know of the newer.
+        let mut next = together(&[record, vec![], by_second(&restarts)]);
+        assert_eq!(next, [at(1), at(1), at(50), at(50)]);
+        assert_eq!([take(&mut next, 4, at(60)), take(&mut next, 4, at(61))], [Err(at(61)), Ok(())]);
+        assert_eq!(by_second(&next), [(50, 2), (61, 1)]);
     }
 
     #[test]

@@ -47,7 +47,7 @@ pub(super) async fn end(
         return dying.record(cx).await.map(|()| record);
     }
     let Ended { node, writes } = dying.ended.clone().let_go();
-    let launched = launching::launch(&node, *counted, ready, writes, cx).await;
+    let launched = launching::launch(&node, *counted, ready, writes, budgets, cx).await;
     if launched.is_err() && !is_on_record(launch, cx).await? {
         budgets.give_back(&node);
         dying.record(cx).await?;

@@ -7,10 +7,13 @@ use super::super::{
 };
 use super::{
     apply::commit_and_read,
+    budget::Budgets,
     ending::finish,
     history,
     launch::{cwd, is_planned, launch_spec, prepared_plan, surroundings},
-    launch_name, signing,
+    launch_name,
+    plan::class_reason,
+    signing,
 };
 use crate::{
     binaries::BinaryError,
@@ -21,7 +24,7 @@ use crate::{
     },
     plugin::LaunchPlan,
     ports::PORTS_RESERVED,
-    runtime::{Handle, NO_DESCRIPTOR_REMEDY, NO_PROCESS_REMEDY, NO_SPACE_REMEDY, RuntimeError},
+    runtime::{Handle, LetGo, NO_DESCRIPTOR_REMEDY, NO_PROCESS_REMEDY, NO_SPACE_REMEDY, RuntimeError},
     store::{Expect, Selector, Write},
     sys::{failpoint, is_out_of_descriptors, is_out_of_space},
 };
@@ -41,14 +44,14 @@ pub(super) struct Ready {
 }
 
 /// Makes ready and launches; `also`, the row of the launch before, goes with the intent.
-pub(super) async fn start(node: &Node, counted: bool, also: Vec<Write>, cx: &Context) -> Result<(), ReconcileError> {
+pub(super) async fn start(node: &Node, counted: bool, also: Vec<Write>, budgets: &Budgets, cx: &Context) -> Result<(), ReconcileError> {
     let made = tokio::select! {
         biased; // most are ready at once: then there is no feed to open
         made = make_ready(node, cx) => made,
         () = unwanted(node, cx) => return Ok(()), // that change wakes this controller
     };
     match made {
-        Ok(Some(ready)) => launch(node, counted, ready, also, cx).await,
+        Ok(Some(ready)) => launch(node, counted, ready, also, budgets, cx).await,
         Ok(None) => Ok(()),
         Err(error @ ReconcileError::Store(_)) => Err(error), // says nothing of the node
         Err(ReconcileError::Key(error)) if let Some(condition) = error.condition() => signing::refuse(node, &error, condition, cx).await,
@@ -66,14 +69,21 @@ pub(super) async fn ready_at_once(node: &Node, cx: &Context) -> Option<Ready> {
 }
 
 /// Intent row, fork, record; `also` goes with the intent. A fork that fails is a death like any other: it goes through cause and back-off.
-pub(super) async fn launch(node: &Node, counted: bool, ready: Ready, also: Vec<Write>, cx: &Context) -> Result<(), ReconcileError> {
+pub(super) async fn launch(
+    node: &Node,
+    counted: bool,
+    ready: Ready,
+    also: Vec<Write>,
+    budgets: &Budgets,
+    cx: &Context,
+) -> Result<(), ReconcileError> {
     let Ready { devnet, plan, lease, lendable } = ready;
     let (name, namespace) = (node.node_name(), &node.metadata.namespace);
     failpoint("launch/leased");
     let now = cx.clock.now();
     let id = LaunchId::from_uuid(cx.clock.fresh_id());
     let log = cx.home.node_logs(namespace, &name.devnet, &name.short).join(format!("{id}.log"));
-    let launch = intent(node, &plan, &id, &log, now);
+    let launch = intent(node, &plan, &id, &log, budgets.of(node), now);
     let (mut spec, mut grants) = launch_spec(plan, devnet_limits(&devnet), node, id.clone(), log.clone())?;
 
     let mut next = starting(node, &launch, counted, template(&devnet, node), now);
@@ -91,6 +101,7 @@ pub(super) async fn launch(node: &Node, counted: bool, ready: Ready, also: Vec<W
     writes.push(Write::create(launch.clone()));
     signing::note(&mut next, lease.as_ref(), &mut writes, cx);
     grants.fds.extend(lease.and_then(KeyLease::into_grant));
+    grants.let_go = Some(LetGo(Box::new(cx.ports.unpark(node))));
     let (report, reported) = oneshot::channel();
     let commit = {
         let cx = cx.clone();
@@ -139,11 +150,9 @@ async fn make_ready(node: &Node, cx: &Context) -> Result<Option<Ready>, Reconcil
     Ok(Some(Ready { devnet, plan, lease, lendable }))
 }
 
-/// Commits the intent; what was parked for the node is free then.
 async fn intend(next: Node, story: Story, writes: Vec<Write>, cx: &Context) -> Result<Node, ReconcileError> {
     let next = commit_and_read(next, NodePhase::Starting, story, writes, cx).await?;
     failpoint("launch/intended");
-    cx.ports.unpark(&next).await?; // only now: nobody else can be quicker than the program itself
     Ok(next)
 }
 
@@ -210,6 +219,24 @@ fn resource_remedy(error: &(dyn Error + 'static)) -> Option<String> {
     Some(remedy.to_owned())
 }
 
+/// A reconcile for which the machine had not enough left comes to no launch that would say so: it is said here, of a node that is to run and
+/// does not.
+pub(super) async fn tell_of_shortage(key: &Key, error: &ReconcileError, cx: &Context) {
+    let Some(remedy) = resource_remedy(error).filter(|_| !matches!(error, ReconcileError::Store(_))) else { return };
+    let (message, reason, now) = (format!("cannot be started: {error}"), class_reason(ExitClass::NoResources), cx.clock.now());
+    let ready = Condition::new("Ready", ConditionStatus::False, reason, message.clone()).with_remedy(remedy);
+    let told = cx.edit_node(key, vec![], |node| {
+        let waits = node.is_wanted() && node.status.pid.is_none();
+        match waits && node.status.conditions.set(ready.clone(), now) {
+            true => Edit::Tell(Story::new("node", reason, message.clone()).warn().desired("running").action("try again")),
+            false => Edit::Skip,
+        }
+    });
+    if let Err(error) = told.await {
+        tracing::warn!(node = %key, %error, "what it lacks could not be recorded");
+    }
+}
+
 /// A program that cannot be executed does not heal by trying again.
 fn spawn_class(error: &RuntimeError) -> ExitClass {
     match error {
@@ -219,7 +246,7 @@ fn spawn_class(error: &RuntimeError) -> ExitClass {
     }
 }
 
-fn intent(node: &Node, plan: &LaunchPlan, id: &LaunchId, log: &Path, now: Timestamp) -> Launch {
+fn intent(node: &Node, plan: &LaunchPlan, id: &LaunchId, log: &Path, restarts: Vec<(i64, u32)>, now: Timestamp) -> Launch {
     Launch {
         metadata: Meta {
             name: launch_name(&node.metadata.name, id),
@@ -240,6 +267,7 @@ fn intent(node: &Node, plan: &LaunchPlan, id: &LaunchId, log: &Path, now: Timest
             grace_ms: u64::try_from(if plan.grace.is_zero() { GRACE } else { plan.grace }.as_millis()).unwrap_or(u64::MAX),
             readiness: plan.readiness.clone(),
             cwd: cwd(plan, node).display().to_string(),
+            restarts,
         }),
         status: LaunchStatus::default(),
     }

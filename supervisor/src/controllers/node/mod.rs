@@ -36,7 +36,7 @@ use std::{
 };
 
 /// Remembers only which launches have a waiter and how many restarts there were of late, and watches sign-states; everything else is
-/// in the store.
+/// in the store, as the restarts are.
 #[derive(Default)]
 pub struct NodeController {
     watched: Arc<Mutex<HashSet<LaunchId>>>,
@@ -48,7 +48,11 @@ pub struct NodeController {
 impl Reconciler for NodeController {
     async fn reconcile(&self, key: &Key, cx: &Context) -> Result<Action, ReconcileError> {
         loop {
-            let Some(Decision { step, requeue }) = self.step(key, cx).await? else { return Ok(Action::AwaitChange) };
+            let taken = self.step(key, cx).await;
+            if let Err(error) = &taken {
+                launching::tell_of_shortage(key, error, cx).await;
+            }
+            let Some(Decision { step, requeue }) = taken? else { return Ok(Action::AwaitChange) };
             // A process that ended is on record now. What follows needs no trip over the change feed.
             if !matches!(step, Step::RecordExit(_) | Step::Recover) {
                 return Ok(requeue.map_or(Action::AwaitChange, Action::RequeueAfter));
@@ -63,7 +67,7 @@ impl NodeController {
         let node = cx.node(key).await?;
         self.sign_states.keep(key, node.as_ref(), cx);
         let Some(node) = node else { return Ok(None) };
-        let launch = self.launch(&node, cx).await?;
+        let launch = launch_of(&node, cx).await?;
         let released = match &launch {
             Some(launch) => ending::release(launch, cx).await?, // before all else: what may be left of it must not meet the next launch
             None => None,
@@ -77,7 +81,7 @@ impl NodeController {
         let decision = self.budgets.hold(&node, plan::plan(&node, &seen), cx).await?;
         let decision = match (&decision.step, launch.as_deref()) {
             (Step::RecordExit(exit), Some(launch)) => ending::end(&node, launch, exit.as_ref(), &seen, &self.budgets, cx).await?,
-            (step, launch) => apply::apply(&node, launch, released, step, cx).await.map(|()| decision)?,
+            (step, launch) => apply::apply(&node, launch, released, step, &self.budgets, cx).await.map(|()| decision)?,
         };
         let idles = seen.process == Process::None && !matches!(decision.step, Step::Launch { .. });
         let requeue = match idles && !park(&node, cx).await {
@@ -85,12 +89,6 @@ impl NodeController {
             false => decision.requeue,
         };
         Ok(Some(Decision { requeue, ..decision }))
-    }
-
-    async fn launch(&self, node: &Node, cx: &Context) -> Result<Option<Arc<Launch>>, ReconcileError> {
-        let Some(id) = &node.status.launch_id else { return Ok(None) };
-        let key = Key::new(Kind::Launch, &node.metadata.namespace, &launch_name(&node.metadata.name, id));
-        Ok(cx.store.get(&key).await?.and_then(|object| object.try_into().ok()))
     }
 
     /// What became of the node's last launch; sees to it that its end wakes this controller.
@@ -143,7 +141,7 @@ impl NodeController {
     }
 
     async fn lives(&self, node: &Node, cx: &Context) -> Result<bool, ReconcileError> {
-        let Some(handle) = self.launch(node, cx).await?.as_deref().and_then(handle_of) else { return Ok(false) };
+        let Some(handle) = launch_of(node, cx).await?.as_deref().and_then(handle_of) else { return Ok(false) };
         // Its own session tells what is wrong with it; here it must not keep another node's end from being recorded.
         Ok(cx.runtime.adopt(&handle).await.is_ok_and(|adopted| adopted == Adopted::Running))
     }
@@ -163,6 +161,13 @@ async fn park(node: &Node, cx: &Context) -> bool {
         tracing::warn!(node = %node.metadata.name, %error, "ports are not held while the node does not run");
         false
     })
+}
+
+/// The node's last one.
+async fn launch_of(node: &Node, cx: &Context) -> Result<Option<Arc<Launch>>, ReconcileError> {
+    let Some(id) = &node.status.launch_id else { return Ok(None) };
+    let key = Key::new(Kind::Launch, &node.metadata.namespace, &launch_name(&node.metadata.name, id));
+    Ok(cx.store.get(&key).await?.and_then(|object| object.try_into().ok()))
 }
 
 pub(super) fn launch_name(node: &str, id: &LaunchId) -> String {

@@ -1,7 +1,7 @@
 //! What an earlier daemon left: handles, processes without one, exits that nobody saw, and pids that belong to strangers now.
 
 use super::{
-    CURT, HIDES, POLITE,
+    CURT, HIDES, POLITE, SHUTS,
     bench::{Bench, PATIENCE, ended, eventually, is_alive},
 };
 use crate::{
@@ -34,8 +34,8 @@ pub(super) async fn a_second_runtime_adopts_what_the_first_started(bench: &Bench
 }
 
 pub(super) async fn a_grandchild_that_hides_dies_with_a_launch_of_an_earlier_daemon(bench: &Bench) {
-    for main_lives in [true, false] {
-        let script = format!("{HIDES} {}", if main_lives { "exec sleep 1000" } else { "while [ ! -e hidden ]; do sleep 0.01; done" });
+    for (hides, main_lives) in [(HIDES, true), (HIDES, false), (SHUTS, true), (SHUTS, false)] {
+        let script = format!("{hides} {}", if main_lives { "exec sleep 1000" } else { "while [ ! -e hidden ]; do sleep 0.01; done" });
         let _ = fs::remove_file(bench.path("hidden"));
         let handle = bench.runtime.start(bench.at_home(&["/bin/sh", "-c", &script]), Grants::default()).await.unwrap();
         let hidden = bench.number_in("hidden").await;
@@ -48,7 +48,7 @@ pub(super) async fn a_grandchild_that_hides_dies_with_a_launch_of_an_earlier_dae
         };
         assert!(is_alive(hidden));
         second.stop(&handle, CURT).await.unwrap();
-        assert!(!is_alive(hidden), "its node lives: {main_lives}");
+        assert!(!is_alive(hidden), "its node lives: {main_lives}; {hides}");
         second.destroy(&handle).await.unwrap();
     }
 }

@@ -69,7 +69,7 @@ pub(super) fn of_launch(identity: &Identity, marks: &Marks, survivors: &[Kin], l
     let in_session = |pid| process_stat(pid).is_some_and(|stat| !stat.is_zombie() && (stat.session == identity.pid || stat.group == identity.pid));
     let survives = |pid| survivors.iter().any(|kin| kin.pid == pid && kin.is_alive());
     let of_session = |pid| in_session(pid) && session_is_ours() && !is_of_another_home(pid, &marks.home_id);
-    let marked = |pid| marks.launch_of(pid).is_some_and(|id| id == identity.launch_id);
+    let marked = |pid| marks.are_on(pid, &identity.launch_id);
     let mut kin = search(how, |pid| marked(pid) || of_session(pid) || survives(pid));
     if let Some(log) = log {
         let left = orphans().into_iter().filter(|stat| !kin.iter().any(|kin| kin.pid == stat.pid)).collect::<Vec<_>>();
@@ -96,7 +96,7 @@ fn add_descendants(kin: &mut Vec<Kin>, how: Find) {
 
 /// Live processes with this launch's marks: all that is known of a launch without a handle.
 pub(super) fn of_id(id: &LaunchId, marks: &Marks, how: Find) -> Vec<Kin> {
-    search(how, |pid| marks.launch_of(pid).is_some_and(|found| found == id.0))
+    search(how, |pid| marks.are_on(pid, &id.0))
 }
 
 /// One that was listed may have forked and ended before it was looked at, so this goes on until nobody new is listed, which on a busy

@@ -1,9 +1,11 @@
-//! What tells of a process that it belongs to a launch of this home: the variables in its environment, or the log that it writes to.
+//! What tells of a process that it belongs to a launch of this home: the variables in its environment, the log that it writes to, or the
+//! brand that it was forked with.
 
 use crate::{
     reaper::{HOME_ID_VAR, LAUNCH_ID_VAR},
-    sys::{process_env, process_stat},
+    sys::{process_brand, process_env, process_stat},
 };
+use sha2::{Digest, Sha256};
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -25,6 +27,21 @@ impl Marks {
             Some(_) => process_env(pid, LAUNCH_ID_VAR),
             None => self.log_of(pid).map(|log| log.launch),
         }
+    }
+
+    /// Whether a live process belongs to this launch: by what names it, or by its brand, for one that has nothing else any more.
+    pub(super) fn are_on(&self, pid: u32, launch: &str) -> bool {
+        match self.launch_of(pid) {
+            Some(named) => named == launch,
+            None => process_stat(pid).is_some_and(|stat| !stat.is_zombie()) && process_brand(pid) == Some(self.brand_of(launch)),
+        }
+    }
+
+    /// No other launch, of any home, has the same; below what a limit can be, and above what anybody would set one to.
+    pub(super) fn brand_of(&self, launch: &str) -> u64 {
+        let digest = Sha256::new().chain_update(&self.home_id).chain_update("/").chain_update(launch).finalize();
+        let number = u64::from_be_bytes(digest.as_slice().first_chunk().copied().unwrap_or_default());
+        number >> 2 | 1 << 61
     }
 
     /// What its stdout or stderr says.
@@ -58,6 +75,15 @@ fn named_by_log(home: &Path, log: &Path) -> Option<LogName> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_launch_of_each_home_has_a_brand_of_its_own() {
+        let marks = |home_id: &str| Marks { home: "/h".into(), home_id: home_id.into() };
+        let brands = [marks("a").brand_of("1"), marks("a").brand_of("2"), marks("b").brand_of("1")];
+        assert_eq!(brands[0], marks("a").brand_of("1"));
+        assert!(brands[0] != brands[1] && brands[0] != brands[2]);
+        assert!(brands.iter().all(|brand| (1 << 61..1 << 62).contains(brand)), "{brands:?}");
+    }
 
     #[test]
     fn a_log_names_its_launch_and_other_files_of_the_home_do_not() {

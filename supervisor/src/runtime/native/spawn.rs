@@ -8,7 +8,7 @@ use crate::{
     cgroup::Leaf,
     model::{LaunchId, RawJson, Resources, Timestamp},
     reaper::{HOME_ID_VAR, Identity, LAUNCH_ID_VAR, Process},
-    runtime::{Grants, Handle, LaunchSpec, RuntimeError},
+    runtime::{Grants, Handle, LaunchSpec, LetGo, RuntimeError},
     sys::{Spawn, SpawnFailure, SpawnStep, Spawned, executable, failpoint, process_stat, spawn},
 };
 use futures::{FutureExt, future::BoxFuture};
@@ -50,7 +50,12 @@ const BUSY_PAUSE: Duration = Duration::from_millis(10);
 const FIRST_FREE_FD: i32 = 3;
 
 impl Inner {
-    pub(super) async fn start_when(self: &Arc<Self>, go: BoxFuture<'static, bool>, spec: LaunchSpec, grants: Grants) -> Result<Handle, RuntimeError> {
+    pub(super) async fn start_when(
+        self: &Arc<Self>,
+        go: BoxFuture<'static, bool>,
+        spec: LaunchSpec,
+        mut grants: Grants,
+    ) -> Result<Handle, RuntimeError> {
         let inner = Arc::clone(self);
         let (turn, go) = match Arc::clone(&self.forks).try_acquire_owned() {
             Ok(turn) => (Ok(turn), go),
@@ -66,7 +71,14 @@ impl Inner {
             let _turn = turn;
             let mut word = Some(go);
             let mut go = || word.take().is_none_or(|word| tokio.block_on(word));
-            let handle = inner.start_on(&mut go, &spec, grants);
+            let mut let_go = grants.let_go.take();
+            let goes = || {
+                go() && {
+                    let_go.take().into_iter().for_each(|LetGo(let_go)| let_go());
+                    true
+                }
+            };
+            let handle = inner.start_on(goes, &spec, grants);
             let called_off = !go(); // a failure on the way does not keep it from its end
             handle.inspect_err(|error| {
                 if called_off || matches!(error, RuntimeError::CalledOff(_)) {
@@ -152,6 +164,7 @@ impl Inner {
             stderr: order.stderr.as_fd(),
             inherit: &inherit,
             cgroup: cgroup.as_ref().map(AsFd::as_fd),
+            brand: Some(self.marks.brand_of(&order.id.0)),
             kernel: self.kernel,
         };
         if !go() {
