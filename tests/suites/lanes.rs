@@ -43,7 +43,7 @@ fn succeeds(child: Child) -> Value {
 #[test]
 fn a_full_mempool_is_told_and_waited_for_until_all_are_confirmed_once() {
     const ROOM: usize = 2;
-    const COUNT: u64 = 20;
+    const COUNT: u64 = 12;
     let Some(program) = wasmd() else { return };
     let home = TestHome::new();
     let small = |node: u32| format!("{{name: validator-{node}, config: {{config.toml: {{mempool: {{size: {ROOM}}}}}}}}}");
