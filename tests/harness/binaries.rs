@@ -40,6 +40,15 @@ pub fn wasmds() -> Vec<Wasmd> {
     WASMDS.iter().filter_map(|(version, sdk)| find(version, sdk)).collect()
 }
 
+/// A chain that is not wasmd, which `DVB_TEST_SIMD` names; prints the SKIP line itself when there is none.
+pub fn simd() -> Option<PathBuf> {
+    let found = std::env::var_os("DVB_TEST_SIMD").map(PathBuf::from).filter(|path| path.is_file());
+    if found.is_none() {
+        eprintln!("SKIP: no simd of ibc-go; name it in DVB_TEST_SIMD (see tests/binaries.yaml for how dvbctl builds it)");
+    }
+    found
+}
+
 /// `DVB_TEST_WASMDS` lists `version=path` with commas between; `DVB_TEST_WASMD` is v0.54.0.
 fn find(version: &'static str, sdk: &'static str) -> Option<Wasmd> {
     let listed = std::env::var("DVB_TEST_WASMDS").unwrap_or_default();

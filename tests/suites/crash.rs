@@ -2,6 +2,7 @@
 
 mod matrix;
 
+use crate::tx::{Devchain, Ledger};
 use e2e::{Output, TestHome, binary, is_alive, is_daemon, keys_held, run_cases};
 use matrix::{Cgroups, Deed, MATRIX, WITHOUT_CGROUPS};
 use nix::{
@@ -38,6 +39,8 @@ spec: {plugin: commonware, validators: 2, blockTime: 300ms, localhost: false, re
 const NEVER_READY: &str = "apiVersion: devnet.builder/v1\nkind: Devnet\nmetadata: {name: net}\nspec:\n  plugin: exec\n  services:\n    \
                            - {name: a, command: [sleep, '1000'], readiness: {log: never}}\n";
 const SETTINGS: &str = "[logs]\nrotate = \"64Ki\"\n";
+const PAY: [&str; 13] =
+    ["tx", "submit", "net", "--type", "transfer", "--signer", "account:0", "--to", "account:1", "--amount", "7", "--request-id", "rent"];
 
 /// Homes at a time: a case mostly waits.
 const AT_ONCE: usize = 10;
@@ -116,7 +119,7 @@ fn crash_at(point: &'static str, deed: Deed, cgroups: Cgroups) {
 }
 
 fn is_chain(deed: Deed) -> bool {
-    matches!(deed, Deed::UpChain | Deed::KillChain | Deed::DeleteChain | Deed::Export | Deed::Upgrade | Deed::UpgradeBack)
+    matches!(deed, Deed::UpChain | Deed::KillChain | Deed::DeleteChain | Deed::Export | Deed::Upgrade | Deed::UpgradeBack | Deed::Pay)
 }
 
 /// The processes that its death leaves, by launch id; validators hold their keys without it.
@@ -147,7 +150,7 @@ fn forked(point: &str, deed: Deed) -> usize {
         Deed::Up | Deed::UpChain => passed,
         Deed::Kill | Deed::KillChain if passed > 0 => passed - 1, // the one that was killed
         Deed::Recover => usize::from(point == "recover/found"),
-        Deed::Freeze | Deed::Thaw | Deed::Export => 2, // both run before and through it
+        Deed::Freeze | Deed::Thaw | Deed::Export | Deed::Pay => 2, // both run before and through it
         _ => 0,
     }
 }
@@ -214,6 +217,7 @@ fn act_again(home: &TestHome, deed: Deed, file: &str) -> Output {
             home.ctl(&["upgrade", "create", "net", "--name", "v2", "--binary", &program, "--skip-vote"])
         }
         Deed::Export => home.ctl(&["export", "create", "net", "kept"]),
+        Deed::Pay => home.ctl(&PAY),
         Deed::Shrink => {
             let less: Vec<_> = DEVNET.lines().filter(|line| !line.starts_with(ONE_SERVICE_LESS)).collect();
             home.ctl(&["up", &home.file("less.yaml", &less.join("\n")), "--no-wait"])
@@ -264,6 +268,7 @@ fn assert_brought_to_its_end(home: &TestHome, deed: Deed, file: &str, survivors:
             let folder = home.home().join("devnets/default/net/exports/kept");
             assert_eq!(fs::read_dir(folder).unwrap().count(), 1, "nothing but the state is left");
         }
+        Deed::Pay => assert_paid_once(home),
         Deed::Up | Deed::UpChain | Deed::Restart | Deed::Reset | Deed::Recover => {}
     }
     home.ctl(&["wait", "net", "--for=Running", "--timeout", "120s"]).ok();
@@ -281,9 +286,17 @@ fn assert_brought_to_its_end(home: &TestHome, deed: Deed, file: &str, survivors:
     assert_logs(home);
     assert!(!home.home().join("devnets/default/net/staging").exists());
     match deed {
-        Deed::UpChain | Deed::KillChain | Deed::Export | Deed::Upgrade | Deed::UpgradeBack => home.all_rise("net", 1),
+        Deed::UpChain | Deed::KillChain | Deed::Export | Deed::Upgrade | Deed::UpgradeBack | Deed::Pay => home.all_rise("net", 1),
         _ => assert_log_is_whole(home),
     }
+}
+
+/// By the chain's own books; `account:2` has what each began with.
+fn assert_paid_once(home: &TestHome) {
+    home.ctl(&["tx", "status", "net/rent", "--wait", "--timeout", "120s"]).ok().prints("Confirmed");
+    home.all_rise("net", 1); // a second one would be in a block by now
+    let account = |name| Devchain.account(home, "net", name);
+    assert_eq!((account("account:0").1, account("account:1").0), (1, account("account:2").0 + 7));
 }
 
 /// At least so many of those that outlived the daemon run on in the same launch and process, and none but who was killed was restarted.

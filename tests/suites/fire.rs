@@ -141,7 +141,7 @@ fn kill_daemon(home: &TestHome) -> u64 {
     peak
 }
 
-fn peak_memory(pid: Pid) -> u64 {
+pub(crate) fn peak_memory(pid: Pid) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or_default();
     line.split_whitespace().next().and_then(|number| number.parse().ok()).unwrap_or(0)

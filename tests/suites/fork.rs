@@ -1,7 +1,11 @@
 //! Exports and forks of a chain that we did not write: wasmd on three versions of the Cosmos SDK.
 
+#[path = "../../plugins/cosmos/tests/support/state.rs"]
+mod state;
+
+use crate::fire::peak_memory;
 use crate::tx::{address, number, wasmd_account, wasmd_query};
-use dvb_plugin_sdk::sha256_hex as sum;
+use dvb_plugin_sdk::{sha256_file, sha256_hex as sum};
 use e2e::{TestHome, Wasmd, wasmd, wasmds};
 use serde_json::{Value, json};
 use std::{
@@ -11,7 +15,7 @@ use std::{
     os::unix::fs::MetadataExt,
     path::Path,
     process::Command,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 const SOON: Duration = Duration::from_secs(60);
@@ -168,4 +172,33 @@ fn large_state(home: &TestHome, program: &Path) -> String {
     };
     state["app_state"]["bank"]["denom_metadata"] = (0..10).map(token).collect();
     state.to_string()
+}
+
+/// The chain itself would read it all: its nodes are not started. Half a gigabyte with the whole suite only, which costs a minute.
+#[test]
+fn daemon_and_plugin_take_in_a_large_state_in_bounded_memory() {
+    const MEGABYTE: u64 = 1 << 20;
+    const MOST_RESIDENT: u64 = 64 * MEGABYTE;
+    let Some(program) = wasmd() else { return };
+    let size = if std::env::var_os("DVB_TEST_FULL").is_some() { 500 } else { 40 } * MEGABYTE;
+    let home = TestHome::new();
+    let large = home.path().join("large.json");
+    state::write(&large, size);
+    let (given, sha256) = (fs::metadata(&large).unwrap().len(), sha256_file(&large).unwrap());
+    let genesis = format!("{{fromFile: {}, sha256: {sha256}, patch: {{app_state: {{odd: true}}}}}}", large.display());
+    let spec = format!("validators: 2, desired: stopped, genesis: {genesis}");
+    let begun = Instant::now();
+    home.ctl(&["apply", "--wait", "--timeout", "300s", "-f", &file(&home, "large", &program, &spec)]).ok();
+    let took = begun.elapsed();
+    let plugin = home.processes().into_iter().find(|(_, command)| command.contains("dvb-plugin-cosmos")).expect("the plugin runs").0;
+    let [daemon, plugin] = [home.daemon_pid().unwrap(), plugin].map(|pid| peak_memory(pid) * 1024);
+    println!(
+        "MEASURED: a devnet from a state of {} MB: provisioned in {took:.1?}; at most {} MiB resident in devnetd, {} in its plugin",
+        given / 1_000_000,
+        daemon / MEGABYTE,
+        plugin / MEGABYTE
+    );
+    let genesis = home.home().join("devnets/default/large/shared/genesis.json");
+    assert!(fs::metadata(genesis).unwrap().len() > given / 10 * 9, "it is the state that was given");
+    assert!(daemon.max(plugin) < MOST_RESIDENT, "{daemon} and {plugin}");
 }

@@ -2,17 +2,19 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "clippy.toml allows both in tests, but sees only functions marked so")]
 
+#[path = "support/state.rs"]
+mod state;
+
 use dvb_plugin_cosmos::{
     fork::{Base, Joining, rewrite},
-    keys::{bech32_address, module_address},
+    keys::bech32_address,
     stream::Edit,
 };
 use serde_json::json;
 use std::{
     collections::BTreeSet,
     fs::{self, File},
-    io::{BufWriter, Read, Seek, SeekFrom, Write},
-    path::Path,
+    io::{Read, Seek, SeekFrom},
     time::Instant,
 };
 
@@ -26,7 +28,7 @@ fn a_state_is_forked_and_patched_in_a_fraction_of_its_size() {
     let size = if std::env::var_os("DVB_TEST_FULL").is_some() { 500 } else { 40 } * MEGABYTE;
     let dir = tempfile::tempdir().unwrap();
     let [old, new, patched] = ["old.json", "new.json", "patched.json"].map(|name| dir.path().join(name));
-    let accounts = write_state(&old, size);
+    let accounts = state::write(&old, size);
     let ours = bech32_address("wasm", &[0xff; 20]).unwrap();
     let begun = Instant::now();
     let base = Base::read(&old, "wasm", &BTreeSet::from([ours.clone()])).unwrap();
@@ -51,41 +53,6 @@ fn a_state_is_forked_and_patched_in_a_fraction_of_its_size() {
     assert!(end.ends_with(r#""mint":{"odd":true}},"genesis_time":"now"}"#), "{end}");
     let most = MOST_RESIDENT.min(size / 4);
     assert!(resident < most, "{resident} of {most}");
-}
-
-/// Accounts, their balances and one contract's code, about `size` bytes in all; answers how many accounts.
-fn write_state(path: &Path, size: u64) -> u64 {
-    let (per_account, per_code) = (300, 65_536);
-    let (accounts, codes) = (size * 3 / 4 / per_account, size / 4 / per_code);
-    let mut out = BufWriter::with_capacity(1 << 16, File::create(path).unwrap());
-    let address = |index: u64| {
-        let mut bytes = [0; 20];
-        bytes[..8].copy_from_slice(&index.to_le_bytes());
-        bech32_address("wasm", &bytes).unwrap()
-    };
-    let comma = |index: u64| if index == 0 { "" } else { "," };
-    write!(out, r#"{{"chain_id":"old-1","initial_height":9,"app_state":{{"auth":{{"accounts":["#).unwrap();
-    for index in 0..accounts {
-        let address = address(index);
-        let kind = "/cosmos.auth.v1beta1.BaseAccount";
-        write!(out, r#"{}{{"@type":"{kind}","address":"{address}","pub_key":null,"account_number":"{index}","sequence":"0"}}"#, comma(index))
-            .unwrap();
-    }
-    write!(out, r#"]}},"bank":{{"balances":["#).unwrap();
-    for index in 0..accounts {
-        write!(out, r#"{}{{"address":"{}","coins":[{{"denom":"stake","amount":"7"}}]}}"#, comma(index), address(index)).unwrap();
-    }
-    let pool = module_address("bonded_tokens_pool", "wasm").unwrap();
-    write!(out, r#",{{"address":"{pool}","coins":[{{"denom":"stake","amount":"5"}}]}}"#).unwrap();
-    write!(out, r#"],"supply":[{{"denom":"stake","amount":"{}"}}]}},"wasm":{{"codes":[{{"code_bytes":""#, accounts * 7 + 5).unwrap();
-    for _ in 0..codes {
-        out.write_all("QUJDREVG".repeat(per_code as usize / 8).as_bytes()).unwrap();
-    }
-    let validator = json!({"operator_address": "x", "status": "BOND_STATUS_BONDED", "tokens": "5"});
-    let staking = json!({"params": {"bond_denom": "stake"}, "validators": [validator], "exported": true});
-    write!(out, r#""}}]}},"staking":{staking}}}}}"#).unwrap();
-    out.flush().unwrap();
-    accounts
 }
 
 /// The most that this process has had resident so far, in bytes.

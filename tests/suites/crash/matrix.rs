@@ -29,6 +29,8 @@ pub(super) enum Deed {
     Export,
     /// It gets one that cannot run.
     UpgradeBack,
+    /// An account of the chain pays another one.
+    Pay,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -150,6 +152,9 @@ pub(super) const MATRIX: &[(&str, Deed)] = &[
     ("upgrade/switched-back", Deed::UpgradeBack),
     ("export/still", Deed::Export),
     ("export/written", Deed::Export),
+    ("tx/signed", Deed::Pay),
+    ("tx/sent", Deed::Pay),
+    ("tx/seen", Deed::Pay),
 ];
 
 /// These also where there are no cgroups: what belongs to a launch is found by session, launch id and log.

@@ -9,6 +9,7 @@ use super::{
 use crate::{
     model::{SignedAttempt, Transaction, TransactionPhase},
     plugin::tx::{BuildRequest, IncludedTx, RefusalClass, SignItem, TxAccount, TxIntent, TxLookup, TxQuery, TxRefusal, UnsignedTx},
+    sys::failpoint,
 };
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -133,6 +134,9 @@ impl Lane {
         let wanted: Vec<(usize, u64)> = plan.sign.into_iter().filter(|(index, _)| !endings.contains_key(index)).collect();
         let mut send: Vec<usize> = plan.send;
         let progress = !endings.is_empty();
+        if !plan.settled.is_empty() {
+            failpoint("tx/seen");
+        }
         let settled = apply::end(&mut self.entries, &endings, &account.address, cx).await?;
         let signed = self.sign(wanted, account, &chain, target, cx).await?;
         send.extend(&signed.made);
@@ -185,6 +189,9 @@ impl Lane {
             apply::note(&mut self.entries, &[index], TransactionPhase::Building, Some(&words), cx).await?;
         }
         apply::store_signed(&mut self.entries, changes, &account.address, cx).await?;
+        if !made.is_empty() {
+            failpoint("tx/signed");
+        }
         for index in &made {
             let entry = &mut self.entries[*index];
             (entry.sent, entry.looked_to, entry.refusal) = (Sent::Never, account.height, None);
@@ -230,7 +237,10 @@ impl Lane {
         let raw: Vec<Vec<u8>> = indices.iter().map(|index| self.entries[*index].raw()).collect();
         let before: Vec<Sent> = indices.iter().map(|index| std::mem::replace(&mut self.entries[*index].sent, Sent::Perhaps)).collect();
         let outcomes = match target.family.plugin.broadcast(&target.family.devnet, &target.node, raw).await {
-            Ok(outcomes) => outcomes,
+            Ok(outcomes) => {
+                failpoint("tx/sent");
+                outcomes
+            }
             Err(error) => {
                 apply::note(&mut self.entries, &indices, TransactionPhase::Retrying, Some(&error.to_string()), cx).await?;
                 return Err(error.into());
@@ -250,6 +260,8 @@ impl Lane {
                     learned |= self.learn(refusal, account.height);
                     if !refusal.class.may_pass() {
                         endings.insert(index, Ending::Refused(refusal.clone()));
+                    } else if refusal.next_sequence.is_none() {
+                        again = Some((index, refusal.message.clone()));
                     }
                 }
                 Some(Err(refusal)) => {
