@@ -244,5 +244,7 @@ fn a_number_that_the_kernel_lends_to_others_is_told_on_its_node_with_range_and_m
     assert!(told["remedy"].as_str().unwrap().ends_with(&format!("ip_local_reserved_ports={lent}")), "{told}");
     home.ctl(&["describe", "net/web"]).ok().prints("PortsReserved").prints("sudo sysctl");
     home.ctl(&["up", &home.file("devnet.yaml", &web(lent - 1, 18_448))]).ok();
-    home.eventually("with another number nothing is told", SOON, |home| home.pids("net").len() == 1 && condition(&home.node("net/web"), "PortsReserved").is_null());
+    home.eventually("with another number nothing is told", SOON, |home| {
+        home.pids("net").len() == 1 && condition(&home.node("net/web"), "PortsReserved").is_null()
+    });
 }
