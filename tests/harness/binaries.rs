@@ -69,3 +69,36 @@ pub fn with_other_bytes(home: &TestHome, program: &Path, name: &str) -> String {
     std::io::Write::write_all(&mut file, name.as_bytes()).expect("the copy takes more bytes");
     copy.display().to_string()
 }
+
+/// Puts a release into the cache of a home without a daemon, as that of the product which built it has it: its Go module needs no build
+/// then. A SKIP line, and false, when it lies in no such cache.
+pub fn seed_cache(home: &TestHome, wasmd: &Wasmd) -> bool {
+    let folder = wasmd.path.parent().expect("a program lies in a folder");
+    let name = folder.file_name().expect("the folder has a name").to_string_lossy().into_owned();
+    let index = std::fs::read(folder.with_file_name("index.json")).unwrap_or_default();
+    let mut index: serde_json::Value = serde_json::from_slice(&index).unwrap_or_default();
+    if index["entries"][&name].is_null() {
+        eprintln!("SKIP: wasmd {} as a Go module: it lies in no cache of devnetd's", wasmd.version);
+        return false;
+    }
+    for (part, of_it) in [("entries", true), ("sources", false)] {
+        let all = index[part].as_object_mut().expect("an object");
+        all.retain(|key, value| if of_it { *key == name } else { *value == name.as_str() });
+    }
+    let cache = home.home().join("cache/binaries");
+    copy_tree(folder, &cache.join(&name));
+    std::fs::write(cache.join("index.json"), index.to_string()).expect("an index");
+    true
+}
+
+fn copy_tree(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).expect("a folder");
+    for entry in std::fs::read_dir(from).expect("a folder").map(|entry| entry.expect("an entry").path()) {
+        let copy = to.join(entry.file_name().expect("a name"));
+        if entry.is_dir() {
+            copy_tree(&entry, &copy);
+        } else {
+            std::fs::copy(&entry, &copy).expect("a copy");
+        }
+    }
+}

@@ -10,7 +10,7 @@ use std::{
 };
 
 /// How long something may take that is to come.
-const SOON: Duration = Duration::from_secs(60);
+const SOON: Duration = Duration::from_secs(120);
 /// The end of a child can be waited for without a limit, or looked for.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
@@ -46,15 +46,39 @@ impl Follower {
 
     /// Whether it ends, by itself and in time, with exit code 0. One that does not is killed when it is dropped.
     pub fn ends_well(&mut self) -> bool {
+        self.exit_code() == Some(0)
+    }
+
+    /// None: it does not end by itself in time.
+    pub fn exit_code(&mut self) -> Option<i32> {
         let begun = Instant::now();
         loop {
             match self.child.try_wait() {
                 Ok(None) if begun.elapsed() < SOON => std::thread::sleep(LOOK_AGAIN),
-                Ok(status) => return status.is_some_and(|status| status.success()),
-                Err(_) => return false,
+                Ok(status) => return status.and_then(|status| status.code()),
+                Err(_) => return None,
             }
         }
     }
+
+    /// The phases that `dvbctl … watch -o json` of one object has told: one for each turn to another.
+    pub fn phases(&self) -> Vec<String> {
+        phases(&self.out.bytes())
+    }
+
+    /// Waits until it tells of a phase.
+    #[track_caller]
+    pub fn until_phase(&self, phase: &str) {
+        self.out.until(phase, |bytes| phases(bytes).iter().any(|told| told == phase));
+    }
+}
+
+fn phases(lines: &[u8]) -> Vec<String> {
+    let whole = lines.split_inclusive(|byte| *byte == b'\n').filter(|line| line.ends_with(b"\n"));
+    let objects = whole.filter_map(|line| serde_json::from_slice::<serde_json::Value>(line).ok());
+    let mut phases: Vec<String> = objects.filter_map(|object| object["status"]["phase"].as_str().map(str::to_owned)).collect();
+    phases.dedup();
+    phases
 }
 
 impl Drop for Follower {

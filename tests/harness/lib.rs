@@ -15,7 +15,7 @@ mod limits;
 mod output;
 mod process;
 
-pub use binaries::{Wasmd, binary, program, simd, wasmd, wasmds, with_other_bytes};
+pub use binaries::{Wasmd, binary, program, seed_cache, simd, wasmd, wasmds, with_other_bytes};
 pub use by_hand::ByHand;
 pub use cases::run_cases;
 pub use census::{all_pids, cgroups_of, is_daemon, keys_held};

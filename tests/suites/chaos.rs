@@ -52,7 +52,7 @@ const SOON: Duration = Duration::from_secs(60);
 #[test]
 fn whatever_is_killed_in_a_random_run_all_ends_as_it_was_asked_for() {
     let (length, pace) = (length(), Duration::from_millis(variable("DVB_TEST_PACE").unwrap_or_default()));
-    let home = TestHome::on_small_disk(&format!("{}m", DISK_MIB + DISK_MIB_A_MINUTE * length().as_secs() / 60)).unwrap_or_else(|| {
+    let home = TestHome::on_small_disk(&format!("{}m", DISK_MIB + DISK_MIB_A_MINUTE * length.as_secs() / 60)).unwrap_or_else(|| {
         println!("SKIP of full disks: this kernel gives users no namespaces");
         TestHome::new()
     });

@@ -1,7 +1,7 @@
 //! Exports and forks on the devchain: the state of a chain that runs, and another devnet that begins with it.
 
 use crate::tx::{address, endpoint, http};
-use e2e::{TestHome, binary};
+use e2e::{Follower, TestHome, binary};
 use serde_json::{Value, json};
 use std::{fs, path::Path, time::Duration};
 
@@ -82,6 +82,8 @@ fn what_cannot_be_exported_says_why() {
     home.ctl(&["export", "create", "quick", "--node", "validator-9", "--wait"]).exits(4).says("no chain node `validator-9`");
     assert_eq!(home.rows("exports"), 1, "what is refused is not there");
     home.ctl(&["export", "create", "nope"]).exits(3);
+    home.ctl(&["export", "watch", "quick/old"]).ok().prints("Completed");
+    home.ctl(&["export", "watch", "quick/none"]).exits(3).says("quick/none");
     home.ctl(&["why", "export", "quick/old"]).ok().prints("Completed").prints("[user:");
     home.ctl(&["why", "old"]).exits(3).says("did you mean `quick/old`? dvbctl why quick/old");
     home.ctl(&["why", "quick/odl"]).exits(3).says("dvbctl why quick/old");
@@ -100,11 +102,16 @@ fn an_export_goes_on_after_a_kill_of_the_daemon_and_no_node_notices() {
     home.ctl(&["up", &file]).ok();
     let pids = home.pids("slow");
     home.ctl(&["export", "create", "slow", "kept"]).ok().prints("requested");
+    let mut watch = Follower::of(&home, &["export", "watch", "slow/kept", "-o", "json"]);
     home.eventually("the chain's program reads the clone", SOON, |_| begun.exists());
     assert_eq!(status(&home, "slow/kept")["phase"], "Exporting");
     home.kill_daemon();
     fs::write(&go, "").unwrap();
     home.ctl(&["export", "status", "slow/kept", "--wait", "--timeout", "60s"]).ok().prints("Completed");
+    assert!(watch.ends_well(), "over the death of the daemon: {:?}", watch.phases());
+    let phases = watch.phases();
+    assert_eq!(phases.iter().filter(|phase| *phase == "Completed").count(), 1, "{phases:?}");
+    assert!(phases.iter().any(|phase| phase == "Exporting"), "{phases:?}");
     assert_eq!(reasons(&home, "slow/kept").iter().filter(|reason| *reason == "Cloning").count(), 2, "it began anew");
     let folder = Path::new(status(&home, "slow/kept")["path"].as_str().unwrap()).parent().unwrap().to_owned();
     let left: Vec<_> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name()).collect();

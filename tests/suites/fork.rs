@@ -67,6 +67,8 @@ fn two_from_three(wasmd: &Wasmd) -> String {
     assert!(zero["height"].as_u64() >= Some(24), "{zero}");
     let refused = |name: &str, more: [&str; 4]| home.ctl(&[&["export", "create", "old", name, "--wait", "--timeout", "90s"], &more[..]].concat());
     refused("pruned", ["--node", "validator-2", "--height", "1"]).exits(1).says("no state of height 1").says("pruning = \"nothing\"");
+    home.ctl(&["export", "watch", "old/pruned"]).exits(1).says("no state of height 1");
+    home.ctl(&["export", "watch", "old/then", "old/zero"]).ok().prints("Completed");
     refused("far", ["--node", "validator-1", "--height", "999999"]).exits(4).says("spec.height: is 999999").says("is not there yet");
     home.all_rise("old", 2);
     assert_eq!(home.pids("old"), pids, "no node was restarted for it");

@@ -1,6 +1,6 @@
 //! Transactions on real chains: confirmed once each, whatever happens to the daemon. The chain's own balances tell.
 
-use e2e::{TestHome, wasmd};
+use e2e::{Follower, TestHome, wasmd};
 use nix::sys::signal::{Signal, kill};
 use serde_json::{Value, json};
 use std::{
@@ -144,6 +144,8 @@ fn a_transfer_on_the_devchain_is_confirmed_and_the_same_request_id_pays_once() {
     home.ctl(&other).exits(4).says("request id `rent`");
 
     let name = tx["metadata"]["name"].as_str().unwrap();
+    home.ctl(&["tx", "watch", name]).ok().prints("Confirmed");
+    home.ctl(&["tx", "watch", "quick/rent", name]).ok().prints("Confirmed");
     home.ctl(&["tx", "status", name]).ok().prints("Confirmed").prints("7 from account:0 to account:1");
     home.ctl(&["get", "tx", "quick"]).ok().prints(name);
     home.ctl(&["get", name]).ok().prints("Confirmed");
@@ -155,6 +157,7 @@ fn a_transfer_on_the_devchain_is_confirmed_and_the_same_request_id_pays_once() {
     let refused =
         home.ctl(&["tx", "submit", "quick", "--type", "transfer", "--signer", "account:0", "--to", "account:1", "--amount", "5000000000", "--wait"]);
     refused.exits(1).says("insufficient balance");
+    followed_to_its_end(&home);
     home.ctl(&["tx", "submit", "quick", "--type", "transfer", "--signer", "account:99", "--to", "account:1", "--amount", "1"])
         .exits(4)
         .says("spec.signer")
@@ -194,6 +197,32 @@ fn a_transfer_on_the_devchain_is_confirmed_and_the_same_request_id_pays_once() {
     home.ctl(&["tx", "submit", "nope", "--type", "transfer", "--signer", "account:0"]).exits(3);
     home.ctl(&["delete", "quick", "--yes"]).ok();
     assert_eq!(home.rows("transactions"), 0);
+}
+
+/// One that waits for its devnet: each phase once, then the end, well or not.
+fn followed_to_its_end(home: &TestHome) {
+    home.ctl(&["stop", "quick"]).ok();
+    let follow = |amount: &str, request: &str| {
+        let words = ["tx", "submit", "quick", "--type", "transfer", "--signer", "account:4", "--to", "account:5", "--request-id", request];
+        home.ctl(&[words.as_slice(), &["--amount", amount]].concat()).ok();
+        let watch = Follower::of(home, &["tx", "watch", &format!("quick/{request}"), "-o", "json"]);
+        watch.until_phase("Pending");
+        watch
+    };
+    let (mut paid, mut refused) = (follow("7", "watched"), follow("5000000000", "too-much"));
+    home.ctl(&["start", "quick"]).ok();
+    assert_eq!((paid.exit_code(), refused.exit_code()), (Some(0), Some(1)), "{:?} {:?}", paid.phases(), refused.phases());
+    refused.err.says("insufficient balance");
+    for (watch, end) in [(&paid, "Confirmed"), (&refused, "Failed")] {
+        let phases = watch.phases();
+        assert_eq!((phases.first().map(String::as_str), phases.last().map(String::as_str)), (Some("Pending"), Some(end)), "{phases:?}");
+        let once: std::collections::BTreeSet<_> = phases.iter().collect();
+        assert!(once.len() == phases.len() || once.contains(&"Retrying".to_owned()), "who tries again goes through them again: {phases:?}");
+    }
+    home.ctl(&["tx", "watch", "quick/too-much"]).exits(1).says("insufficient balance");
+    home.ctl(&["tx", "watch", "quick/watched", "quick/too-much"]).exits(1).says("quick/tx-");
+    home.ctl(&["tx", "watch", "quick/nothing"]).exits(3);
+    home.ctl(&["tx", "watch", "nowhere"]).exits(3);
 }
 
 #[test]

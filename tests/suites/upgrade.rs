@@ -1,8 +1,14 @@
 //! Upgrades, on the devchain and on wasmd: from the halt at a height to equal blocks with the new binary, or back to how it was.
 
-use e2e::{TestHome, Wasmd, binary};
+use crate::wasmd::assert_none_signed_twice;
+use e2e::{Follower, TestHome, Wasmd, binary, is_alive, program};
+use nix::sys::signal::{Signal, kill};
 use serde_json::Value;
-use std::{path::Path, time::Duration};
+use std::{
+    fs,
+    path::Path,
+    time::{Duration, Instant},
+};
 
 const QUICK: &str = "{backoff: 300ms}";
 
@@ -38,8 +44,11 @@ fn settled(home: &TestHome, name: &str) -> Value {
     serde_json::from_str::<Value>(&output.stdout).unwrap_or_else(|error| panic!("{error}: {}", output.stderr))["status"].clone()
 }
 
+/// For what a chain is waited for.
+const PATIENCE: Duration = Duration::from_secs(120);
+
 fn until_phase(home: &TestHome, name: &str, phase: &str) {
-    home.eventually(&format!("{name} is {phase}"), Duration::from_secs(60), |home| status(home, name)["phase"] == phase);
+    home.eventually(&format!("{name} is {phase}"), PATIENCE, |home| status(home, name)["phase"] == phase);
 }
 
 /// The events of an upgrade, oldest first.
@@ -117,6 +126,9 @@ fn a_height_in_the_past_and_an_unknown_name_are_refused_before_anything_happens(
     assert_eq!(refused["phase"], "Failed");
     assert!(refused["why"].as_str().unwrap().contains("no handler for v9"), "{refused}");
     home.ctl(&["upgrade", "status", "quick/v9", "--wait"]).exits(1).says("create it again under the same name");
+    home.ctl(&["upgrade", "watch", "quick/v9"]).exits(1).prints("Failed").says("no handler for v9");
+    home.ctl(&["upgrade", "watch", "quick/none"]).exits(3).says("quick/none");
+    home.ctl(&["upgrade", "watch", "none"]).exits(3).says("none");
     home.ctl(&["upgrade", "cancel", "quick/v9"]).ok().prints("Failed already, there is nothing to cancel");
     // What was refused before anything was done for it does not keep its name from a better one.
     let wrong = home.program("wrong", r"printf '\033[1;31merror:\033[0m no such command\n' >&2; exit 2");
@@ -128,7 +140,14 @@ fn a_height_in_the_past_and_an_unknown_name_are_refused_before_anything_happens(
         assert!(!refused.to_string().contains("u001b"), "what steers a terminal is told: {refused}");
     }
     home.ctl(&["upgrade", "create", "quick", "--name", "v2", "--height", &ahead(&home), "--binary", &next_binary(), "--skip-vote"]).ok();
-    assert_eq!(settled(&home, "quick/v2")["phase"], "Completed");
+    let mut watch = Follower::of(&home, &["upgrade", "watch", "quick/v2", "-o", "json"]);
+    assert_eq!(watch.exit_code(), Some(0), "{:?}", watch.phases());
+    let phases = watch.phases();
+    let phases: Vec<&str> = phases.iter().map(String::as_str).filter(|phase| *phase != "Pending").collect(); // it may have been over
+    assert_eq!(phases, ["Waiting", "Switching", "Verifying", "Completed"], "each once");
+    assert_eq!(status(&home, "quick/v2")["phase"], "Completed");
+    home.ctl(&["upgrade", "watch", "quick/v2"]).ok().prints("Completed");
+    home.ctl(&["upgrade", "watch", "quick/v2", "quick/v9"]).exits(1).says("quick/v9");
     home.ctl(&["upgrade", "create", "quick", "--name", "v2", "--binary", &wrong, "--skip-vote"]).exits(4).says("exists already and is Completed");
     home.all_rise("quick", 2);
 }
@@ -299,27 +318,78 @@ fn sdk(home: &TestHome) -> String {
     home.devnet("wasm")["status"]["sdkVersion"].as_str().unwrap_or_default().to_owned()
 }
 
+/// All asked for at once: each waits for the one before. The last is a Go module. A validator is down while the others come to the first height.
 #[test]
 fn governance_migrates_wasmd_from_sdk_to_sdk() {
     let releases = releases();
     let [(_, first), rest @ ..] = releases.as_slice() else { return };
-    if rest.is_empty() {
-        return; // the missing ones have been named
-    }
+    let [(next, _), .., (last, module)] = rest else { return }; // the missing ones have been named
     let home = TestHome::new();
-    up_wasmd(&home, first, "10s");
-    for (plan, wasmd) in rest {
-        let started = std::time::Instant::now();
+    let is_cached = e2e::seed_cache(&home, module);
+    up_wasmd(&home, first, "15s");
+    let started = Instant::now();
+    for (plan, wasmd) in &rest[..rest.len() - 1] {
         propose(&home, plan, &wasmd.path);
-        let done = settled(&home, &format!("wasm/{plan}"));
-        assert_eq!(done["phase"], "Completed", "{done}");
-        assert_eq!((done["halts"].as_array().unwrap().len(), done["verified"]["nodes"].as_u64()), (4, Some(4)), "{done}");
-        assert!(done["halts"][0]["evidence"].as_str().unwrap().contains(&format!("upgrade-info.json names {plan}")), "{done}");
-        assert!(sdk(&home).starts_with(wasmd.sdk), "{}", home.devnet("wasm"));
-        println!("MEASURED: upgrade {plan} of 4 wasmd validators by governance: {:.1?}, of which the vote takes 10 s", started.elapsed());
-        home.all_rise("wasm", 2);
     }
-    assert_eq!(home.devnet("wasm")["status"]["sdkVersionHistory"].as_array().unwrap().len(), releases.len());
+    if is_cached {
+        let named = format!("github.com/CosmWasm/wasmd@{}", module.version);
+        let package = ["--package", "github.com/CosmWasm/wasmd/cmd/wasmd"];
+        home.ctl(&[&["upgrade", "create", "wasm", "--name", last, "--go-module", &named], &package[..]].concat()).ok();
+    } else {
+        propose(&home, last, &module.path);
+    }
+    let names: Vec<String> = rest.iter().map(|(plan, _)| format!("wasm/{plan}")).collect();
+    let mut watch = Follower::of(&home, &[&["upgrade", "watch"], &names.iter().map(String::as_str).collect::<Vec<_>>()[..]].concat());
+    home.eventually("the last waits for the one before", PATIENCE, |home| {
+        status(home, &names[names.len() - 1])["message"].as_str().is_some_and(|message| message.contains("waits until upgrade wasm/"))
+    });
+
+    let first_of_them = format!("wasm/{next}");
+    until_phase(&home, &first_of_them, "Waiting");
+    home.ctl(&["stop", "wasm/validator-3"]).ok();
+    let stopped_at = home.highest("wasm");
+    let done = settled(&home, &first_of_them);
+    assert_eq!(done["phase"], "Completed", "{done}");
+    assert!(done["height"].as_u64() > Some(stopped_at), "it was down when the others came there: {done}");
+    assert!(reasons(&home, &first_of_them).contains(&"StartsStopped".to_owned()), "it had to come there too");
+    home.eventually("it is stopped again", PATIENCE, |home| home.node("wasm/validator-3")["status"]["phase"] == "Stopped");
+    home.ctl(&["start", "wasm/validator-3"]).ok();
+    let goal = home.highest("wasm") + 1;
+    home.eventually("it has caught up, and the chain tells what it missed", PATIENCE, |home| {
+        let node = home.node("wasm/validator-3")["status"].clone();
+        let missed = node["details"]["missedBlocks"].as_str().and_then(|count| count.parse::<u64>().ok());
+        node["blockHeight"].as_u64() >= Some(goal) && node["catchingUp"] != true && missed > Some(0) && node["details"]["votingPower"] != "0"
+    });
+
+    assert_eq!(settled(&home, &names[names.len() - 1])["phase"], "Completed");
+    assert_eq!(watch.exit_code(), Some(0), "both have ended well");
+    for (name, (plan, _)) in names.iter().zip(rest) {
+        let done = status(&home, name);
+        assert_eq!((done["halts"].as_array().unwrap().len(), done["verified"]["nodes"].as_u64() >= Some(3)), (4, true), "{done}");
+        assert!(done["halts"][0]["evidence"].as_str().unwrap().contains(&format!("upgrade-info.json names {plan}")), "{done}");
+    }
+    println!("MEASURED: {} upgrades of 4 wasmd validators by governance, asked for at once: {:.1?}", rest.len(), started.elapsed());
+    assert!(sdk(&home).starts_with(module.sdk), "{}", home.devnet("wasm"));
+    if is_cached {
+        let running = home.devnet("wasm")["status"]["binary"].clone();
+        assert_eq!(
+            (&running["source"], &running["version"]),
+            (&format!("goModule github.com/CosmWasm/wasmd@{}", module.version).into(), &module.version.into())
+        );
+    }
+    assert_history(&home, &releases);
+    home.all_rise("wasm", 2);
+}
+
+/// Each release had its turn, from the height of its upgrade on.
+fn assert_history(home: &TestHome, releases: &[(&str, Wasmd)]) {
+    let history = home.devnet("wasm")["status"]["sdkVersionHistory"].as_array().cloned().unwrap_or_default();
+    assert_eq!(history.len(), releases.len(), "{history:?}");
+    for (turn, (plan, wasmd)) in history.iter().zip(releases) {
+        assert!(turn["version"].as_str().unwrap().starts_with(wasmd.sdk), "{history:?}");
+        let at = if *turn == history[0] { Value::Null } else { status(home, &format!("wasm/{plan}"))["height"].clone() };
+        assert_eq!(turn["height"].as_u64().unwrap_or(0), at.as_u64().unwrap_or(0), "{history:?}");
+    }
 }
 
 #[test]
@@ -422,28 +492,45 @@ fn a_wasmd_binary_is_swapped_without_a_vote_at_a_height_and_at_once() {
 #[test]
 fn a_daemon_that_is_killed_in_each_phase_of_a_wasmd_upgrade_goes_on_to_the_same_end() {
     let releases = releases();
-    let [(_, first), (plan, second), ..] = releases.as_slice() else { return };
+    let [(_, first), rest @ ..] = releases.as_slice() else { return };
+    if rest.is_empty() {
+        return; // the missing ones have been named
+    }
     let home = TestHome::new();
     up_wasmd(&home, first, "15s");
-    // Daemons die and come meanwhile: a height that leaves them time.
-    home.ctl(&["upgrade", "create", "wasm", "--name", plan, "--height", "110", "--binary", &second.path.display().to_string()]).ok();
-    let name = format!("wasm/{plan}");
-    for phase in ["Proposing", "Voting", "Waiting", "Switching", "Verifying"] {
-        let mut met = String::new();
-        home.eventually(&format!("it is {phase} or further"), Duration::from_secs(90), |home| {
-            let now = status(home, &name);
-            assert!(now["why"].is_null(), "{now}");
-            met = now["phase"].as_str().unwrap_or_default().to_owned();
-            met != "Pending" && order(&met) >= order(phase)
-        });
-        println!("killed while {met}");
-        replace_daemon(&home);
+    for (turn, (plan, wasmd)) in rest.iter().enumerate() {
+        upgraded_over_a_kill_in_each_phase(&home, plan, wasmd);
+        let proposals = proposals(&home);
+        assert_eq!(proposals["proposals"].as_array().map(Vec::len), Some(turn + 1), "one for each upgrade, whatever died when: {proposals}");
     }
-    let done = settled(&home, &name);
-    assert_eq!(done["phase"], "Completed", "{done}");
-    let proposals = proposals(&home);
-    assert_eq!(proposals["proposals"].as_array().map(Vec::len), Some(1), "one proposal, whatever died when: {proposals}");
+    assert_history(&home, &releases);
+    home.all_rise("wasm", 2);
+    assert_none_signed_twice(&home, "wasm");
 }
+
+fn upgraded_over_a_kill_in_each_phase(home: &TestHome, plan: &str, wasmd: &Wasmd) {
+    // Daemons die and come meanwhile: a height that leaves them time.
+    let (name, height) = (format!("wasm/{plan}"), (home.highest("wasm") + 75).to_string());
+    let mut daemon = home.daemon_pid().expect("the daemon runs");
+    home.ctl(&["upgrade", "create", "wasm", "--name", plan, "--height", &height, "--binary", &wasmd.path.display().to_string()]).ok();
+    let mut watch = Follower::of(home, &["upgrade", "watch", &name, "-o", "json"]);
+    for phase in &PHASES[1..6] {
+        watch.until_phase(phase);
+        kill(daemon, Signal::SIGKILL).expect("it is ours");
+        home.eventually("the daemon has gone", PATIENCE, |_| !is_alive(daemon));
+        assert_eq!(home.rows(&format!("upgrades WHERE name = '{name}' AND phase = '{phase}'")), 1, "it died in {phase}: {:?}", watch.phases());
+        home.ctl(&["daemon", "start"]).ok();
+        daemon = home.daemon_pid().expect("the next one runs");
+    }
+    assert_eq!(watch.exit_code(), Some(0), "{:?}", watch.phases());
+    let phases = watch.phases();
+    let phases: Vec<&str> = phases.iter().map(String::as_str).filter(|phase| *phase != PHASES[0]).collect(); // it may have been over
+    assert_eq!(phases, PHASES[1..], "each once, over five deaths of the daemon");
+    let done = status(home, &name);
+    assert_eq!((&done["phase"], &done["verified"]["nodes"]), (&"Completed".into(), &4.into()), "{done}");
+}
+
+const PHASES: [&str; 7] = ["Pending", "Proposing", "Voting", "Waiting", "Switching", "Verifying", "Completed"];
 
 /// What the chain itself says, by its own command line.
 #[expect(clippy::disallowed_methods, reason = "tests drive programs; the ban is about the supervisor's children")]
@@ -456,28 +543,109 @@ fn proposals(home: &TestHome) -> Value {
     serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&output.stderr)))
 }
 
-fn order(phase: &str) -> usize {
-    let phases = ["Pending", "Proposing", "Voting", "Waiting", "Switching", "Verifying", "Completed"];
-    phases.iter().position(|known| *known == phase).unwrap_or_else(|| panic!("{phase} is on no way to Completed"))
-}
-
+/// It goes on once more when what is asked for was mended in place.
 #[test]
-fn a_wasmd_upgrade_to_a_binary_of_another_sdk_is_rolled_back_and_the_chain_goes_on() {
+fn a_wasmd_upgrade_to_a_binary_of_another_sdk_is_rolled_back_the_chain_goes_on_and_the_right_one_is_tried_again() {
     let releases = releases();
-    let [(_, first), (_, second), (_, third)] = releases.as_slice() else { return };
-    let home = TestHome::new();
-    up_wasmd(&home, second, "10s");
+    let [(_, first), (_, second), (plan, third)] = releases.as_slice() else { return };
+    let home = with_module_proxy(TestHome::new());
+    up_wasmd(&home, second, "15s");
     home.ctl(&["upgrade", "create", "wasm", "--name", "no-such-handler", "--binary", &third.path.display().to_string()]).ok();
     let refused = settled(&home, "wasm/no-such-handler");
     assert!(refused["why"].as_str().unwrap().contains("stands nowhere in the binary"), "{refused}");
+    match program("go") {
+        Some(_) => no_chain_from_a_go_module(&home, plan),
+        None => println!("SKIP: an upgrade to a Go module that is no chain: there is no `go` in PATH"),
+    }
+
     // An older release than the one that runs: it has no handler, and cannot read the state.
-    let path = first.path.display().to_string();
-    home.ctl(&["upgrade", "create", "wasm", "--name", "v0.60", "--binary", &path, "--assume-handler"]).ok();
-    let back = settled(&home, "wasm/v0.60");
+    let path = e2e::with_other_bytes(&home, &first.path, "next");
+    home.ctl(&["upgrade", "create", "wasm", "--name", plan, "--binary", &path, "--assume-handler"]).ok();
+    let name = format!("wasm/{plan}");
+    let mut watch = Follower::of(&home, &["upgrade", "watch", &name, "-o", "json"]);
+    let back = settled(&home, &name);
     assert_eq!(back["phase"], "RolledBack", "{back}");
+    assert_eq!(watch.exit_code(), Some(1), "{:?}", watch.phases());
+    let phases = watch.phases();
+    assert_eq!(phases[phases.len() - 3..], ["Verifying", "RollingBack", "RolledBack"], "{phases:?}");
     home.ctl(&["wait", "wasm", "--for=Running", "--timeout", "60s"]).ok();
     home.all_rise("wasm", 2);
     assert!(sdk(&home).starts_with(second.sdk));
     assert!(home.lowest("wasm") > back["height"].as_u64().unwrap(), "it passed the height");
-    assert!(reasons(&home, "wasm/v0.60").contains(&"StatePutBack".to_owned()));
+    assert!(reasons(&home, &name).contains(&"StatePutBack".to_owned()));
+
+    fs::rename(e2e::with_other_bytes(&home, &third.path, "mended"), &path).expect("it takes its place");
+    home.ctl(&["upgrade", "retry", &name, "--wait", "--timeout", "180s"]).ok().prints("Completed");
+    let done = status(&home, &name);
+    assert!(done["height"].as_u64() > back["height"].as_u64(), "{done}");
+    assert!(sdk(&home).starts_with(third.sdk));
+    home.all_rise("wasm", 2);
+    assert_none_signed_twice(&home, "wasm");
+}
+
+/// Go modules of this home come from a folder, and are unpacked into another.
+fn with_module_proxy(home: TestHome) -> TestHome {
+    let proxy = format!("file://{}/data/goproxy", env!("CARGO_MANIFEST_DIR"));
+    let unpacked = home.path().join("gomod").display().to_string();
+    home.with_env("GOPROXY", &proxy).with_env("GOSUMDB", "off").with_env("GOFLAGS", "-modcacherw").with_env("GOMODCACHE", &unpacked)
+}
+
+/// A program of a Go module that is built, and then is no chain: nothing is asked of the one that runs.
+fn no_chain_from_a_go_module(home: &TestHome, plan: &str) {
+    let name = format!("wasm/{plan}");
+    let create = |module: &str| {
+        home.ctl(&["upgrade", "create", "wasm", "--name", plan, "--go-module", module]).ok();
+        let refused = settled(home, &name);
+        assert_eq!((&refused["phase"], refused["proposalId"].is_null()), (&"Failed".into(), true), "{refused}");
+        refused["why"].as_str().unwrap().to_owned()
+    };
+    let why = create("devnetd.test/wrongd@v1.0.1");
+    assert!(why.contains("go mod download") && why.contains("v1.0.1"), "{why}");
+    // What was refused before anything was done for it does not keep its name from a better one.
+    let why = create("devnetd.test/wrongd@v1.0.0");
+    assert!(why.contains("/wrongd is not a Cosmos SDK chain") && why.contains("wrongd: no chain"), "{why}");
+}
+
+/// In each phase of governance there is a way back, and it can be tried again.
+#[test]
+fn a_wasmd_upgrade_that_is_cancelled_in_its_vote_and_before_its_height_leaves_the_chain_as_it_was() {
+    let releases = releases();
+    let [.., (_, old), (plan, new)] = releases.as_slice() else { return };
+    let home = TestHome::new();
+    up_wasmd(&home, old, "15s");
+    home.all_rise("wasm", 2);
+    let binary = new.path.display().to_string();
+    let create = |height: &str| home.ctl(&["upgrade", "create", "wasm", "--name", plan, "--binary", &binary, "--height", height]);
+    let name = format!("wasm/{plan}");
+    create("2").exits(4).says("the chain is at");
+    create(&(home.highest("wasm") + 12).to_string()).ok();
+    let early = settled(&home, &name);
+    let why = early["why"].as_str().unwrap();
+    assert!(early["phase"] == "Failed" && (why.contains("may come before the vote has ended") || why.contains("is past")), "{early}");
+    home.ctl(&["upgrade", "delete", &name, "--yes"]).ok();
+
+    propose(&home, plan, &new.path);
+    until_phase(&home, &name, "Voting");
+    home.ctl(&["upgrade", "cancel", &name, "--wait", "--timeout", "120s"]).ok().prints("Failed");
+    assert!(status(&home, &name)["why"].as_str().unwrap().contains("all validators voted no"), "{}", status(&home, &name));
+    let outcomes = || -> Vec<String> {
+        let listed = home.json(&["gov", "list", "wasm"])["items"].as_array().cloned().unwrap_or_default();
+        listed.iter().map(|proposal| proposal["status"].as_str().unwrap_or_default().to_owned()).collect()
+    };
+    assert_eq!(outcomes(), ["rejected"]);
+
+    let pids = home.pids("wasm");
+    home.ctl(&["upgrade", "retry", &name]).ok();
+    until_phase(&home, &name, "Waiting");
+    assert_eq!(home.pids("wasm"), pids, "no node was touched for the one that was cancelled");
+    home.ctl(&["upgrade", "cancel", &name, "--wait", "--timeout", "120s"]).ok().prints("Failed");
+    let back = status(&home, &name);
+    let height = back["height"].as_u64().unwrap();
+    assert!(back["why"].as_str().unwrap().contains(&format!("goes on past height {height}")), "{back}");
+    home.eventually("all nodes have passed the height", PATIENCE, |home| home.lowest("wasm") > height + 1);
+    assert!(sdk(&home).starts_with(old.sdk));
+    let mut both = outcomes();
+    both.sort();
+    assert_eq!(both, ["passed", "rejected"]);
+    assert_none_signed_twice(&home, "wasm");
 }

@@ -184,7 +184,83 @@ fn is_meant(names: &[String], node: &str) -> bool {
     names.is_empty() || names.iter().any(|name| name == node || node.split('/').next() == Some(name))
 }
 
+/// What comes to an end by itself.
+pub(super) trait Ending: Watched + Row {
+    /// The full name of the object that `wanted`, `a/b`, means; NotFound when there is none.
+    async fn full_name(ctx: &Context, client: &Client, wanted: &str) -> Result<String, Error>;
+    /// None while it goes on; an error says how it failed.
+    fn ended(&self) -> Option<Result<(), Error>>;
+}
+
+/// As `follow`, but what is named must exist; and when each name is that of one object it ends with the last of them: with an error when
+/// one of them failed.
+pub(super) async fn follow_to_end<T: Ending>(ctx: &Context, client: &Client, names: &[String], selector: &ListRequest) -> Result<(), Error> {
+    let mut meant = Vec::new();
+    for name in names {
+        if name.contains('/') {
+            meant.push(T::full_name(ctx, client, name).await?);
+        } else {
+            client.devnets().get(ctx.object(name)).await?;
+            meant.push(name.clone());
+        }
+    }
+    let is_one = |name: &String| name.contains('/');
+    let mut ends = Ends::new(meant.iter().filter(|name| is_one(name)).cloned().collect());
+    let is_endless = meant.is_empty() || !meant.iter().all(is_one);
+    follow_until::<T>(ctx, client, &meant, selector, |feed, change| if is_endless { None } else { ends.see(feed, change) }).await
+}
+
+/// Which of the objects that are followed, by feed, have ended, and how.
+struct Ends {
+    names: Vec<String>,
+    known: Vec<Known>,
+    /// Feeds whose present state is not complete.
+    untold: usize,
+}
+
+enum Known {
+    /// Not told since the present state was asked for.
+    Nothing,
+    Open,
+    Ended(Result<(), Error>),
+}
+
+impl Ends {
+    fn new(names: Vec<String>) -> Self {
+        Self { known: names.iter().map(|_| Known::Nothing).collect(), untold: names.len(), names }
+    }
+
+    /// How all of it ended, when nothing is left to follow.
+    fn see<T: Ending>(&mut self, feed: usize, change: &Change<T>) -> Option<Result<(), Error>> {
+        let known = self.known.get_mut(feed)?;
+        match change {
+            Change::Added(object) | Change::Modified(object) => *known = object.ended().map_or(Known::Open, Known::Ended),
+            Change::Deleted(_) => return Some(Err(gone(&self.names[feed]))),
+            Change::Bookmark if matches!(known, Known::Nothing) => return Some(Err(gone(&self.names[feed]))),
+            Change::Bookmark => self.untold = self.untold.saturating_sub(1),
+            Change::Resync => *known = Known::Nothing,
+        }
+        let is_over = self.untold == 0 && self.known.iter().all(|known| matches!(known, Known::Ended(_)));
+        is_over.then(|| self.known.drain(..).try_for_each(|known| if let Known::Ended(how) = known { how } else { Ok(()) }))
+    }
+}
+
+fn gone(name: &str) -> Error {
+    Error::failed("Gone", format!("{name} was deleted")).about(name)
+}
+
 pub(super) async fn follow<T: Watched + Row>(ctx: &Context, client: &Client, names: &[String], selector: &ListRequest) -> Result<(), Error> {
+    follow_until::<T>(ctx, client, names, selector, |_, _| None).await
+}
+
+/// Prints the present state, then each change, until `ended` says how it ended; it gets each change with the index of its feed, the name's.
+async fn follow_until<T: Watched + Row>(
+    ctx: &Context,
+    client: &Client,
+    names: &[String],
+    selector: &ListRequest,
+    mut ended: impl FnMut(usize, &Change<T>) -> Option<Result<(), Error>>,
+) -> Result<(), Error> {
     let feeds = if names.is_empty() {
         vec![watch::<T>(client, selector.clone(), "")]
     } else {
@@ -198,26 +274,26 @@ pub(super) async fn follow<T: Watched + Row>(ctx: &Context, client: &Client, nam
         names.iter().map(feed).collect()
     };
     let mut bookmarks = feeds.len();
-    let mut changes = stream::select_all(feeds);
+    let mut changes = stream::select_all(feeds.into_iter().enumerate().map(|(feed, changes)| changes.map(move |change| (feed, change))));
     let mut first = Vec::new();
     let mut printer = Printer { ctx, began: None, said: BTreeMap::new() };
-    while let Some(change) = changes.next().await {
-        let object = match change? {
-            Change::Added(object) | Change::Modified(object) | Change::Deleted(object) => object,
+    while let Some((feed, change)) = changes.next().await {
+        let change = change?;
+        let end = ended(feed, &change);
+        match change {
+            // The present state is one table; after it each change is a row.
+            Change::Added(object) | Change::Modified(object) | Change::Deleted(object) if bookmarks > 0 => first.push(object),
+            Change::Added(object) | Change::Modified(object) | Change::Deleted(object) => printer.print(&[object])?,
             Change::Bookmark => {
                 bookmarks = bookmarks.saturating_sub(1);
                 if bookmarks == 0 && !first.is_empty() {
                     printer.print(&std::mem::take(&mut first))?;
                 }
-                continue;
             }
-            Change::Resync => continue,
-        };
-        // The present state is one table; after it each change is a row.
-        if bookmarks > 0 {
-            first.push(object);
-        } else {
-            printer.print(&[object])?;
+            Change::Resync => {}
+        }
+        if let Some(end) = end {
+            return end;
         }
     }
     Ok(())

@@ -26,8 +26,9 @@ pub struct HostSettings {
     pub env: BTreeMap<String, String>,
     /// A process that nobody used for so long is stopped. Height streams count as use.
     pub idle_after: Duration,
-    /// Any call but GenerateGenesis. Beyond it the plugin counts as hung and is killed.
+    /// Any call but those below. Beyond it the plugin counts as hung and is killed.
     pub call_limit: Duration,
+    /// What may read a large file to its end: GenerateGenesis, Export, PlanUpgrade.
     pub genesis_limit: Duration,
     /// ClassifyExit alone; beyond it the answer is given up, and the plugin lives on.
     pub classify_limit: Duration,

@@ -49,7 +49,7 @@ enum Verb {
         #[arg(short, long)]
         yes: bool,
     },
-    /// Follow the exports of a devnet
+    /// Follow the exports of a devnet; or those named, until the last has ended: anything but Completed is exit 1
     Watch {
         #[arg(value_name = "DEVNET|NAME")]
         names: Vec<String>,
@@ -75,8 +75,17 @@ pub(crate) async fn run(ctx: &Context, args: Args) -> Result<(), Error> {
         }
         Verb::Watch { names } => {
             let client = ctx.client().await?;
-            get::follow::<Export>(ctx, &client, &names, &ctx.selector()).await
+            get::follow_to_end::<Export>(ctx, &client, &names, &ctx.selector()).await
         }
+    }
+}
+
+impl get::Ending for Export {
+    async fn full_name(ctx: &Context, client: &Client, wanted: &str) -> Result<String, Error> {
+        Ok(name(&client.exports().get(ctx.object(wanted)).await?.into_inner().metadata).to_owned())
+    }
+    fn ended(&self) -> Option<Result<(), Error>> {
+        has_ended(self).then(|| succeeded(self))
     }
 }
 
@@ -135,6 +144,10 @@ pub(super) fn succeeded(export: &Export) -> Result<(), Error> {
     let error = Error::failed("ExportFailed", format!("export {name} is {}: {}", phase(export), status.message.unwrap_or_default()));
     let mend = status.conditions.into_iter().find(|condition| condition.r#type == "Completed").and_then(|condition| condition.remedy);
     Err(error.about(name).with_remedy(mend.unwrap_or_else(|| format!("dvbctl export status {name}"))))
+}
+
+fn has_ended(export: &Export) -> bool {
+    matches!(phase(export), "Completed" | "Failed")
 }
 
 pub(super) fn phase(export: &Export) -> &str {

@@ -1,6 +1,6 @@
 //! Waiting until an export has ended, with each of its steps told as it comes.
 
-use super::{phase, succeeded, tell};
+use super::{has_ended, phase, succeeded, tell};
 use crate::{
     client::Client,
     context::Context,
@@ -16,7 +16,7 @@ use tokio::time::Instant;
 pub(in crate::commands) async fn ended(ctx: &Context, client: &Client, wanted: &str) -> Result<Export, Error> {
     let (devnet, what) = (wanted.split('/').next().unwrap_or_default(), format!("export {wanted}"));
     let mut written = 0;
-    let has_ended = |change: Change<Export>, said: &mut String| match change {
+    let is_over = |change: Change<Export>, said: &mut String| match change {
         Change::Added(export) | Change::Modified(export) => {
             let line = told(&export);
             let bytes = export.status.as_ref().map_or(0, |status| status.bytes);
@@ -30,13 +30,13 @@ pub(in crate::commands) async fn ended(ctx: &Context, client: &Client, wanted: &
                 });
                 *said = line;
             }
-            matches!(phase(&export), "Completed" | "Failed").then_some(Ok(export))
+            has_ended(&export).then_some(Ok(export))
         }
         Change::Deleted(_) => Some(Err(Error::failed("Gone", format!("{wanted} was deleted")))),
         Change::Bookmark | Change::Resync => None,
     };
     tokio::select! {
-        ended = wait(ctx, client, wanted, has_ended) => ended?,
+        ended = wait(ctx, client, wanted, is_over) => ended?,
         error = given_up(client, ctx, devnet, &what) => Err(error),
     }
 }

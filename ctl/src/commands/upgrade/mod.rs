@@ -10,6 +10,7 @@ use crate::{
     confirm::confirm,
     context::Context,
     error::Error,
+    goal::has_ended,
     render::{self, Named, objects::name, print_items},
 };
 use dvb_proto::devnet::v1::{DeleteRequest, ListEventsRequest, ListRequest, Upgrade};
@@ -54,7 +55,7 @@ enum Verb {
         #[arg(long)]
         wait: bool,
     },
-    /// Follow the upgrades of a devnet
+    /// Follow the upgrades of a devnet; or those named, until the last has ended: anything but Completed is exit 1
     Watch {
         #[arg(value_name = "DEVNET|NAME")]
         names: Vec<String>,
@@ -95,7 +96,7 @@ pub(crate) async fn run(ctx: &Context, args: Args) -> Result<(), Error> {
         }
         Verb::Watch { names } => {
             let client = ctx.client().await?;
-            get::follow::<Upgrade>(ctx, &client, &names, &ctx.selector()).await
+            get::follow_to_end::<Upgrade>(ctx, &client, &names, &ctx.selector()).await
         }
         Verb::Delete { name, yes } => {
             let client = ctx.client().await?;
@@ -105,6 +106,15 @@ pub(crate) async fn run(ctx: &Context, args: Args) -> Result<(), Error> {
             let upgrade = client.upgrades().delete(request).await?.into_inner();
             tell(ctx, &upgrade, "deleted")
         }
+    }
+}
+
+impl get::Ending for Upgrade {
+    async fn full_name(ctx: &Context, client: &Client, wanted: &str) -> Result<String, Error> {
+        Ok(name(&client.upgrades().get(ctx.object(wanted)).await?.into_inner().metadata).to_owned())
+    }
+    fn ended(&self) -> Option<Result<(), Error>> {
+        has_ended(self).then(|| succeeded(self))
     }
 }
 

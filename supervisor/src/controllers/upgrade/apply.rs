@@ -366,7 +366,9 @@ pub(super) async fn end(upgrade: &Upgrade, seen: &Seen, phase: UpgradePhase, why
 /// Refused for good, or only for now?
 pub(super) async fn fail_unless_it_passes(upgrade: &Upgrade, seen: &Seen, error: ReconcileError, cx: &Context) -> Result<(), ReconcileError> {
     let fault = error.fault();
-    if fault.retriable || matches!(error, ReconcileError::Store(_)) || fault.code == FaultCode::DiskFull {
+    // Who asks for a module or a file that is not there waits for nothing: he can try again when it is.
+    let may_pass = fault.retriable && fault.code != FaultCode::BinaryBuildFailed;
+    if may_pass || matches!(error, ReconcileError::Store(_)) || fault.code == FaultCode::DiskFull {
         return Err(error);
     }
     let why = match &fault.remedy {

@@ -30,7 +30,8 @@ impl UpgradePlugin for Client {
             job_results: outcomes.iter().map(requests::outcome).collect(),
             work_dir: requests::path(&work_dir),
         };
-        let reply = self.call(call, |mut client| async move { client.plan_upgrade(request).await }).await?;
+        let limit = self.slot.shared.settings.genesis_limit; // it may read a large binary to its end
+        let (reply, _) = self.call_within(call, limit, |mut client| async move { client.plan_upgrade(request).await }).await?;
         if !reply.jobs.is_empty() {
             return replies::jobs(reply.jobs).map(Reply::Jobs).map_err(|reason| self.bad(call, reason));
         }

@@ -1,0 +1,3 @@
+module devnetd.test/wrongd
+
+go 1.19
