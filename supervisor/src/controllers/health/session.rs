@@ -83,7 +83,7 @@ impl Session {
 
     /// A service's runs until that is ready, a chain's node's until it is dropped or the store is gone.
     pub(super) async fn run(self: Box<Self>, frozen: bool) {
-        if !frozen && let Err(error) = self.lead().await {
+        if !frozen && let Err(error) = Box::pin(self.lead()).await {
             tracing::warn!(node = %self.key, %error, "health session ended");
             return;
         }
