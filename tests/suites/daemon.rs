@@ -14,9 +14,7 @@ const QUICK: &str = "{backoff: 300ms}";
 fn a_home_whose_name_was_misspelt_is_told_and_not_made() {
     let home = TestHome::new();
     let named = home.home().display().to_string();
-    let some = home.file("some.yaml", "apiVersion: devnet.builder/v1\nkind: Devnet\nmetadata: {name: net}\nspec: {plugin: commonware}\n");
-    let verbs: [&[&str]; 10] = [
-        &["apply", "--dry-run", "-f", &some],
+    let verbs: [&[&str]; 9] = [
         &["get", "devnets"],
         &["describe", "net"],
         &["logs", "net"],

@@ -13,7 +13,6 @@ use crate::{
     error::{Error, Exit},
     follow::{Target, follow},
     goal::Goal,
-    launch,
     render::{self, progress::Progress},
 };
 use dvb_proto::devnet::v1::{Devnet, FieldChange, Metadata};
@@ -40,7 +39,6 @@ pub(crate) struct Args {
 pub(crate) async fn run(ctx: &Context, args: Args) -> Result<(), Error> {
     let documents = load(&args.file, &ctx.settings.namespace, &ctx.settings.env, &ctx.settings.cwd)?;
     if args.dry_run {
-        launch::may_begin_here(ctx)?; // a home whose name is misspelt
         let client = Client::connect_running(ctx).await?.ok_or_else(|| none_to_ask(ctx))?;
         return look(ctx, &client, &documents).await;
     }
