@@ -3,6 +3,7 @@
 mod adoption;
 mod bench;
 mod freeze;
+mod grandchildren;
 mod starts;
 
 use super::{Adopted, Grants, Handle, LaunchSpec, Runtime, RuntimeError, StopPolicy, fake::FakeRuntime};
@@ -15,6 +16,7 @@ use crate::{
 use adoption::*;
 use bench::{Bench, PATIENCE, ended, eventually, is_alive};
 use freeze::*;
+use grandchildren::*;
 use nix::sys::signal::Signal;
 use starts::*;
 use std::{
@@ -28,8 +30,9 @@ use std::{
 
 const POLITE: StopPolicy = StopPolicy { signal: Signal::SIGTERM, grace: Duration::from_secs(10) };
 /// A part of a shell script: forks twice, in a session of its own, without a variable in its environment, deaf to SIGTERM.
-const SHUTS: &str = "setsid env -i sh -c 'trap \"\" TERM; exec >/dev/null 2>&1; sleep 1000 & echo $! > hidden; cd /; wait' & ";
 const HIDES: &str = "setsid env -i sh -c 'trap \"\" TERM; sleep 1000 & echo $! > hidden; wait' & ";
+/// The same, and it closes the log and leaves the folder.
+const SHUTS: &str = "setsid env -i sh -c 'trap \"\" TERM; exec >/dev/null 2>&1; sleep 1000 & echo $! > hidden; cd /; wait' & ";
 const CURT: StopPolicy = StopPolicy { signal: Signal::SIGTERM, grace: Duration::from_millis(200) };
 
 /// Each test twice: once per driver.
@@ -244,33 +247,6 @@ async fn stop_lets_a_child_behind_a_shell_finish(bench: &Bench) {
     assert_eq!(fs::read_to_string(bench.path("done")).unwrap(), "closed\n");
 }
 
-async fn a_double_forked_grandchild_is_dead_after_stop(bench: &Bench) {
-    // Also one that hides its launch id: without a cgroup the log tells whose it is.
-    let script = "setsid sh -c 'sleep 1000 & echo $! > grandchild' & ".to_owned() + HIDES + "exec sleep 1000";
-    let handle = bench.runtime.start(bench.at_home(&["/bin/sh", "-c", &script]), Grants::default()).await.unwrap();
-    let pids = [bench.number_in("grandchild").await, bench.number_in("hidden").await];
-    assert!(pids.iter().all(|pid| is_alive(*pid)));
-    bench.runtime.stop(&handle, CURT).await.unwrap();
-    assert_eq!(pids.into_iter().filter(|pid| is_alive(*pid)).collect::<Vec<_>>(), Vec::<u32>::new());
-}
-
-async fn one_that_forks_and_ends_without_end_is_gone_after_stop(bench: &Bench) {
-    // Each generation in a session of its own, and gone as soon as the next is forked; the last one forks no more, whatever happens.
-    const GENERATIONS: u64 = 5000;
-    let beat = "on\n".len() as u64;
-    bench.program("chain", "trap '' TERM; [ -e go ] && [ $1 -gt 0 ] || exit; echo on >> beats; setsid ./chain $(($1 - 1)) & exit");
-    fs::write(bench.path("go"), "").unwrap();
-    let handle = bench.start(&[bench.path("chain").to_str().unwrap(), &GENERATIONS.to_string()]).await;
-    let beats = || fs::metadata(bench.path("beats")).map_or(0, |about| about.len());
-    eventually(|| (beats() > 30 * beat).then_some(())).await;
-    bench.runtime.stop(&handle, CURT).await.unwrap();
-    let before = beats();
-    assert!(before < GENERATIONS * beat, "it has ended by itself");
-    tokio::time::sleep(Duration::from_millis(500)).await; // nothing tells that nothing comes
-    assert_eq!(beats(), before, "it forks on");
-    assert_eq!(bench.runtime.owned().await.unwrap(), []);
-}
-
 async fn its_processes_are_told_from_all_others(bench: &Bench) {
     let other = bench.start(&["/bin/sleep", "1000"]).await;
     let handle = bench.shell("sleep 1000 & echo $! > child; wait").await;
@@ -283,16 +259,6 @@ async fn its_processes_are_told_from_all_others(bench: &Bench) {
     bench.runtime.destroy(&handle).await.unwrap();
     assert_eq!(bench.runtime.processes(&handle).await.unwrap(), Some(vec![]));
     bench.runtime.destroy(&other).await.unwrap();
-}
-
-async fn a_grandchild_that_outlived_its_node_dies_with_destroy(bench: &Bench) {
-    // Without its launch id, so that without cgroups only the session tells.
-    let handle = bench.shell("env -i sleep 1000 & echo $! > left; exit 3").await;
-    assert_eq!(ended(&bench.runtime, &handle).await.code, Some(3));
-    let left = bench.number_in("left").await;
-    assert!(is_alive(left));
-    bench.runtime.destroy(&handle).await.unwrap();
-    assert!(!is_alive(left));
 }
 
 async fn a_stopped_process_can_be_stopped(bench: &Bench) {

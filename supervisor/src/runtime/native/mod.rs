@@ -149,12 +149,12 @@ fn clear_away(cgroups: &Cgroups, open: &HashSet<LaunchId>) {
 
 #[cfg(test)]
 impl NativeRuntime {
-    /// The cgroups of this home, for tests to see that none is left.
     /// How many more launches may be forked at once now.
     pub(super) fn turns_left(&self) -> usize {
         self.inner.forks.available_permits()
     }
 
+    /// The cgroups of this home, for tests to see that none is left.
     pub(super) fn inner_leaves(&self) -> Vec<Leaf> {
         self.inner.cgroups.leaves().into_iter().map(|(_, leaf)| leaf).collect()
     }

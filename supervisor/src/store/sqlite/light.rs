@@ -1,7 +1,7 @@
 //! What a power cut may undo: what is about processes alone, and of a devnet the sum of its nodes' states. A new boot voids both, and the
 //! controllers make them anew.
 
-use super::{mirror::Mirror, writer::Prepared};
+use super::{job::Prepared, mirror::Mirror};
 use crate::model::{Condition, Devnet, DevnetPhase, DevnetStatus, Key, Kind, Meta, Object};
 
 /// `mirror` is as of the last commit.

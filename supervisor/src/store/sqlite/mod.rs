@@ -1,6 +1,7 @@
 //! The store on SQLite: WAL, one writer thread; what is live is read from memory, what is past on connections of its own.
 
 mod error;
+mod job;
 mod light;
 mod mirror;
 #[cfg(test)]
@@ -20,12 +21,13 @@ use crate::{
 use async_trait::async_trait;
 use error::Blame;
 use futures::{FutureExt, future::BoxFuture, stream::BoxStream};
+use job::{Job, Prepared};
 use mirror::{LoadError, Mirror};
 use reader::Readers;
 use rows::Body;
 use std::{path::Path, sync::Arc, thread};
 use tokio::sync::{mpsc, oneshot};
-use writer::{Job, Prepared, Writer};
+use writer::Writer;
 
 /// Commits that may wait for the writer; beyond that `commit` itself waits.
 const QUEUE: usize = 256;

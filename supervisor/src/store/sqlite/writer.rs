@@ -10,6 +10,7 @@
 
 use super::{
     error::Blame,
+    job::{Answer, Job, Prepared},
     light,
     mirror::Mirror,
     reader::{self, Log},
@@ -22,7 +23,7 @@ use crate::{
 };
 use rusqlite::{Connection, ErrorCode, OptionalExtension, ToSql, ffi, params};
 use std::{mem, sync::Arc};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
 /// Commits in one transaction at most.
 const GROUP: usize = 64;
@@ -33,37 +34,6 @@ const EVENT_RING: usize = 256;
 const SWEEP: u64 = 256;
 /// Rows written until the log is folded into the file: about 4 MB.
 const CHECKPOINT_ROWS: usize = 1000;
-
-/// What the thread is asked for.
-pub(super) enum Job {
-    Commit {
-        writes: Vec<Prepared>,
-        answer: oneshot::Sender<Result<Revision, StoreError>>,
-    },
-    SetMeta {
-        name: String,
-        value: String,
-        answer: oneshot::Sender<Result<Revision, StoreError>>,
-    },
-    Compact {
-        answer: oneshot::Sender<Result<Revision, StoreError>>,
-    },
-    GiveMemoryBack {
-        answer: oneshot::Sender<Result<Revision, StoreError>>,
-    },
-    #[cfg(test)]
-    LimitPages {
-        pages: i64,
-        answer: oneshot::Sender<Result<Revision, StoreError>>,
-    },
-}
-
-/// A write whose JSON the caller has made already: the thread is the narrow place.
-pub(super) enum Prepared {
-    Put { object: Object, body: Body, expect: Expect },
-    Delete { key: Key, expect: Expect },
-    Event(Box<Event>),
-}
 
 pub(super) struct Writer {
     connection: Connection,
@@ -106,8 +76,6 @@ enum Refusal {
     Sql(rusqlite::Error),
     Store(StoreError),
 }
-
-type Answer = oneshot::Sender<Result<Revision, StoreError>>;
 
 impl Writer {
     pub(super) fn new(connection: Connection, blame: Blame, clock: Arc<dyn Clock>, limits: Limits, mirror: Arc<Mirror>) -> Result<Self, StoreError> {
@@ -460,16 +428,6 @@ impl Writer {
 
     fn execute(&self, text: &str) -> rusqlite::Result<()> {
         self.connection.prepare_cached(text)?.execute([]).map(drop)
-    }
-}
-
-impl Job {
-    fn into_answer(self) -> Answer {
-        match self {
-            Self::Commit { answer, .. } | Self::SetMeta { answer, .. } | Self::Compact { answer } | Self::GiveMemoryBack { answer } => answer,
-            #[cfg(test)]
-            Self::LimitPages { answer, .. } => answer,
-        }
     }
 }
 
