@@ -11,8 +11,15 @@ use super::{
 };
 use crate::model::Timestamp;
 use jiff::{civil::DateTime, tz::TimeZone};
-use std::{io, path::Path, time::UNIX_EPOCH};
+use std::{
+    io,
+    path::Path,
+    time::{Duration, UNIX_EPOCH},
+};
 
+/// A file's time is that of the kernel's last tick, so it may be earlier than what was written: by 10 ms at 100 ticks a second, the fewest
+/// there are.
+const TICK: Duration = Duration::from_millis(10);
 /// How far from one place we look for a line with a stamp, in bytes.
 const WINDOW: usize = 64 << 10;
 /// A stamp begins within so many bytes of a line (colours and brackets come first), or of a JSON line.
@@ -33,7 +40,8 @@ pub fn since_offset(path: &Path, since: Timestamp, launch_started: Timestamp) ->
 fn offset_in(source: &mut Source, surely: u64, since: Timestamp) -> io::Result<u64> {
     let size = source.size()?;
     let written = source.modified()?.map(|written| written.duration_since(UNIX_EPOCH).unwrap_or_default());
-    if written.is_some_and(|written| Timestamp::from_millis(i64::try_from(written.as_millis()).unwrap_or(i64::MAX)) < since) {
+    let millis = written.map(|written| i64::try_from((written + TICK).as_millis()).unwrap_or(i64::MAX));
+    if millis.is_some_and(|millis| Timestamp::from_millis(millis) < since) {
         return Ok(size);
     }
     // Stamps before `low` are too early; what begins at `answer` is late enough, and so is what follows.
@@ -204,6 +212,22 @@ mod tests {
         for (since, expect) in [(0, 0), (2, 0), (3, 8), (5, 8), (10, 16)] {
             assert_eq!(since_offset(&path, minute(since), minute(-1)).unwrap(), expect, "{since}");
         }
+    }
+
+    #[test]
+    fn what_was_written_within_the_tick_before_a_time_may_be_later_than_its_file_says() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        std::fs::write(&path, "old\nnew\n").unwrap();
+        index::Index::open(&path).unwrap().note(&path, Timestamp::from_millis(1_000), 4).unwrap();
+        let check = |modified: u64, expect: u64| {
+            let file = std::fs::File::options().append(true).open(&path).unwrap();
+            file.set_modified(UNIX_EPOCH + Duration::from_millis(modified)).unwrap();
+            assert_eq!(since_offset(&path, Timestamp::from_millis(5_000), Timestamp::default()).unwrap(), expect, "{modified}");
+        };
+        check(5_000, 4);
+        check(4_996, 4);
+        check(4_900, 8);
     }
 
     #[test]
